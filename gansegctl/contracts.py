@@ -1,0 +1,138 @@
+"""The types that flow between the rooms, and the protocols they meet through.
+
+Shapes: N samples, c image channels, H×W pixels, K classes, num_ws style slots of width w.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+    from torch import Tensor
+
+    from gansegctl.features.pyramid import FeaturePyramid
+    from gansegctl.labels import LabelMap
+
+NOISE_MODES = ("const", "seed", "none")
+"""const: the stored maps, for all samples; seed: drawn from the sample's own seed; none: left out."""
+
+
+@dataclass(frozen=True)
+class FeatureTap:
+    """One activation of a generator, taken after its non-linearity.
+
+    name: unique in the generator, e.g. "b16.conv1". resolution: sampling rate in pixels, what methods choose by.
+    channels: feature channels. margin: pixels cropped from every side when the pyramid is made (StyleGAN3).
+    """
+
+    name: str
+    resolution: int
+    channels: int
+    margin: int = 0
+
+
+@dataclass(frozen=True)
+class GeneratorSpec:
+    """What a generator is: sizes, and its table of taps from coarse to fine."""
+
+    family: str
+    resolution: int
+    image_channels: int
+    z_dim: int
+    w_dim: int
+    c_dim: int
+    num_ws: int
+    taps: tuple[FeatureTap, ...]
+
+
+@dataclass
+class Synthesis:
+    """Pictures and the activations that made them: image [N,c,H,W] float, nominally in [-1,1] and not clamped."""
+
+    image: Tensor
+    pyramid: FeaturePyramid
+
+
+@dataclass
+class Annotation:
+    """What a segmenter says of N pictures.
+
+    labels uint8 [N,H,W]; confidence uint8 [N,H,W] (255 = sure); score float32 [N] (whole picture, higher = less
+    certain); probabilities float16 [N,K,H,W] on request, else None.
+    """
+
+    labels: Tensor
+    confidence: Tensor
+    score: Tensor
+    probabilities: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Exemplar:
+    """One annotated picture: ws float32 [1,num_ws,w], its seed and noise mode, mask uint8 [H,W] (255 = ignore)."""
+
+    ws: Tensor
+    seed: int
+    mask: np.ndarray
+    noise: str = "const"
+
+
+class Generator(Protocol):
+    """A StyleGAN in eval mode. `sha256` names the weights it was read from."""
+
+    spec: GeneratorSpec
+    sha256: str
+
+    def map(self, z: Tensor, c: Tensor | None = None, truncation: float = 1.0, cutoff: int | None = None) -> Tensor:
+        """z [N,z_dim], c [N,c_dim] → ws [N,num_ws,w]."""
+
+    def synthesize(
+        self, ws: Tensor, noise: str = "const", taps: Sequence[str] | None = None, seeds: Sequence[int] | None = None
+    ) -> Synthesis:
+        """ws → picture and pyramid of the named taps (all when None); `seeds` [N] feed noise="seed"."""
+
+
+@runtime_checkable
+class Segmenter(Protocol):
+    """A fitted method. `taps` are the names it reads, to be passed to `Generator.synthesize`."""
+
+    method: str
+    labels: LabelMap
+    taps: tuple[str, ...]
+
+    def predict(self, generator: Generator, synthesis: Synthesis, probabilities: bool = False) -> Annotation:
+        """Masks of the pictures in `synthesis`, from the very activations in it."""
+
+    def save(self, path: Path) -> None:
+        """One safetensors file, settings in its header."""
+
+
+class Method(Protocol):
+    """An algorithm. `name` is what --method takes; `needs` what it takes beyond a generator."""
+
+    name: str
+    needs: frozenset[str]  # of "exemplars", "images", "discriminator", "boxes"
+
+    def fit(
+        self, generator: Generator, exemplars: Sequence[Exemplar], labels: LabelMap, settings: Any, seed: int = 0
+    ) -> Segmenter:
+        """Fit on the exemplars; deterministic for one `seed` on one machine."""
+
+    def load(self, path: Path) -> Segmenter:
+        """Read what `Segmenter.save` wrote."""
+
+
+@dataclass
+class Progress:
+    """What a stage yields while it works: `done` of `total` `unit`s, and what there is to say about it."""
+
+    stage: str
+    done: int
+    total: int
+    unit: str = "images"
+    facts: dict[str, Any] = field(default_factory=dict)
