@@ -1,0 +1,98 @@
+"""The building blocks that StyleGAN2's generator and discriminator share: equalised layers and FIR resampling.
+
+Formulas: Karras et al. 2020, "Analyzing and Improving the Image Quality of StyleGAN"; weights are stored unscaled and
+multiplied by their gain at run time (equalised learning rate, Karras et al. 2018).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+SQRT2 = math.sqrt(2.0)
+
+
+def fir_filter(taps: Sequence[float] = (1, 3, 3, 1)) -> Tensor:
+    """The separable low-pass as a [n,n] kernel with sum 1."""
+    f = torch.tensor(list(taps), dtype=torch.float32)
+    f = f / f.sum()
+    return torch.outer(f, f)
+
+
+def filter2d(x: Tensor, kernel: Tensor, padding: tuple[int, int], gain: float = 1.0, stride: int = 1) -> Tensor:
+    """x [N,C,H,W] correlated with kernel [n,n] (or [n], applied along both axes), padded (low, high) on both axes."""
+    c = x.shape[1]
+    low, high = padding
+    x = F.pad(x, (low, high, low, high))
+    k = (kernel * gain).to(x.dtype).flip(-1)
+    if k.ndim == 1:  # long filters are applied along one axis at a time: 2n taps instead of n²
+        k = (kernel * math.sqrt(gain)).to(x.dtype).flip(-1)
+        x = F.conv2d(x, k.view(1, 1, -1, 1).expand(c, 1, -1, 1), stride=(stride, 1), groups=c)
+        return F.conv2d(x, k.view(1, 1, 1, -1).expand(c, 1, 1, -1), stride=(1, stride), groups=c)
+    k = k.flip(-2).expand(c, 1, *k.shape).contiguous()
+    return F.conv2d(x, k, stride=stride, groups=c)
+
+
+def upsample2d(x: Tensor, kernel: Tensor) -> Tensor:
+    """x [N,C,h,w] → [N,C,2h,2w]: zeros between the pixels, then the FIR times 4 (padding 2, 1 for 4 taps)."""
+    n, c, h, w = x.shape
+    taps = kernel.shape[-1]
+    y = x.new_zeros(n, c, h, 2, w, 2)
+    y[:, :, :, 0, :, 0] = x
+    return filter2d(y.view(n, c, 2 * h, 2 * w), kernel, ((taps + 1) // 2, (taps - 2) // 2), gain=4.0)
+
+
+def leaky(x: Tensor, gain: float = SQRT2, clamp: float | None = None) -> Tensor:
+    """Leaky ReLU with slope 0.2, times gain, clamped to ±clamp·gain/√2 where the network was trained so."""
+    x = F.leaky_relu(x, 0.2) * gain
+    return x if clamp is None else x.clamp(-clamp * gain / SQRT2, clamp * gain / SQRT2)
+
+
+class FullyConnected(nn.Module):
+    """Equalised linear layer: x @ (weight·lr/√in)ᵀ + bias·lr."""
+
+    def __init__(
+        self, features_in: int, features_out: int, lr_multiplier: float = 1.0, bias: float = 0.0, activate: bool = False
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(features_out, features_in) / lr_multiplier)
+        self.bias = nn.Parameter(torch.full((features_out,), float(bias)))
+        self.weight_gain = lr_multiplier / math.sqrt(features_in)
+        self.bias_gain = lr_multiplier
+        self.activate = activate
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.linear(x, self.weight * self.weight_gain, self.bias * self.bias_gain)
+        return leaky(x) if self.activate else x
+
+
+class Conv(nn.Module):
+    """Equalised convolution of the discriminator: optional FIR + stride 2, optional leaky ReLU."""
+
+    def __init__(
+        self, channels_in: int, channels_out: int, kernel: int, down: bool = False, activate: bool = True, bias: bool = True
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(channels_out, channels_in, kernel, kernel))
+        self.bias = nn.Parameter(torch.zeros(channels_out)) if bias else None
+        self.weight_gain = 1.0 / math.sqrt(channels_in * kernel * kernel)
+        self.down, self.activate = down, activate
+        self.register_buffer("resample_filter", fir_filter())
+
+    def forward(self, x: Tensor, gain: float = 1.0) -> Tensor:
+        """x [N,C_in,H,W] → [N,C_out,H,W], halved when `down`."""
+        k = self.weight.shape[-1]
+        w = self.weight * self.weight_gain
+        if not self.down:
+            x = F.conv2d(x, w, padding=k // 2)
+        elif k == 1:  # a 1×1 convolution commutes with the stride: filter at half the size only
+            x = F.conv2d(filter2d(x, self.resample_filter, (1, 1), stride=2), w)
+        else:
+            x = F.conv2d(filter2d(x, self.resample_filter, (2, 2)), w, stride=2)
+        if self.bias is not None:
+            x = x + self.bias.view(1, -1, 1, 1)
+        return leaky(x, SQRT2 * gain) if self.activate else x * gain

@@ -1,0 +1,256 @@
+"""Adversarial training of a small StyleGAN2 (32-256 px) on one machine, resumable, for domains without a generator.
+
+Losses: non-saturating logistic (Goodfellow et al. 2014) with R1 on real pictures (Mescheder et al. 2018) every
+`r1_interval` steps (lazy, Karras et al. 2020 section 3.1), and an exponential moving average of the generator.
+The pictures that train the discriminator in a step train the generator in the same step: one synthesis fewer.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from gansegctl.contracts import Progress
+from gansegctl.errors import GansegError, UsageError
+from gansegctl.generators.augment import augment
+from gansegctl.generators.discriminator import Discriminator
+from gansegctl.generators.stylegan2 import StyleGAN2, StyleGAN2Config
+
+AUGMENTATIONS = ("none", "diff", "ada")
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How a generator is trained. `images` counts real pictures shown to the discriminator."""
+
+    network: StyleGAN2Config = field(default_factory=StyleGAN2Config)
+    images: int = 400_000
+    batch_size: int = 32
+    lr: float = 2.5e-3
+    lr_decay: float = 0.0  # share of the run, at its end, over which lr falls to a tenth
+    r1: float = 1.0
+    r1_interval: int = 16
+    style_mixing: float = 0.5
+    ema_images: float = 10_000.0  # half-life
+    mirror: bool = False
+    augment: str = "none"
+    augment_p: float = 0.6  # fixed for diff; the ceiling for ada
+    ada_target: float = 0.6
+    precision: str = "fp32"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.augment not in AUGMENTATIONS:
+            raise UsageError(f"got augmentation {self.augment!r}", wanted=" | ".join(AUGMENTATIONS))
+        if self.precision not in ("fp32", "bf16"):
+            raise UsageError(f"got precision {self.precision!r}", wanted="fp32 | bf16")
+        if self.network.c_dim:
+            raise UsageError("got a network with classes", wanted="an unconditional one", remedy="train one per class")
+        if self.batch_size < 2 or self.images < 1:
+            raise UsageError(f"got batch size {self.batch_size}, {self.images} images", wanted="at least 2, and 1")
+
+
+class Trainer:
+    """Owns the networks, optimisers, random stream and counters of one training run.
+
+    pictures: uint8 [N,c,H,W] in memory. Errors: UsageError where they do not fit the network's size or channels.
+    """
+
+    def __init__(self, pictures: Tensor, settings: TrainSettings, device: str = "cpu") -> None:
+        net = settings.network
+        wanted = (net.image_channels, net.resolution, net.resolution)
+        if pictures.dtype != torch.uint8 or tuple(pictures.shape[1:]) != wanted or not len(pictures):
+            raise UsageError(f"got pictures {list(pictures.shape)} {pictures.dtype}", wanted=f"uint8 [N, {wanted}]")
+        self.pictures, self.settings, self.device = pictures, settings, torch.device(device)
+        self.stream = torch.Generator().manual_seed(settings.seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(settings.seed)
+            self.generator = StyleGAN2(net).to(self.device, memory_format=torch.channels_last)
+            self.discriminator = Discriminator(net).to(self.device, memory_format=torch.channels_last)
+        self.average = copy.deepcopy(self.generator).eval().requires_grad_(False)
+        # Lazy R1 makes r1_interval/(r1_interval+1) of the steps: Adam is rescaled by it (Karras et al. 2020, app. B).
+        lazy = settings.r1_interval / (settings.r1_interval + 1)
+        self.g_optimizer = torch.optim.Adam(self.generator.parameters(), lr=settings.lr, betas=(0.0, 0.99), eps=1e-8)
+        self.d_optimizer = torch.optim.Adam(
+            self.discriminator.parameters(), lr=settings.lr * lazy, betas=(0.0, 0.99**lazy), eps=1e-8
+        )
+        self.base_lr = [settings.lr, settings.lr * lazy]
+        self.step, self.seconds, self.augment_p, self.sign = 0, 0.0, self._fixed_p(), 0.0
+
+    @property
+    def images_seen(self) -> int:
+        return self.step * self.settings.batch_size
+
+    def run(self, report_every: float = 60.0) -> Iterator[Progress]:
+        """Train until `settings.images` have been shown; yields at the start, every `report_every` s and at the end."""
+        s, last, losses = self.settings, time.monotonic(), []
+        self.generator.train()
+        while self.images_seen < s.images:
+            began = time.monotonic()
+            losses.append(self.train_step())
+            self.seconds += time.monotonic() - began
+            due = time.monotonic() - last >= report_every
+            if due or len(losses) == 1 or self.images_seen >= s.images:
+                mean = [sum(x) / len(losses) for x in zip(*losses, strict=True)]
+                if not all(math.isfinite(x) for x in mean):
+                    raise GansegError(
+                        f"got loss {mean} at image {self.images_seen}",
+                        wanted="finite losses",
+                        remedy="resume from the last checkpoint with a lower --lr or a higher --r1",
+                    )
+                facts = {"loss_g": mean[0], "loss_d": mean[1], "sign_real": self.sign, "augment_p": self.augment_p}
+                facts["images_per_second"] = self.images_seen / max(self.seconds, 1e-9)
+                yield Progress("train", min(self.images_seen, s.images), s.images, "images", facts)
+                last, losses = time.monotonic(), [losses[-1]]
+
+    def train_step(self) -> tuple[float, float]:
+        """One step of both networks → (generator loss, discriminator loss)."""
+        s = self.settings
+        self._schedule_lr()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=s.precision == "bf16"):
+            fake = self._fake(s.batch_size)  # [B, c, H, W]
+            real = self._real(s.batch_size)
+            # Discriminator: softplus(D(fake)) + softplus(-D(real))
+            self.discriminator.requires_grad_(True)
+            d_fake = self.discriminator(self._augmented(fake.detach()))
+            d_real = self.discriminator(self._augmented(real))
+            loss_d = F.softplus(d_fake.float()).mean() + F.softplus(-d_real.float()).mean()
+        self.d_optimizer.zero_grad(set_to_none=True)
+        loss_d.backward()
+        self.d_optimizer.step()
+        if self.step % s.r1_interval == 0:
+            self._r1_step(real)
+        # Generator, on the same pictures, against the discriminator as it is now.
+        self.discriminator.requires_grad_(False)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=s.precision == "bf16"):
+            loss_g = F.softplus(-self.discriminator(self._augmented(fake)).float()).mean()
+        self.g_optimizer.zero_grad(set_to_none=True)
+        loss_g.backward()
+        self.g_optimizer.step()
+        self.step += 1
+        self._update_average()
+        self._adapt(d_real.detach())
+        return loss_g.item(), loss_d.item()
+
+    def _r1_step(self, real: Tensor) -> None:
+        s = self.settings
+        real = self._augmented(real).detach().requires_grad_(True)
+        (gradient,) = torch.autograd.grad(self.discriminator(real).sum(), real, create_graph=True)
+        penalty = gradient.square().sum(dim=(1, 2, 3)).mean() * (s.r1 / 2 * s.r1_interval)
+        self.d_optimizer.zero_grad(set_to_none=True)
+        penalty.backward()
+        self.d_optimizer.step()
+
+    def _fake(self, n: int) -> Tensor:
+        g, net = self.generator, self.settings.network
+        z = torch.randn(2, n, net.z_dim, generator=self.stream).to(self.device)
+        w = g.mapping(z[0])
+        with torch.no_grad():
+            g.mapping.w_avg.lerp_(w.detach().float().mean(dim=0), 1 - 0.998)
+        ws = w.unsqueeze(1).repeat(1, g.spec.num_ws, 1)
+        mixed = torch.rand((), generator=self.stream) < self.settings.style_mixing
+        cut = int(torch.randint(1, g.spec.num_ws, (), generator=self.stream))
+        if mixed:
+            ws[:, cut:] = g.mapping(z[1]).unsqueeze(1)
+        maps = [torch.randn(n, 1, conv.resolution, conv.resolution, generator=self.stream) for _, conv in g.synthesis.convs()]
+        return g.synthesis(ws, lambda layer, conv: maps[layer].to(self.device))
+
+    def _real(self, n: int) -> Tensor:
+        chosen = torch.randint(len(self.pictures), (n,), generator=self.stream)
+        x = self.pictures[chosen].to(self.device).float() / 127.5 - 1  # [B, c, H, W]
+        if self.settings.mirror:
+            flip = torch.rand(n, generator=self.stream).to(self.device) < 0.5
+            x = torch.where(flip.view(-1, 1, 1, 1), x.flip(3), x)
+        return x.contiguous(memory_format=torch.channels_last)
+
+    def _augmented(self, x: Tensor) -> Tensor:
+        return augment(x, self.augment_p, self.stream)
+
+    def _fixed_p(self) -> float:
+        return self.settings.augment_p if self.settings.augment == "diff" else 0.0
+
+    def _adapt(self, d_real: Tensor) -> None:
+        """Adaptive p (Karras et al. 2020b, eq. 1): raise it while the discriminator is too sure of real pictures."""
+        s = self.settings
+        self.sign += (d_real.float().sign().mean().item() - self.sign) * 0.05
+        if s.augment == "ada" and self.step % 4 == 0:
+            change = math.copysign(4 * s.batch_size / 100_000, self.sign - s.ada_target)
+            self.augment_p = min(max(self.augment_p + change, 0.0), s.augment_p)
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        half_life = min(self.settings.ema_images, max(self.images_seen * 0.05, 1.0))
+        keep = 0.5 ** (self.settings.batch_size / half_life)
+        for average, current in zip(self.average.parameters(), self.generator.parameters(), strict=True):
+            average.lerp_(current, 1 - keep)
+        for average, current in zip(self.average.buffers(), self.generator.buffers(), strict=True):
+            average.copy_(current)
+
+    def _schedule_lr(self) -> None:
+        s = self.settings
+        factor = 1.0
+        if s.lr_decay > 0:
+            into = (self.images_seen / s.images - (1 - s.lr_decay)) / s.lr_decay
+            factor = 0.1 ** min(max(into, 0.0), 1.0)
+        for optimizer, lr in zip((self.g_optimizer, self.d_optimizer), self.base_lr, strict=True):
+            optimizer.param_groups[0]["lr"] = lr * factor
+
+    # -- checkpoints: tensors and a JSON header, nothing that can execute -------------------------------------------
+
+    def save(self, path: Path) -> None:
+        """Write everything a resume needs; the file appears whole or not at all."""
+        tensors = {"stream": self.stream.get_state()}
+        for name, part in self._parts().items():
+            tensors |= {f"{name}/{k}": v.detach().cpu().contiguous() for k, v in part.state_dict().items()}
+        for name, optimizer in self._optimizers().items():
+            for i, state in optimizer.state_dict()["state"].items():
+                tensors |= {f"{name}/{i}/{k}": torch.as_tensor(v).cpu().contiguous() for k, v in state.items()}
+        counters = {"step": self.step, "seconds": self.seconds, "augment_p": self.augment_p, "sign": self.sign}
+        header = {"kind": "gansegctl.training", "settings": json.dumps(asdict(self.settings)), "counters": json.dumps(counters)}
+        part = path.with_name(path.name + ".part")
+        part.write_bytes(save(tensors, header))
+        part.replace(path)
+
+    def resume(self, path: Path) -> None:
+        """Go on from `save`. UsageError when the file was made with another network."""
+        with safe_open(str(path), "pt") as f:
+            header = f.metadata() or {}
+            tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 - safe_open is no mapping
+        if header.get("kind") != "gansegctl.training":
+            raise UsageError(f"got {path}", wanted="a checkpoint of `gansegctl train`")
+        network = json.loads(json.dumps(asdict(self.settings.network)))
+        if json.loads(header["settings"])["network"] != network:
+            raise UsageError(
+                f"got {path}: another network", wanted=json.dumps(network), remedy="use the settings it was begun with"
+            )
+        for name, part in self._parts().items():
+            part.load_state_dict({k.split("/", 1)[1]: v for k, v in tensors.items() if k.split("/", 1)[0] == name})
+        for name, optimizer in self._optimizers().items():
+            state: dict[int, dict[str, Tensor]] = {}
+            for k, v in tensors.items():
+                if k.startswith(name + "/"):
+                    _, i, key = k.split("/")
+                    state.setdefault(int(i), {})[key] = v
+            optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        self.stream.set_state(tensors["stream"])
+        for key, value in json.loads(header["counters"]).items():
+            setattr(self, key, value)
+        if self.settings.augment != "ada":
+            self.augment_p = self._fixed_p()
+
+    def _parts(self) -> dict[str, torch.nn.Module]:
+        return {"generator": self.generator, "discriminator": self.discriminator, "average": self.average}
+
+    def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        return {"g_optimizer": self.g_optimizer, "d_optimizer": self.d_optimizer}

@@ -1,0 +1,139 @@
+"""Training: it learns, it resumes to the bit, it keeps its own random stream, and what it writes can be read."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from gansegctl.errors import UsageError
+from gansegctl.generators.augment import augment
+from gansegctl.generators.discriminator import Discriminator, minibatch_deviation
+from gansegctl.generators.latents import z_of_seeds
+from gansegctl.generators.stylegan2 import StyleGAN2, StyleGAN2Config
+from gansegctl.generators.train import Trainer, TrainSettings
+from gansegctl.generators.weights import load_generator, save_generator
+
+NETWORK = StyleGAN2Config(resolution=8, z_dim=8, w_dim=8, channel_base=64, channel_max=8, mapping_layers=2)
+
+
+def pictures(n: int = 32) -> torch.Tensor:
+    """Pictures of one colour each, red to yellow, on black borders."""
+    x = torch.zeros(n, 3, 8, 8, dtype=torch.uint8)
+    x[:, 0, 1:7, 1:7] = 230
+    x[:, 1, 1:7, 1:7] = torch.linspace(0, 230, n).to(torch.uint8).view(n, 1, 1)
+    return x
+
+
+def settings(**changes) -> TrainSettings:
+    return TrainSettings(**{"network": NETWORK, "images": 64, "batch_size": 8} | changes)
+
+
+def test_learns_the_colours_and_the_border():
+    trainer = Trainer(pictures(), settings(images=8 * 250, r1=0.1, ema_images=200))
+    list(trainer.run())
+    g = trainer.average
+    image = g.synthesize(g.map(z_of_seeds(range(16), 8))).image.mean(dim=0)  # [3, 8, 8]
+    middle = image[:, 2:6, 2:6].mean(dim=(1, 2))
+    assert middle[0] > 0.2 > middle[2]
+    assert image[0, 2:6, 2:6].mean() - image[0, 0].mean() > 0.6
+
+
+def test_an_interrupted_run_equals_an_unbroken_one(tmp_path):
+    unbroken = Trainer(pictures(), settings(augment="ada"))
+    list(unbroken.run())
+    first = Trainer(pictures(), settings(images=32, augment="ada"))
+    list(first.run())
+    first.save(tmp_path / "x.ckpt")
+    second = Trainer(pictures(), settings(augment="ada"))
+    second.resume(tmp_path / "x.ckpt")
+    assert second.images_seen == 32
+    list(second.run())
+    assert second.images_seen == unbroken.images_seen == 64
+    for a, b in zip(second.average.parameters(), unbroken.average.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-6)
+
+
+def test_resume_refuses_another_network(tmp_path):
+    trainer = Trainer(pictures(), settings(images=8))
+    trainer.save(tmp_path / "x.ckpt")
+    other = StyleGAN2Config(resolution=8, z_dim=4, w_dim=8, channel_base=64, channel_max=8, mapping_layers=2)
+    with pytest.raises(UsageError, match="another network"):
+        Trainer(pictures(), settings(network=other)).resume(tmp_path / "x.ckpt")
+
+
+def test_training_leaves_the_global_stream_alone():
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    list(Trainer(pictures(), settings(images=16, augment="diff", mirror=True)).run())
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_bf16_trains_and_stays_finite():
+    facts = [p.facts for p in Trainer(pictures(), settings(images=24, precision="bf16")).run(0.0)]
+    assert all(abs(f["loss_g"]) < 100 for f in facts)
+    assert len(facts) >= 3
+
+
+def test_wrong_pictures_are_refused():
+    with pytest.raises(UsageError, match="uint8"):
+        Trainer(pictures().float(), settings())
+    with pytest.raises(UsageError, match="16"):
+        Trainer(torch.zeros(4, 3, 16, 16, dtype=torch.uint8), settings())
+    with pytest.raises(UsageError, match="augmentation"):
+        settings(augment="some")
+    with pytest.raises(UsageError, match="classes"):
+        settings(network=StyleGAN2Config(resolution=8, c_dim=2))
+
+
+def test_augmentation_is_differentiable_and_off_at_zero():
+    image = torch.randn(4, 3, 8, 8, requires_grad=True)
+    assert augment(image, 0.0, torch.Generator()) is image
+    changed = augment(image, 1.0, torch.Generator().manual_seed(0), mirror=True)
+    assert changed.shape == image.shape
+    assert not torch.allclose(changed, image)
+    changed.sum().backward()
+    assert image.grad.abs().sum() > 0
+    again = augment(image, 1.0, torch.Generator().manual_seed(0), mirror=True)
+    assert torch.equal(changed, again)
+
+
+def test_discriminator_shapes_and_features():
+    d = Discriminator(NETWORK)
+    logits, features = d(torch.randn(4, 3, 8, 8), features=True)
+    assert logits.shape == (4, 1)
+    assert [f.shape[-1] for f in features] == [4]
+    same = minibatch_deviation(torch.ones(4, 2, 3, 3), 4)
+    assert same.shape == (4, 3, 3, 3)
+    assert same[:, 2].max() < 1e-3
+    assert minibatch_deviation(torch.randn(4, 2, 3, 3), 4)[:, 2].min() > 0.1
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_weights_round_trip(tmp_path, dtype):
+    torch.manual_seed(0)
+    g = StyleGAN2(NETWORK).eval()
+    save_generator(g, tmp_path / "g.safetensors", {"images_seen": 3}, dtype)
+    h = load_generator(tmp_path / "g.safetensors")
+    ws = g.map(z_of_seeds([0], 8))
+    assert torch.allclose(g.synthesize(ws).image, h.synthesize(h.map(z_of_seeds([0], 8))).image, atol=2e-2)
+    assert len(h.sha256) == 64
+    assert next(h.parameters()).dtype == torch.float32
+    assert list(tmp_path.iterdir()) == [tmp_path / "g.safetensors"]
+
+
+def test_what_is_no_generator_is_refused(tmp_path):
+    from safetensors.torch import save_file
+
+    with pytest.raises(UsageError, match="no such file"):
+        load_generator(tmp_path / "none.safetensors")
+    (tmp_path / "x.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(64))
+    with pytest.raises(UsageError, match="not a safetensors"):
+        load_generator(tmp_path / "x.png")
+    save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(UsageError, match="header"):
+        load_generator(tmp_path / "other.safetensors")
+    g = StyleGAN2(NETWORK)
+    g.synthesis.b4.const = torch.nn.Parameter(torch.zeros(5, 4, 4))
+    save_generator(g, tmp_path / "bent.safetensors")
+    with pytest.raises(UsageError, match=r"const is \[5"):
+        load_generator(tmp_path / "bent.safetensors")
