@@ -1,0 +1,163 @@
+"""FeaturePyramid: generator activations at their native sizes, standing for the hypercolumn that is never built.
+
+The hypercolumn of a picture is [ΣC_i, H, W]: every activation upsampled to full size and concatenated. Upsampling is
+linear and acts on each channel alone, so projections, convolutions, norms, k-means and sampling of that tensor can be
+computed from the native maps exactly; each method states the identity it uses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gansegctl import kernels
+from gansegctl.kernels import reference
+
+
+class FeaturePyramid:
+    """levels: Tensor [N,C_i,h_i,w_i] each; size: (H, W) of the hypercolumn; mode: how levels are upsampled to it.
+
+    Channels run in the order of the levels. Errors: ValueError for no levels, unequal batches, or an unknown mode.
+    """
+
+    def __init__(
+        self, levels: Sequence[Tensor], size: tuple[int, int], mode: str = "bilinear", backend: str = "auto"
+    ) -> None:
+        reference.check_mode(mode)
+        self.levels, self.size, self.mode, self.backend = tuple(levels), (int(size[0]), int(size[1])), mode, backend
+        if not self.levels:
+            raise ValueError("got a pyramid without levels; wanted at least one map [N,C,h,w]")
+        shapes = [tuple(x.shape) for x in self.levels]
+        if any(len(s) != 4 or s[0] != shapes[0][0] for s in shapes):
+            raise ValueError(f"got levels {shapes}; wanted [N,C_i,h_i,w_i] with one N")
+
+    # -- what it is -------------------------------------------------------------------------------------------------
+
+    @property
+    def widths(self) -> list[int]:
+        """C_i of each level."""
+        return [x.shape[1] for x in self.levels]
+
+    @property
+    def channels(self) -> int:
+        """ΣC_i, the channels of the hypercolumn."""
+        return sum(self.widths)
+
+    def __len__(self) -> int:
+        return self.levels[0].shape[0]
+
+    @property
+    def hypercolumn_bytes(self) -> int:
+        """What `dense` would allocate for the batch."""
+        return len(self) * self.channels * self.size[0] * self.size[1] * self.levels[0].element_size()
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> FeaturePyramid:
+        """The same pyramid with every level passed through `function` (a cast, a flip, a slice of samples)."""
+        return FeaturePyramid([function(x) for x in self.levels], self.size, self.mode, self.backend)
+
+    def __getitem__(self, samples: slice) -> FeaturePyramid:
+        return self.map(lambda x: x[samples])
+
+    def select(self, levels: Sequence[int]) -> FeaturePyramid:
+        """Only these levels, by place."""
+        return FeaturePyramid([self.levels[i] for i in levels], self.size, self.mode, self.backend)
+
+    def with_mode(self, mode: str) -> FeaturePyramid:
+        """The same maps under another upsampling."""
+        return FeaturePyramid(self.levels, self.size, mode, self.backend)
+
+    @staticmethod
+    def cat(pyramids: Sequence[FeaturePyramid]) -> FeaturePyramid:
+        """Pyramids of one generator, joined along samples."""
+        first = pyramids[0]
+        levels = [torch.cat(maps) for maps in zip(*(p.levels for p in pyramids), strict=True)]
+        return FeaturePyramid(levels, first.size, first.mode, first.backend)
+
+    # -- what it stands for -----------------------------------------------------------------------------------------
+
+    def dense(self) -> Tensor:
+        """The hypercolumn itself, [N,ΣC,H,W]: for checks, plots and small pictures."""
+        return kernels.upsample_concat(self.levels, self.size, self.mode, backend=self.backend)
+
+    def project(self, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """weight [K,ΣC], bias [K] → [N,K,H,W]. W·concat U(a_i) = Σ U(W_i a_i)."""
+        self._check(weight, 2)
+        maps = [
+            F.conv2d(x, w[:, :, None, None])
+            for x, w in zip(self.levels, weight.split(self.widths, dim=1), strict=True)
+        ]
+        return kernels.upsample_sum(maps, self.size, self.mode, bias, backend=self.backend)
+
+    def conv(self, weight: Tensor, bias: Tensor | None = None, dilation: int = 1) -> Tensor:
+        """k×k convolution, k odd: weight [K,ΣC,k,k], bias [K] → [N,K,H,W]; outside the picture is 0.
+
+        The k² taps are projected at native size; shifts and upsampling follow on K channels instead of ΣC.
+        """
+        self._check(weight, 4)
+        if weight.shape[2] != weight.shape[3] or weight.shape[2] % 2 == 0:
+            raise ValueError(f"got a kernel {list(weight.shape[2:])}; wanted k×k with k odd")
+        by_size: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = {}
+        for x, w in zip(self.levels, weight.split(self.widths, dim=1), strict=True):
+            by_size.setdefault((x.shape[2], x.shape[3]), []).append((x, w))
+        total = None
+        for pairs in by_size.values():  # levels of one size are one convolution
+            x, w = torch.cat([p[0] for p in pairs], dim=1), torch.cat([p[1] for p in pairs], dim=1)
+            part = kernels.conv_upsampled(x, w, self.size, self.mode, dilation, backend=self.backend)
+            total = part if total is None else total + part
+        return total if bias is None else total + bias.view(1, -1, 1, 1)
+
+    def sqnorm(self) -> Tensor:
+        """Squared L2 norm over channels, [N,H,W]: a quadratic form of the four native taps of each pixel."""
+        return sum(kernels.squared_norm(x, self.size, self.mode, backend=self.backend) for x in self.levels)
+
+    def assign(self, centroids: Tensor) -> Tensor:
+        """Nearest centroid of every pixel: centroids [K,ΣC] → int64 [N,H,W]. argmin‖x−c‖² = argmax c·x − ½‖c‖²."""
+        return self.project(centroids, -0.5 * centroids.square().sum(dim=1)).argmax(dim=1)
+
+    def pool(self, weights: Tensor) -> Tensor:
+        """Σ_p weight_k(p)·x(p): weights [N,K,H,W], one-hot for sums over segments → [K,ΣC]."""
+        wanted = (len(self), *self.size)
+        if (weights.shape[0], *weights.shape[2:]) != wanted:
+            raise ValueError(f"got weights {list(weights.shape)}; wanted [{wanted[0]}, K, {wanted[1]}, {wanted[2]}]")
+        parts = [kernels.segment_pool(weights.to(x.dtype), x, self.mode, backend=self.backend) for x in self.levels]
+        return torch.cat(parts, dim=1)
+
+    def at(self, points: Tensor) -> Tensor:
+        """Hypercolumns of sampled pixels: points int64 [P,3] as (sample, row, column) → [P,ΣC]."""
+        parts = [kernels.gather_points(x, points, self.size, self.mode, backend=self.backend) for x in self.levels]
+        return torch.cat(parts, dim=1)
+
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Mean and variance of every channel over all N·H·W pixels of the hypercolumn, [ΣC] each, exactly.
+
+        ΣU(a) = ⟨Uᵀ1, a⟩, and ΣU(a)² = ⟨a, (RᵀR) a (CᵀC)⟩ with the axis matrices R and C of the upsampling.
+        """
+        h, w = self.size
+        means, squares = [], []
+        for x in self.levels:
+            rows = reference.axis_matrix(x.shape[2], h, self.mode, x)
+            columns = reference.axis_matrix(x.shape[3], w, self.mode, x)
+            means.append(torch.einsum("nchw,h,w->c", x, rows.sum(dim=0), columns.sum(dim=0)))
+            squares.append((x * (rows.T @ rows @ x @ (columns.T @ columns))).sum(dim=(0, 2, 3)))
+        count = len(self) * h * w
+        mean, square = torch.cat(means) / count, torch.cat(squares) / count
+        return mean, (square - mean.square()).clamp(min=0)
+
+    def _check(self, weight: Tensor, dimensions: int) -> None:
+        if weight.ndim != dimensions or weight.shape[1] != self.channels:
+            raise ValueError(f"got weight {list(weight.shape)}; wanted {dimensions} dimensions, {self.channels} channels")
+
+
+def fold_affine(
+    weight: Tensor, bias: Tensor | None, scale: Tensor, shift: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Weights that act on x as `weight`, `bias` act on scale·x + shift: weight [K,ΣC], scale, shift [ΣC].
+
+    Exact for `project`. For a k×k `conv` the shift is not folded at borders: centre the weights' input instead.
+    """
+    folded = weight * scale
+    offset = weight @ shift
+    return folded, offset if bias is None else bias + offset
