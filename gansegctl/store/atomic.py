@@ -1,0 +1,76 @@
+"""Files that appear whole or not at all: bytes to a `.part`, fsync, rename, fsync of the folder."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import socket
+from pathlib import Path
+
+from gansegctl.errors import GansegError
+
+
+def part_name(path: Path) -> Path:
+    """Where `path` is built; host and process in the name, so that two writers never share one."""
+    return path.with_name(f"{path.name}.part.{socket.gethostname()}.{os.getpid()}")
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write and commit. A full disk, a quota or a read-only folder is a GansegError; nothing half-named stays."""
+    part = part_name(path)
+    try:
+        with open(part, "wb") as f:
+            f.write(data)
+            f.flush()
+            os.fsync(f.fileno())
+        os.rename(part, path)
+        sync_folder(path.parent)
+    except OSError as e:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise _explained(e, path, len(data)) from e
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in `folder` survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def clean_parts(folder: Path) -> list[Path]:
+    """Remove what processes of this host that are gone left unfinished."""
+    removed = []
+    for part in folder.glob(f"*.part.{socket.gethostname()}.*"):
+        pid = part.name.rsplit(".", 1)[1]
+        if pid.isdigit() and not _alive(int(pid)):
+            part.unlink(missing_ok=True)
+            removed.append(part)
+    return removed
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _explained(e: OSError, path: Path, needed: int) -> GansegError:
+    if e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        free = shutil.disk_usage(path.parent).free
+        return GansegError(
+            f"got no room for {path} ({e.strerror})",
+            wanted=f"{needed:,} bytes; {free:,} are free on the disk, a quota or limit may be lower",
+            remedy="free space or raise the limit, then run the same command: finished shards are kept",
+        )
+    return GansegError(
+        f"got {path}: {e.strerror}", wanted="a folder that can be written", remedy="check --out and its permissions"
+    )

@@ -1,0 +1,42 @@
+"""card.md: where a dataset comes from, under which licence, what its classes are and how often they occur."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gansegctl.store.atomic import write_bytes
+from gansegctl.store.manifest import Manifest
+from gansegctl.store.shard import shard_record
+
+
+def write_card(folder: Path, contact_sheet: str | None = None) -> Path:
+    """Write the card of a finished dataset from its manifest and records."""
+    manifest = Manifest.read(folder)
+    records = [r for r in (shard_record(folder, i) for i in range(len(manifest.shards))) if r]
+    g = manifest.generator
+    lines = [
+        f"# {folder.resolve().name}",
+        "",
+        f"{sum(r.count for r in records):,} generated pictures{' with masks' if manifest.labels else ''}, "
+        f"{g.get('resolution')} px, in {len(records)} shards.",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| generator | {g.get('name')} ({g.get('family')}), sha256 `{g.get('sha256')}` |",
+        f"| licence | {manifest.licence or 'not stated: ask whoever made the generator'} |",
+        f"| settings | digest `{manifest.digest}`, in full in manifest.json |",
+    ]
+    if manifest.segmenter:
+        s = manifest.segmenter
+        lines.append(f"| masks by | {s.get('method')}, {s.get('shots')} exemplar(s), sha256 `{s.get('sha256')}` |")
+    if manifest.labels:
+        totals = [sum(r.class_histogram[k] for r in records) for k in range(len(manifest.labels))]
+        whole = max(1, sum(totals))
+        lines += ["", "| id | class | share of pixels |", "|---|---|---|"]
+        lines += [f"| {k} | {n} | {100 * totals[k] / whole:.2f} % |" for k, n in enumerate(manifest.labels.names)]
+        lines += ["", "Masks are predictions. 255 marks pixels to ignore."]
+    if contact_sheet:
+        lines += ["", f"![contact sheet]({contact_sheet})"]
+    path = folder / "card.md"
+    write_bytes(path, ("\n".join(lines) + "\n").encode())
+    return path

@@ -1,0 +1,132 @@
+"""A student: a network that labels pictures without the generator, with everything needed to use it in one file."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from gansegctl.contracts import Annotation
+from gansegctl.errors import UsageError, did_you_mean
+from gansegctl.labels import LabelMap
+from gansegctl.students.unet import UNet
+
+KIND = "gansegctl.student"
+FORMAT_VERSION = 1
+ARCHITECTURES = {"unet": UNet}
+
+
+def build(arch: str, channels: int, classes: int, widths: tuple[int, ...]) -> nn.Module:
+    """A fresh network. UsageError for an unknown architecture."""
+    if arch not in ARCHITECTURES:
+        raise UsageError(f"got architecture {arch!r}", wanted="a known one", remedy=did_you_mean(arch, ARCHITECTURES))
+    return ARCHITECTURES[arch](channels, classes, widths).to(memory_format=torch.channels_last)
+
+
+def normalise(images: Tensor, channels: int) -> Tensor:
+    """uint8 [N,H,W,c] → float [N,c,H,W] in [-1,1], channels-last in memory."""
+    if images.ndim != 4 or images.dtype != torch.uint8 or images.shape[3] != channels:
+        raise UsageError(f"got pictures {list(images.shape)} {images.dtype}", wanted=f"uint8 [N, H, W, {channels}]")
+    x = images.permute(0, 3, 1, 2).float() / 127.5 - 1
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+@dataclass
+class Student:
+    """model with its architecture's arguments, classes, the size (H, W) and channels it was trained at, and facts."""
+
+    model: nn.Module
+    labels: LabelMap
+    size: tuple[int, int]
+    channels: int
+    arch: str = "unet"
+    widths: tuple[int, ...] = (16, 32, 64, 96)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @torch.no_grad()
+    def predict(self, images: Tensor, probabilities: bool = False, batch_size: int = 32) -> Annotation:
+        """Pictures uint8 [N,H,W,c] of any size → labels, confidence, score (and probabilities) at that size.
+
+        Pictures of another size than the training's are resized to it bilinearly, and the probabilities back.
+        """
+        self.model.eval()
+        device = next(self.model.parameters()).device
+        parts = []
+        for batch in images.split(batch_size):
+            x = normalise(batch.to(device), self.channels)
+            size = (x.shape[2], x.shape[3])
+            if size != tuple(self.size):
+                x = F.interpolate(x, self.size, mode="bilinear", align_corners=False, antialias=True)
+            p = self.model(x).softmax(dim=1)  # [n, K, h, w]
+            if size != tuple(self.size):
+                p = F.interpolate(p, size, mode="bilinear", align_corners=False)
+            top, label = p.max(dim=1)
+            entropy = -(p * p.clamp(min=1e-12).log()).sum(dim=1).mean(dim=(1, 2)) / math.log(max(len(self.labels), 2))
+            confidence = (top * 255).round().to(torch.uint8)
+            parts.append((label.to(torch.uint8), confidence, entropy.float(), p.half() if probabilities else None))
+        labels, confidence, score, probability = zip(*parts, strict=True)
+        return Annotation(
+            torch.cat(labels), torch.cat(confidence), torch.cat(score), torch.cat(probability) if probabilities else None
+        )
+
+    def save(self, path: Path, dtype: torch.dtype = torch.float32) -> None:
+        """One safetensors file; float16 halves it. The file appears whole or not at all."""
+        header = {
+            "kind": KIND,
+            "format": FORMAT_VERSION,
+            "arch": self.arch,
+            "widths": list(self.widths),
+            "labels": self.labels.to_json(),
+            "size": list(self.size),
+            "channels": self.channels,
+            "normalisation": "x / 127.5 - 1",
+            "facts": self.facts,
+        }
+        tensors = {}
+        for name, value in self.model.state_dict().items():
+            value = value.detach().cpu()
+            tensors[name] = (value.to(dtype) if value.is_floating_point() else value).contiguous()
+        part = path.with_name(path.name + ".part")
+        part.write_bytes(save(tensors, {"gansegctl": json.dumps(header, sort_keys=True)}))
+        part.replace(path)
+
+    @classmethod
+    def load(cls, path: Path, device: str = "cpu") -> Student:
+        """Read what `save` wrote. UsageError for a missing file, another kind, damage, or a newer format."""
+        header = read_header(path)
+        labels = LabelMap.from_json(header["labels"])
+        widths = tuple(header["widths"])
+        model = build(header["arch"], header["channels"], len(labels), widths)
+        with safe_open(str(path), "pt") as f:
+            tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 - safe_open is no mapping
+        try:
+            model.load_state_dict(tensors)
+        except RuntimeError as e:
+            raise UsageError(f"got {path}: {e}", wanted="every tensor of its network") from e
+        model = model.to(device, memory_format=torch.channels_last).eval()
+        return cls(model, labels, tuple(header["size"]), header["channels"], header["arch"], widths, header["facts"])
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """The header of a student's file."""
+    path = Path(path)
+    if not path.is_file():
+        raise UsageError(f"got {path}: no such file", wanted="a student", remedy="run `gansegctl distill` first")
+    try:
+        with safe_open(str(path), "pt") as f:
+            header = json.loads((f.metadata() or {}).get("gansegctl", "{}"))
+    except (SafetensorError, json.JSONDecodeError) as e:
+        raise UsageError(f"got {path}: not a safetensors file of ours ({e})", wanted="a student") from e
+    if header.get("kind") != KIND:
+        raise UsageError(f"got {path}: {header.get('kind', 'no gansegctl header')}", wanted=f"a {KIND} file")
+    if header["format"] > FORMAT_VERSION:
+        raise UsageError(f"got {path}: format {header['format']}", wanted=f"at most {FORMAT_VERSION}", remedy="update")
+    return header
