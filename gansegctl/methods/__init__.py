@@ -1,0 +1,34 @@
+"""The methods by name: what --method takes. Listing them costs no torch import; a method's module is read when it is used."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gansegctl.errors import UsageError, did_you_mean
+from gansegctl.methods.files import digest, read_header
+
+if TYPE_CHECKING:
+    from gansegctl.contracts import Method, Segmenter
+
+__all__ = ["METHODS", "digest", "get", "load", "read_header"]
+
+METHODS: dict[str, str] = {
+    "repurpose": "gansegctl.methods.repurpose:Repurpose",
+}
+"""Name → "module:class" of the method. The class takes no arguments."""
+
+
+def get(name: str) -> Method:
+    """The method of that name. Error: UsageError with the nearest name."""
+    if name not in METHODS:
+        raise UsageError(f"got method {name!r}", wanted="a method of gansegctl", remedy=did_you_mean(name, METHODS))
+    module, attribute = METHODS[name].split(":")
+    return getattr(import_module(module), attribute)()
+
+
+def load(path: Path | str) -> Segmenter:
+    """A saved segmenter of any method, on the CPU. Errors: UsageError for a file that is missing or something else."""
+    path = Path(path)
+    return get(read_header(path)["method"]).load(path)

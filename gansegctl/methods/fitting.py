@@ -1,0 +1,138 @@
+"""Fitting a head on a few pictures: what targets, statistics and the loop have in common over methods.
+
+Everything random comes from one CPU stream that the caller seeds; torch's own random state is never touched.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from gansegctl.contracts import Generator
+from gansegctl.errors import GansegError
+from gansegctl.features.pyramid import FeaturePyramid
+from gansegctl.labels import IGNORE
+from gansegctl.methods.heads import Head
+
+
+class FitSettings(Protocol):
+    """What the loop reads of a method's settings, all of them set."""
+
+    steps: int
+    lr: float
+    weight_decay: float
+    schedule: str
+    batch: int
+    feature_dropout: float
+    flip: bool
+
+
+@torch.no_grad()
+def feature_statistics(
+    generator: Generator, taps: Sequence[str], samples: int, noise: str, exemplars: FeaturePyramid, stream: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Mean and 1/deviation of every channel [ΣC] over random samples; over the exemplars when `samples` is 0.
+
+    One picture says little about how a channel varies: many are constant in it and would be blown up.
+    """
+    device, parts = exemplars.levels[0].device, []
+    for _ in range(samples):
+        z = torch.randn(1, generator.spec.z_dim, generator=stream)
+        seed = int(torch.randint(2**31, (1,), generator=stream))
+        c = None
+        if generator.spec.c_dim:
+            c = torch.zeros(1, generator.spec.c_dim)
+            c[0, int(torch.randint(generator.spec.c_dim, (1,), generator=stream))] = 1
+            c = c.to(device)
+        ws = generator.map(z.to(device), c)
+        pyramid = generator.synthesize(ws, noise=noise, taps=taps, seeds=[seed]).pyramid
+        parts.append(pyramid.map(lambda x: x.float()).with_mode(exemplars.mode).moments())
+    parts = parts or [exemplars.moments()]
+    means, variances = (torch.stack(part) for part in zip(*parts, strict=True))
+    mean = means.mean(dim=0)
+    variance = variances.mean(dim=0) + (means - mean).square().mean(dim=0)  # within pictures + between them
+    # Channels that hardly vary carry rounding, not meaning: they stay small instead of being scaled to 1.
+    return mean, (variance + 1e-4 * variance.median() + 1e-12).rsqrt()
+
+
+def standardised(pyramid: FeaturePyramid, mean: Tensor, scale: Tensor) -> FeaturePyramid:
+    """(x − mean)·scale per channel, on the native maps: upsampling weights sum to 1, so the two commute."""
+    means, scales = mean.split(pyramid.widths), scale.split(pyramid.widths)
+    levels = [
+        (x - m.view(1, -1, 1, 1)) * s.view(1, -1, 1, 1)
+        for x, m, s in zip(pyramid.levels, means, scales, strict=True)
+    ]
+    return FeaturePyramid(levels, pyramid.size, pyramid.mode, pyramid.backend)
+
+
+def soft_targets(masks: Tensor, classes: int, smoothing: float, balance: str) -> tuple[Tensor, Tensor]:
+    """masks int64 [N,H,W] → target distributions [N,K,H,W] and pixel weights [N,H,W]; ignored pixels weigh 0.
+
+    balance "sqrt-inverse": a pixel of class k weighs 1/√(share of k), scaled to a mean of 1 over counted pixels.
+    """
+    counted = masks != IGNORE
+    known = masks.where(counted, 0)
+    onehot = torch.zeros(masks.shape[0], classes, *masks.shape[1:], device=masks.device).scatter_(1, known[:, None], 1.0)
+    weights = counted.float()
+    if balance == "sqrt-inverse":
+        shares = torch.bincount(known[counted], minlength=classes).float() / counted.sum()
+        weights = weights * shares.clamp(min=1e-12).rsqrt()[known]
+        weights = weights * (counted.sum() / weights.sum())
+    return onehot * (1 - smoothing) + smoothing / classes, weights
+
+
+def cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    """Weighted mean of −Σ_k target_k · log p_k over pixels: a sum of products, whose gradient is exact to the bit on GPUs."""
+    per_pixel = -(targets * logits.log_softmax(dim=1)).sum(dim=1)  # [N, H, W]
+    return (per_pixel * weights).sum() / weights.sum()
+
+
+def learning_rate(settings: FitSettings, step: int) -> float:
+    """cosine: lr·(1 + cos πt/T)/2; step: lr·0.1^⌊t/50⌋; constant: lr."""
+    if settings.schedule == "cosine":
+        return settings.lr * 0.5 * (1 + math.cos(math.pi * step / settings.steps))
+    return settings.lr * 0.1 ** (step // 50) if settings.schedule == "step" else settings.lr
+
+
+def fit_head(
+    head: Head, pyramid: FeaturePyramid, targets: Tensor, weights: Tensor, settings: FitSettings, stream: torch.Generator
+) -> list[float]:
+    """Adam on the head; every step one batch of exemplars, each exemplar once before any comes again. Losses by step.
+
+    Error: GansegError when the loss is not finite.
+    """
+    device, losses = pyramid.levels[0].device, []
+    usable = weights.flatten(1).sum(dim=1).nonzero().flatten().cpu()  # a picture that is ignored whole teaches nothing
+    size = min(settings.batch, len(usable))
+    optimizer = torch.optim.Adam(head.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
+    queue = torch.empty(0, dtype=torch.long)
+    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
+        for step in range(settings.steps):
+            while len(queue) < size:
+                queue = torch.cat([queue, usable[torch.randperm(len(usable), generator=stream)]])
+            rows, queue = queue[:size].to(device), queue[size:]
+            part, target, weight = pyramid.map(lambda x, rows=rows: x[rows]), targets[rows], weights[rows]
+            if settings.flip and torch.rand(1, generator=stream) < 0.5:
+                part, target, weight = part.map(lambda x: x.flip(-1)), target.flip(-1), weight.flip(-1)
+            optimizer.param_groups[0]["lr"] = learning_rate(settings, step)
+            loss = cross_entropy(head(part, _gain(settings.feature_dropout, pyramid.channels, stream, device)), target, weight)
+            losses.append(float(loss.detach()))
+            if not math.isfinite(losses[-1]):
+                raise GansegError(
+                    f"got a loss of {losses[-1]} at step {step}", wanted="a finite loss", remedy="lower lr of the method"
+                )
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    return losses
+
+
+def _gain(dropout: float, channels: int, stream: torch.Generator, device: torch.device) -> Tensor | None:
+    if not dropout:
+        return None
+    kept = torch.rand(channels, generator=stream) >= dropout
+    return (kept.float() / (1 - dropout)).to(device)

@@ -1,0 +1,121 @@
+"""Per-pixel classifiers over a FeaturePyramid whose first layer works at native size: the hypercolumn is never built."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gansegctl.errors import UsageError, did_you_mean
+from gansegctl.features.pyramid import FeaturePyramid, fold_affine
+
+CNN_HEADS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
+    "cnn-s": ((128, 64, 64, 32), (1, 2, 1, 2, 1)),
+    "cnn-m": ((128, 64, 64, 64, 64, 32), (1, 2, 4, 1, 2, 4, 1)),
+    "cnn-l": ((128, 64, 64, 64, 64, 64, 64, 32), (1, 2, 4, 8, 1, 2, 4, 8, 1)),
+}
+"""Name → hidden widths, and the dilations of all 3×3 layers, the last of which makes the classes."""
+
+HEADS = (*CNN_HEADS, "mlp")
+CNN_SLOPE = 0.2
+_CHUNK = 256  # hidden units of a wide first layer that exist at one time
+
+
+class Head(nn.Module):
+    """k×k layers on a pyramid: channels → widths → classes, leaky ReLU between; k = 1 is a multi-layer perceptron.
+
+    channels: ΣC of the pyramid; dilations: one a layer. init "he": hidden weights uniform with variance 2/((1+slope²)·fan_in), biases 0 (He et al. 2015,
+    eq. 14), so that deep heads pass signal from the first step on; "torch": all uniform within ±1/√fan_in, which shrinks
+    it at every layer. Drawn from `generator` alone. Logits are [N,K,H,W]. After `fold`, the head reads raw activations and standardises them inside its first layer.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        widths: Sequence[int],
+        classes: int,
+        kernel: int,
+        dilations: Sequence[int],
+        slope: float,
+        generator: torch.Generator | None = None,
+        init: str = "he",
+    ) -> None:
+        super().__init__()
+        self.dilations, self.kernel, self.slope = tuple(dilations), kernel, slope
+        sizes = (channels, *widths, classes)
+        self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
+        for i, (c_in, c_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+            bound = (c_in * kernel * kernel) ** -0.5
+            spread = 0.0 if init == "he" else bound
+            if init == "he" and i < len(sizes) - 2:
+                bound *= (6 / (1 + slope**2)) ** 0.5
+            self.weights.append(torch.empty(c_out, c_in, kernel, kernel).uniform_(-bound, bound, generator=generator))
+            self.biases.append(torch.empty(c_out).uniform_(-spread, spread, generator=generator))
+        self.register_buffer("border", torch.zeros(sizes[1], kernel, kernel))
+
+    def forward(self, pyramid: FeaturePyramid, gain: Tensor | None = None) -> Tensor:
+        """pyramid → logits [N,K,H,W]; gain [ΣC] multiplies the channels (dropout of whole features)."""
+        first = self.weights[0] if gain is None else self.weights[0] * gain.view(1, -1, 1, 1)
+        x, done = (self._project(pyramid, first), 2) if self.kernel == 1 else (self._conv(pyramid, first), 1)
+        for i in range(done, len(self.weights)):
+            x = self._layer(self._activate(x), i)
+        return x
+
+    def fold(self, mean: Tensor, scale: Tensor) -> None:
+        """Put (x − mean)·scale, per channel, into the first layer: mean, scale [ΣC]. Exact, borders included.
+
+        Outside the picture a standardised feature is 0, a raw one would have to be its mean; so the share of the mean
+        is not a constant but the convolution of a picture of ones, of which `border` holds the kernel.
+        """
+        first, bias = self.weights[0].data, self.biases[0].data
+        if self.kernel == 1:
+            weight, bias = fold_affine(first[:, :, 0, 0], bias, scale, -mean * scale)
+            self.weights[0].data, self.biases[0].data = weight[:, :, None, None], bias
+        else:
+            folded = first * scale.view(1, -1, 1, 1)
+            self.border = self.border - torch.einsum("kcij,c->kij", folded, mean)
+            self.weights[0].data = folded
+
+    def _conv(self, pyramid: FeaturePyramid, weight: Tensor) -> Tensor:
+        x = pyramid.conv(weight, self.biases[0], self.dilations[0])  # [N, h, H, W]
+        ones = torch.ones(1, 1, *pyramid.size, dtype=x.dtype, device=x.device)
+        return x + self._padded(ones, self.border[:, None], 0)
+
+    def _project(self, pyramid: FeaturePyramid, weight: Tensor) -> Tensor:
+        """The first two layers of a perceptron, a chunk of hidden units at a time: 2000 maps never exist together."""
+        total = self.biases[1].view(1, -1, 1, 1)
+        for rows in torch.arange(len(weight), device=weight.device).split(_CHUNK):
+            hidden = self._activate(pyramid.project(weight[rows, :, 0, 0], self.biases[0][rows]))
+            total = total + F.conv2d(hidden, self.weights[1][:, rows])
+        return total  # [N, second width, H, W], before its activation
+
+    def _layer(self, x: Tensor, i: int) -> Tensor:
+        return self._padded(x, self.weights[i], i, self.biases[i])
+
+    def _padded(self, x: Tensor, weight: Tensor, i: int, bias: Tensor | None = None) -> Tensor:
+        dilation = self.dilations[i]
+        return F.conv2d(x, weight, bias, padding=dilation * (self.kernel // 2), dilation=dilation)
+
+    def _activate(self, x: Tensor) -> Tensor:
+        return F.leaky_relu(x, self.slope)
+
+
+def make_head(
+    name: str,
+    channels: int,
+    classes: int,
+    mlp_hidden: Sequence[int] = (2000, 200),
+    generator: torch.Generator | None = None,
+    init: str = "he",
+) -> Head:
+    """A head by name. Errors: UsageError for an unknown name, or a perceptron without hidden layers."""
+    if name == "mlp":
+        if not mlp_hidden or min(mlp_hidden) < 1:
+            raise UsageError(f"got mlp_hidden {list(mlp_hidden)}", wanted="one hidden width or more, each positive")
+        return Head(channels, mlp_hidden, classes, 1, (1,) * (len(mlp_hidden) + 1), 0.0, generator, init)
+    if name not in CNN_HEADS:
+        raise UsageError(f"got head {name!r}", wanted=" | ".join(HEADS), remedy=did_you_mean(name, HEADS))
+    widths, dilations = CNN_HEADS[name]
+    return Head(channels, widths, classes, 3, dilations, CNN_SLOPE, generator, init)

@@ -1,0 +1,221 @@
+"""repurpose: a small segmenter on generator activations, from one or a few annotated pictures.
+
+Tritrong, Rewatbowornwong, Suwajanakorn: Repurposing GANs for One-shot Semantic Part Segmentation, CVPR 2021, section 3.2.
+Every pixel is described by the activations that made it, all upsampled to the picture's size; a convolutional head (or a
+perceptron on single pixels) learns the classes from the exemplars with a per-pixel cross-entropy.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from gansegctl.contracts import Annotation, Exemplar, Generator, Synthesis
+from gansegctl.errors import UsageError, did_you_mean
+from gansegctl.features.pyramid import FeaturePyramid
+from gansegctl.labels import LabelMap
+from gansegctl.methods.base import (
+    BaseSegmenter,
+    annotation_of,
+    check_exemplars,
+    choose_taps,
+    device_of,
+    read_segmenter,
+    resynthesize,
+)
+from gansegctl.methods.fitting import feature_statistics, fit_head, soft_targets, standardised
+from gansegctl.methods.heads import HEADS, Head, make_head
+
+PROFILES: dict[str, dict] = {
+    "fixed": {
+        "mode": "bilinear",
+        "init": "he",
+        "standardise": True,
+        "steps": 60,
+        "steps_per_exemplar": 20,
+        "lr": 2e-3,
+        "weight_decay": 1e-3,
+        "schedule": "cosine",
+        "feature_dropout": 0.0,
+        "batch": 1,
+    },
+    "release": {
+        "mode": "nearest",
+        "init": "torch",
+        "standardise": False,
+        "steps": 0,
+        "steps_per_exemplar": 100,
+        "lr": 1e-3,
+        "weight_decay": 1e-3,
+        "schedule": "step",
+        "feature_dropout": 0.0,
+        "batch": 1,
+    },
+}
+"""What a profile puts where the settings leave None.
+
+fixed: the algorithm as meant. release: as the public re-implementation for 256 px StyleGAN2 runs, whose quirks are
+nearest-neighbour features, although bilinear ones are smoother; channels as they come, so that those of large scale lead
+the fit; weights drawn so small that the deeper heads start slowly; a learning rate that falls tenfold every 50 steps, so that little is learned after the 100th.
+steps is here what a fit takes beside `steps_per_exemplar` for each picture.
+"""
+
+
+@dataclass(frozen=True)
+class RepurposeSettings:
+    """Settings of `repurpose`; None takes the profile's value.
+
+    head: cnn-s | cnn-m | cnn-l | mlp. mlp_hidden: widths of its hidden layers (None = 2000, 200, and no more than the
+    generator has channels and a quarter of them). min_resolution, max_resolution: the taps
+    to read, in pixels (None = all). mode: upsampling. init: he | torch. standardise: channels to mean 0 and deviation 1 over
+    `statistics_samples` random samples (0 = over the exemplars). steps: of one batch of exemplars each. schedule: cosine
+    (to 0) | step (×0.1 every 50) | constant. balance: none | sqrt-inverse (a class's pixels weigh 1/√share).
+    label_smoothing: share of a target spread over all classes. feature_dropout: share of channels left out of a step.
+    flip: exemplars are mirrored at random (only for classes without a left and a right).
+    Errors: UsageError for values out of range.
+    """
+
+    head: str = "cnn-s"
+    profile: str = "fixed"
+    mlp_hidden: tuple[int, ...] | None = None
+    min_resolution: int = 0
+    max_resolution: int | None = None
+    mode: str | None = None
+    init: str | None = None
+    standardise: bool | None = None
+    statistics_samples: int = 16
+    steps: int | None = None
+    lr: float | None = None
+    weight_decay: float | None = None
+    schedule: str | None = None
+    batch: int | None = None
+    balance: str = "none"
+    label_smoothing: float = 0.0
+    feature_dropout: float | None = None
+    flip: bool = False
+
+    def __post_init__(self) -> None:
+        if self.mlp_hidden is not None:
+            object.__setattr__(self, "mlp_hidden", tuple(self.mlp_hidden))
+        _one_of("head", self.head, HEADS)
+        _one_of("profile", self.profile, PROFILES)
+        _one_of("mode", self.mode, (None, "bilinear", "nearest", "bilinear-corners"))
+        _one_of("init", self.init, (None, "he", "torch"))
+        _one_of("schedule", self.schedule, (None, "cosine", "step", "constant"))
+        _one_of("balance", self.balance, ("none", "sqrt-inverse"))
+        for name, low, high in (
+            ("statistics_samples", 0, 10_000),
+            ("steps", 1, None),
+            ("batch", 1, None),
+            ("weight_decay", 0, None),
+            ("label_smoothing", 0, 0.99),
+            ("feature_dropout", 0, 0.99),
+        ):
+            value = getattr(self, name)
+            if value is not None and (value < low or (high is not None and value > high)):
+                upper = "" if high is None else f" and at most {high}"
+                raise UsageError(f"got {name} {value}", wanted=f"at least {low}{upper}")
+        if self.lr is not None and not self.lr > 0:
+            raise UsageError(f"got lr {self.lr}", wanted="a positive learning rate")
+
+    def resolved(self, exemplars: int, channels: int) -> RepurposeSettings:
+        """The same settings with values in place of None, for that many exemplars and feature channels ΣC."""
+        values = dict(PROFILES[self.profile])
+        values["steps"] += values.pop("steps_per_exemplar") * exemplars
+        values["mlp_hidden"] = (min(2000, channels), min(200, max(channels // 4, 1)))
+        filled = asdict(self)
+        return RepurposeSettings(**filled | {name: v for name, v in values.items() if filled[name] is None})
+
+
+def _one_of(name: str, value: str | None, known: Sequence[str | None]) -> None:
+    if value not in known:
+        names = [k for k in known if k is not None]
+        raise UsageError(f"got {name} {value!r}", wanted=" | ".join(names), remedy=did_you_mean(str(value), names))
+
+
+class Repurpose:
+    """The method (protocol `contracts.Method`)."""
+
+    name = "repurpose"
+    needs = frozenset({"exemplars"})
+    settings_type = RepurposeSettings
+
+    def fit(
+        self,
+        generator: Generator,
+        exemplars: Sequence[Exemplar],
+        labels: LabelMap,
+        settings: RepurposeSettings | None = None,
+        seed: int = 0,
+    ) -> RepurposeSegmenter:
+        """Fit the head on the exemplars. The same seed gives the same weights; torch's own random state is not used.
+
+        Errors: UsageError for masks of another size, undeclared values, or taps that the generator lacks.
+        """
+        settings = settings or RepurposeSettings()
+        check_exemplars(generator, exemplars, labels)
+        started, device, stream = time.perf_counter(), device_of(generator), torch.Generator().manual_seed(seed)
+        taps = choose_taps(generator.spec, settings.min_resolution, settings.max_resolution)
+        channels = sum(t.channels for t in generator.spec.taps if t.name in taps)
+        settings = settings.resolved(len(exemplars), channels)
+        raw = resynthesize(generator, exemplars, taps, device).with_mode(settings.mode)
+        pyramid, mean, scale = raw, None, None
+        if settings.standardise:
+            noise = exemplars[0].noise
+            mean, scale = feature_statistics(generator, taps, settings.statistics_samples, noise, raw, stream)
+            pyramid = standardised(raw, mean, scale)
+        masks = torch.stack([torch.from_numpy(ex.mask.astype("int64")) for ex in exemplars]).to(device)  # [N, H, W]
+        targets, weights = soft_targets(masks, len(labels), settings.label_smoothing, settings.balance)
+        head = make_head(settings.head, channels, len(labels), settings.mlp_hidden, stream, settings.init).to(device)
+        losses = fit_head(head, pyramid, targets, weights, settings, stream)
+        if mean is not None:
+            head.fold(mean, scale)
+        facts = {
+            "exemplars": len(exemplars),
+            "loss": round(losses[-1], 6),
+            "seconds": round(time.perf_counter() - started, 2),
+            "seed": seed,
+        }
+        head.requires_grad_(False).eval()
+        names = {"method": self.name, "labels": labels, "taps": taps, "widths": tuple(raw.widths)}
+        return RepurposeSegmenter(
+            **names, generator_sha256=generator.sha256, settings=asdict(settings), facts=facts, head=head
+        )
+
+    def load(self, path: Path) -> RepurposeSegmenter:
+        """Read what `save` wrote, onto the CPU. Errors: UsageError for a file of another kind or method."""
+        stored, tensors = read_segmenter(Path(path), self.name)
+        known = {f.name for f in fields(RepurposeSettings)}
+        settings = RepurposeSettings(**{k: v for k, v in stored["settings"].items() if k in known})
+        head = make_head(settings.head, sum(stored["widths"]), len(stored["labels"]), settings.mlp_hidden)
+        try:
+            head.load_state_dict(tensors)
+        except RuntimeError as e:
+            raise UsageError(f"got {path}: {e}", wanted="the tensors of this segmenter's head, no other") from None
+        return RepurposeSegmenter(**stored, head=head.requires_grad_(False).eval())
+
+
+@dataclass
+class RepurposeSegmenter(BaseSegmenter):
+    """A fitted head (protocol `contracts.Segmenter`); it follows the activations to their device."""
+
+    head: Head | None = None
+
+    @torch.no_grad()
+    def logits(self, generator: Generator, synthesis: Synthesis) -> Tensor:
+        """Class scores before the softmax, float32 [N,K,H,W]."""
+        pyramid: FeaturePyramid = self.features(generator, synthesis).with_mode(self.settings["mode"])
+        return self.head.to(pyramid.levels[0].device)(pyramid)
+
+    def predict(self, generator: Generator, synthesis: Synthesis, probabilities: bool = False) -> Annotation:
+        """Masks of the pictures in `synthesis`, which must hold the taps of this segmenter."""
+        return annotation_of(self.logits(generator, synthesis), probabilities)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The head's weights, by name."""
+        return dict(self.head.state_dict())

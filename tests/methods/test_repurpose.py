@@ -1,0 +1,202 @@
+"""repurpose: the contract for every kind of head, its architecture, and that it learns what can be learned."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from contract import LABELS, MethodContract
+from tiny import SIDE, TinyGenerator, exemplars_of, linear_truth
+
+from gansegctl.contracts import Exemplar
+from gansegctl.errors import GansegError, UsageError
+from gansegctl.labels import LabelMap
+from gansegctl.methods.heads import CNN_HEADS, make_head
+from gansegctl.methods.repurpose import Repurpose, RepurposeSettings
+
+QUICK = RepurposeSettings(steps=12, statistics_samples=3)
+
+
+class TestCnnS(MethodContract):
+    name, settings = "repurpose", QUICK
+
+
+class TestMlp(MethodContract):
+    name, settings = "repurpose", replace(QUICK, head="mlp", mlp_hidden=(24, 12), batch=2, feature_dropout=0.2)
+
+
+class TestRelease(MethodContract):
+    name, settings = "repurpose", replace(QUICK, profile="release", flip=True, balance="sqrt-inverse", label_smoothing=0.05)
+
+
+@pytest.mark.parametrize("head", ["cnn-s", "cnn-m", "cnn-l", "mlp"])
+def test_learns_a_labelling_that_the_features_decide(head):
+    generator = TinyGenerator()
+    settings = RepurposeSettings(head=head, mlp_hidden=(64, 32), steps=60, lr=4e-3, batch=4)
+    seeds, fresh = range(12), range(200, 220)
+    both = exemplars_of(generator, [*seeds, *fresh])
+    segmenter = Repurpose().fit(generator, both[: len(seeds)], LABELS, settings)
+    ws = torch.cat([e.ws for e in both[len(seeds) :]])
+    labels = segmenter.predict(generator, generator.synthesize(ws, taps=segmenter.taps)).labels.numpy()
+    truth = np.stack([e.mask for e in both[len(seeds) :]])
+    commonest = max((truth == k).mean() for k in range(3))
+    assert (labels == truth).mean() > 0.9 > commonest + 0.2
+
+
+def test_heads_are_the_published_ones():
+    assert CNN_HEADS["cnn-s"] == ((128, 64, 64, 32), (1, 2, 1, 2, 1))
+    assert CNN_HEADS["cnn-m"] == ((128, 64, 64, 64, 64, 32), (1, 2, 4, 1, 2, 4, 1))
+    assert CNN_HEADS["cnn-l"] == ((128, 64, 64, 64, 64, 64, 64, 32), (1, 2, 4, 8, 1, 2, 4, 8, 1))
+
+
+@pytest.mark.parametrize("name", ["cnn-s", "cnn-m", "cnn-l", "mlp"])
+def test_a_head_equals_plain_layers_on_the_hypercolumn(name):
+    pyramid = TinyGenerator().synthesize(TinyGenerator().latents([1, 2])).pyramid
+    head = make_head(name, pyramid.channels, 5, (600, 7), torch.Generator().manual_seed(0))
+    dilations, slope, k = (CNN_HEADS[name][1], 0.2, 3) if name != "mlp" else ((1, 1, 1), 0.0, 1)
+    x = pyramid.dense()
+    for i, (weight, bias, d) in enumerate(zip(head.weights, head.biases, dilations, strict=True)):
+        assert weight.shape[2:] == (k, k)
+        x = F.conv2d(x if i == 0 else F.leaky_relu(x, slope), weight, bias, padding=d * (k // 2), dilation=d)
+    torch.testing.assert_close(head(pyramid), x, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["cnn-s", "mlp"])
+def test_folded_standardisation_is_exact_up_to_the_border(name):
+    generator = TinyGenerator()
+    pyramid = generator.synthesize(generator.latents([4, 9])).pyramid
+    stream = torch.Generator().manual_seed(2)
+    mean, scale = torch.randn(pyramid.channels, generator=stream), torch.rand(pyramid.channels, generator=stream) + 0.5
+    head = make_head(name, pyramid.channels, 3, (16, 8), stream)
+    dense = (pyramid.dense() - mean.view(1, -1, 1, 1)) * scale.view(1, -1, 1, 1)
+    wanted = head(type(pyramid)([dense], pyramid.size))
+    head.fold(mean, scale)
+    torch.testing.assert_close(head(pyramid), wanted, atol=1e-4, rtol=1e-4)
+
+
+def test_a_wide_perceptron_never_holds_its_hidden_maps_at_once(monkeypatch):
+    generator = TinyGenerator()
+    pyramid = generator.synthesize(generator.latents([0])).pyramid
+    asked = []
+    plain = type(pyramid).project
+    monkeypatch.setattr(
+        type(pyramid), "project", lambda self, w, b=None: asked.append(len(w)) or plain(self, w, b)
+    )
+    make_head("mlp", pyramid.channels, 3, (2000, 200), torch.Generator().manual_seed(0))(pyramid)
+    assert sum(asked) == 2000 and max(asked) <= 256
+
+
+def test_standardising_makes_the_scale_of_a_channel_irrelevant():
+    class Stretched(TinyGenerator):
+        def synthesize(self, ws, noise="const", taps=None, seeds=None):
+            synthesis = super().synthesize(ws, noise, taps, seeds)
+            first, *rest = synthesis.pyramid.levels
+            synthesis.pyramid = type(synthesis.pyramid)([first * 30 + 7, *rest], synthesis.pyramid.size)
+            return synthesis
+
+    exemplars, found = exemplars_of(TinyGenerator(), [1, 2]), []
+    for kind in (TinyGenerator, Stretched):
+        for standardise in (True, False):
+            generator = kind()
+            segmenter = Repurpose().fit(generator, exemplars, LABELS, replace(QUICK, standardise=standardise))
+            found.append(segmenter.logits(generator, generator.synthesize(generator.latents([50]))))
+    with_it, without = (found[0] - found[2]).abs().mean(), (found[1] - found[3]).abs().mean()
+    assert with_it < 0.05 * without
+
+
+@pytest.mark.parametrize("samples", [0, 4])
+def test_taps_are_chosen_by_resolution(samples):
+    generator = TinyGenerator()
+    settings = replace(QUICK, min_resolution=8, max_resolution=8, statistics_samples=samples)
+    segmenter = Repurpose().fit(generator, exemplars_of(generator, [1]), LABELS, settings)
+    assert segmenter.taps == ("b8.conv1",) and segmenter.widths == (6,)
+    with pytest.raises(UsageError, match="channels"):
+        segmenter.predict(generator, generator.synthesize(generator.latents([1])))
+    with pytest.raises(UsageError, match="4, 8, 16"):
+        Repurpose().fit(generator, exemplars_of(generator, [1]), LABELS, replace(QUICK, min_resolution=32))
+
+
+def test_profiles_fill_in_what_is_not_set_and_nothing_else():
+    fixed = RepurposeSettings().resolved(1, 720)
+    assert (fixed.mode, fixed.standardise, fixed.steps, fixed.schedule) == ("bilinear", True, 80, "cosine")
+    assert fixed.mlp_hidden == (720, 180) and RepurposeSettings().resolved(1, 5376).mlp_hidden == (2000, 200)
+    release = RepurposeSettings(profile="release", steps=5, mlp_hidden=(9,)).resolved(3, 720)
+    assert (release.mode, release.standardise, release.steps, release.schedule) == ("nearest", False, 5, "step")
+    assert release.lr == release.weight_decay == 1e-3 and release.mlp_hidden == (9,)
+    assert RepurposeSettings(profile="release").resolved(10, 720).steps == 1000
+    assert fixed.resolved(4, 99) == fixed
+
+
+def test_the_mode_of_a_fit_is_the_mode_of_its_predictions():
+    generator = TinyGenerator()
+    segmenter = Repurpose().fit(generator, exemplars_of(generator, [1]), LABELS, replace(QUICK, mode="nearest"))
+    synthesis = generator.synthesize(generator.latents([8]))
+    wanted = segmenter.head(synthesis.pyramid.with_mode("nearest"))
+    assert torch.equal(segmenter.logits(generator, synthesis), wanted)
+    assert not torch.allclose(wanted, segmenter.head(synthesis.pyramid))
+
+
+def test_balance_lifts_a_rare_class():
+    generator = TinyGenerator()
+    exemplar = exemplars_of(generator, [1])[0]
+    mask = np.zeros((SIDE, SIDE), np.uint8)
+    mask[5:7, 5:8] = 1
+    shares = []
+    for balance in ("none", "sqrt-inverse"):
+        settings = replace(QUICK, balance=balance)
+        rare = Repurpose().fit(generator, [Exemplar(exemplar.ws, 1, mask)], LabelMap(("most", "rare")), settings)
+        probabilities = rare.predict(generator, generator.synthesize(exemplar.ws), probabilities=True).probabilities
+        shares.append(float(probabilities[0, 1].float().mean()))
+    assert shares[1] > 1.5 * shares[0]
+
+
+def test_score_is_higher_for_pictures_unlike_the_exemplars():
+    generator = TinyGenerator()
+    segmenter = Repurpose().fit(generator, exemplars_of(generator, [1]), LABELS, replace(QUICK, steps=60))
+    known = segmenter.predict(generator, generator.synthesize(generator.latents([1]))).score
+    unknown = segmenter.predict(generator, generator.synthesize(generator.latents(range(300, 310)))).score
+    assert float(known) < float(unknown.mean())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"head": "cnn-x"}, "did you mean 'cnn-"),
+        ({"profile": "relase"}, "did you mean 'release'"),
+        ({"mode": "bicubic"}, "bilinear"),
+        ({"schedule": "linear"}, "cosine"),
+        ({"balance": "inverse"}, "sqrt-inverse"),
+        ({"steps": 0}, "steps"),
+        ({"lr": 0.0}, "lr"),
+        ({"feature_dropout": 1.0}, "feature_dropout"),
+        ({"label_smoothing": -0.1}, "label_smoothing"),
+    ],
+)
+def test_settings_out_of_range_are_refused(wrong, message):
+    with pytest.raises(UsageError, match=message):
+        RepurposeSettings(**wrong)
+
+
+def test_a_perceptron_without_hidden_layers_is_refused():
+    with pytest.raises(UsageError, match="hidden"):
+        make_head("mlp", 10, 3, ())
+
+
+def test_a_fit_that_diverges_says_so():
+    class Broken(TinyGenerator):
+        def synthesize(self, ws, noise="const", taps=None, seeds=None):
+            synthesis = super().synthesize(ws, noise, taps, seeds)
+            synthesis.pyramid = synthesis.pyramid.map(lambda x: x * float("nan"))
+            return synthesis
+
+    with pytest.raises(GansegError, match="finite"):
+        Repurpose().fit(Broken(), exemplars_of(TinyGenerator(), [1]), LABELS, QUICK)
+
+
+def test_linear_truth_uses_every_class():
+    generator = TinyGenerator()
+    truth = linear_truth(generator.synthesize(generator.latents(range(8))).pyramid)
+    assert np.bincount(truth.ravel(), minlength=3).min() > 0.1 * truth.size
