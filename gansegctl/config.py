@@ -1,0 +1,111 @@
+"""Settings of each stage: frozen, checked when made, refused when a key is unknown, named by a digest.
+
+Precedence, lowest first: defaults here, the preset, the flags.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, TypeVar
+
+from gansegctl.errors import UsageError, did_you_mean
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class GenerateSettings:
+    """What determines the samples of a dataset. batch_size is part of it: other batches round differently."""
+
+    generator: str = "demo"
+    seeds: str = "0-999"
+    truncation: float = 1.0
+    truncation_cutoff: int | None = None
+    class_index: int | None = None
+    noise: str = "const"
+    batch_size: int = 16
+    shard_size: int = 0  # samples; 0 = by bytes
+
+    def __post_init__(self) -> None:
+        _positive(self, "batch_size")
+        if self.shard_size < 0:
+            raise UsageError(f"got shard_size {self.shard_size}", wanted="at least 1, or 0 to choose by bytes")
+        if self.noise not in ("const", "seed", "none"):
+            raise UsageError(f"got noise {self.noise!r}", wanted="const | seed | none")
+
+
+@dataclass(frozen=True)
+class AnnotateSettings:
+    """How masks are made. `method` holds a table of that method's own settings under `options`."""
+
+    shots: int = 1
+    method: str = "repurpose"
+    seed: int = 0
+    masks: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.shots < 0:
+            raise UsageError(f"got --shots {self.shots}", wanted="0 (unsupervised methods) or more")
+
+
+@dataclass(frozen=True)
+class DistillSettings:
+    """How a student is trained on a dataset."""
+
+    arch: str = "unet"
+    epochs: int = 10
+    steps: int = 0
+    batch_size: int = 32
+    lr: float = 4e-3
+    precision: str = "fp32"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _positive(self, "epochs", "batch_size")
+
+
+@dataclass(frozen=True)
+class EvalSettings:
+    """How a subject is scored."""
+
+    trimap: int = 3
+    bootstrap: int = 1000
+    num: int = 300
+
+    def __post_init__(self) -> None:
+        _positive(self, "trimap", "num")
+
+
+def from_dict(cls: type[T], values: dict[str, Any], where: str = "settings") -> T:
+    """A settings object from a table. UsageError names an unknown key by its path, or a value of the wrong type."""
+    if not isinstance(values, dict):
+        raise UsageError(f"got {where} = {values!r}", wanted="a table")
+    known = {f.name: f for f in fields(cls)}
+    for key, value in values.items():
+        if key not in known:
+            raise UsageError(f"got unknown key {where}.{key}", wanted="a known one", remedy=did_you_mean(key, known))
+        _check_type(f"{where}.{key}", str(known[key].type), value)
+    return cls(**values)
+
+
+def to_dict(settings: Any) -> dict[str, Any]:
+    """The table that `from_dict` reads."""
+    return asdict(settings)
+
+
+def _check_type(where: str, declared: str, value: Any) -> None:
+    allowed: tuple[type, ...] = ()
+    for word, types in (("int", (int,)), ("float", (int, float)), ("str", (str,)), ("dict", (dict,)), ("bool", (bool,))):
+        if word in declared:
+            allowed += types
+    if value is None and "None" in declared:
+        return
+    if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
+        raise UsageError(f"got {where} = {value!r}", wanted=declared)
+
+
+def _positive(settings: Any, *names: str) -> None:
+    for name in names:
+        if getattr(settings, name) < 1:
+            raise UsageError(f"got {name} {getattr(settings, name)}", wanted="at least 1")

@@ -1,0 +1,227 @@
+"""The stage `annotate`: choose exemplars, take their masks, fit a method, write masks into every shard of the dataset."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from gansegctl import methods, presets
+from gansegctl.annotation.bundle import BundleItem, mask_path, read_masks, write_bundle
+from gansegctl.config import AnnotateSettings, GenerateSettings, from_dict, to_dict
+from gansegctl.contracts import Exemplar, Generator, Progress, Segmenter
+from gansegctl.errors import DatasetError, UsageError, did_you_mean
+from gansegctl.features.select import choose, descriptors
+from gansegctl.labels import LabelMap
+from gansegctl.pictures import overlay, save_png
+from gansegctl.pipeline.labelling import picture_and_mask
+from gansegctl.pipeline.opening import latents_of_seeds, open_generator
+from gansegctl.pipeline.plan import PlannedShard, batches
+from gansegctl.pipeline.synthesize import finish, with_segmenter, write_shards
+from gansegctl.store.manifest import Manifest
+
+SEGMENTER = "segmenter.safetensors"
+EXEMPLARS = "exemplars"
+
+CANDIDATES = 512
+"""Exemplars are chosen among the first so many samples: enough to cover a generator's world, seconds to describe."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The samples to annotate, in the order in which they help most, and why they were taken."""
+
+    seeds: tuple[int, ...]
+    reason: str
+
+
+@dataclass
+class Source:
+    """A dataset's generator and how its samples were made, so that they can be made again."""
+
+    folder: Path
+    manifest: Manifest
+    settings: GenerateSettings
+    generator: Generator
+    device: str = "cpu"
+
+    @classmethod
+    def open(cls, folder: Path, generator: str | None = None, device: str = "cpu") -> Source:
+        """Read the manifest and load the generator it names (or `generator`, which must have the same sha256)."""
+        manifest = Manifest.read(folder)
+        settings = from_dict(GenerateSettings, manifest.settings["generate"], "manifest.settings.generate")
+        loaded = open_generator(generator or settings.generator, device)
+        if loaded.sha256 != manifest.generator["sha256"]:
+            raise DatasetError(
+                f"got a generator with sha256 {loaded.sha256[:12]}…",
+                wanted=f"{manifest.generator['sha256'][:12]}…, which made {folder}",
+                remedy="pass that file as --generator",
+            )
+        return cls(folder, manifest, settings, loaded, device)
+
+    def latents(self, seeds: Sequence[int]) -> torch.Tensor:
+        """ws [N,num_ws,w] of these seeds, as the dataset was made."""
+        s = self.settings
+        return latents_of_seeds(self.generator, seeds, s.truncation, s.truncation_cutoff, s.class_index, self.device)
+
+    def pictures(self, seeds: Sequence[int]) -> np.ndarray:
+        """uint8 [N,H,W,c], rendered again."""
+        return picture_and_mask(self.generator, self.latents(seeds), seeds, self.settings.noise, None)[0]
+
+
+def choose_exemplars(source: Source, seeds: Sequence[int], shots: int) -> Choice:
+    """The most typical sample first, then those farthest from all chosen before (k-centre greedy on mean features)."""
+    candidates = seeds[:CANDIDATES]
+    if shots > len(candidates):
+        raise UsageError(f"got --shots {shots}", wanted=f"at most {len(candidates)}, the samples to choose from")
+    rows = []
+    with torch.no_grad():
+        for batch in batches(candidates, 32):
+            synthesis = source.generator.synthesize(source.latents(batch), source.settings.noise, None, batch)
+            rows.append(descriptors(synthesis.pyramid))
+    order = choose(torch.cat(rows), shots)
+    return Choice(tuple(candidates[i] for i in order), "the most typical sample first, then the least like those chosen")
+
+
+def check_method(settings: AnnotateSettings) -> None:
+    """UsageError for an unknown method, unknown options, or --shots 0 where exemplars are needed; before any work."""
+    method = methods.get(settings.method)
+    from_dict(method.settings_type, settings.options, "options")
+    if "exemplars" in method.needs and settings.shots < 1:
+        raise UsageError(f"got --shots 0 for {settings.method}", wanted="--shots 1 or more")
+
+
+def write_exemplars(
+    source: Source, shots: int, labels: LabelMap, wanted: Sequence[int] | None = None
+) -> tuple[Path, Choice]:
+    """Choose `shots` samples (or take the wanted) and write what a person needs to paint: DATASET/exemplars."""
+    choice = Choice(tuple(wanted), "asked for") if wanted else choose_exemplars(source, source.manifest.seeds, shots)
+    pictures = source.pictures(choice.seeds)
+    items = [BundleItem(i, seed, pictures[i], None) for i, seed in enumerate(choice.seeds)]
+    folder = source.folder / EXEMPLARS
+    provenance = {"dataset": str(source.folder), "generator_sha256": source.generator.sha256, "generate": to_dict(source.settings), "why": choice.reason}
+    write_bundle(folder, items, labels, provenance)
+    return folder, choice
+
+
+def masks_folder(name_or_folder: str, dataset: Path) -> Path:
+    """A folder of masks as it is; the masks that a preset brings are copied to DATASET/exemplars-NAME.
+
+    UsageError when there is neither.
+    """
+    path = Path(name_or_folder)
+    if path.is_dir():
+        return path
+    brought = presets.load(name_or_folder).get("exemplars") if name_or_folder in presets.names() else None
+    if not brought:
+        raise UsageError(
+            f"got --masks {name_or_folder}",
+            wanted="a folder of painted masks, or a preset that brings its own",
+            remedy=did_you_mean(name_or_folder, presets.names()),
+        )
+    folder = dataset / f"{EXEMPLARS}-{name_or_folder}"
+    folder.mkdir(exist_ok=True)
+    for seed in brought["seeds"]:
+        name = mask_path(folder, seed).name
+        if not (folder / name).exists():
+            shutil.copyfile(presets.resource(f"{name_or_folder}-{name}"), folder / name)
+    labels = folder / "labels.json"
+    if not labels.exists():
+        labels.write_text(json.dumps(LabelMap(tuple(brought["classes"]), tuple(tuple(c) for c in brought.get("colours", ()))).to_json()))
+    return folder
+
+
+def seeds_with_masks(folder: Path) -> list[int]:
+    """Seeds of the masks in a folder: in the order of its exemplars.json, then by name."""
+    found = (re.fullmatch(r"exemplar-(\d+)\.mask\.png", p.name) for p in sorted(folder.iterdir()))
+    seeds = [int(m.group(1)) for m in found if m]
+    listed = folder / "exemplars.json"
+    if listed.is_file():
+        order = [row["seed"] for row in json.loads(listed.read_text())["exemplars"]]
+        seeds.sort(key=lambda s: order.index(s) if s in order else len(order))
+    return seeds
+
+
+def exemplar_seeds(folder: Path, shots: int, wanted: Sequence[int] | None = None) -> list[int]:
+    """The seeds whose masks are used: those wanted, else the first `shots` of the folder. UsageError for too few."""
+    if wanted:
+        return list(wanted)
+    there = seeds_with_masks(folder)
+    if len(there) < shots:
+        raise UsageError(
+            f"got {len(there)} masks in {folder}",
+            wanted=f"{shots}, one a shot, named exemplar-SEED.mask.png",
+            remedy="run `gansegctl annotate` without --masks to write the exemplars, and paint them",
+        )
+    return there[:shots]
+
+
+def known_labels(masks: Path | None, dataset: Path, classes: str | None, preset: str) -> LabelMap:
+    """Class names: those given, else of the masks' folder, else of the exemplars begun, else of the preset.
+
+    UsageError when nobody names the classes.
+    """
+    if classes:
+        return LabelMap(tuple(c.strip() for c in classes.split(",")))
+    for folder in (masks, dataset / EXEMPLARS):
+        if folder is not None and (folder / "labels.json").is_file():
+            return LabelMap.from_json(json.loads((folder / "labels.json").read_text()))
+    if preset in presets.names() and "exemplars" in presets.load(preset):
+        brought = presets.load(preset)["exemplars"]
+        return LabelMap(tuple(brought["classes"]), tuple(tuple(c) for c in brought.get("colours", ())))
+    raise UsageError("got no class names", wanted="--classes background,…", remedy="name the classes, background first")
+
+
+def exemplars_of(source: Source, seeds: Sequence[int], folder: Path, labels: LabelMap) -> list[Exemplar]:
+    """The painted masks of these seeds, with the latents that make their pictures."""
+    size = (source.generator.spec.resolution, source.generator.spec.resolution)
+    masks = read_masks(folder, seeds, size, labels)
+    return [Exemplar(source.latents([s]), s, masks[s], source.settings.noise) for s in seeds]
+
+
+def fit(source: Source, exemplars: Sequence[Exemplar], labels: LabelMap, settings: AnnotateSettings) -> Segmenter:
+    """Fit the method on the exemplars."""
+    method = methods.get(settings.method)
+    return method.fit(
+        source.generator, exemplars, labels, from_dict(method.settings_type, settings.options, "options"), settings.seed
+    )
+
+
+def label_dataset(source: Source, segmenter: Segmenter, path: Path, settings: AnnotateSettings) -> Iterator[Progress]:
+    """Write every shard anew with masks, each picture made again in the very pass that its mask comes from."""
+    about: dict[str, Any] = {
+        "method": segmenter.method,
+        "shots": settings.shots,
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+    }
+    manifest = with_segmenter(source.manifest, about, segmenter.labels, to_dict(settings))
+    manifest.write(source.folder)
+    shards = tuple(PlannedShard(i, tuple(manifest.shard_seeds(i))) for i in range(len(manifest.shards)))
+    yield from write_shards(
+        manifest, shards, source.folder, source.generator, segmenter, source.settings, source.device, "annotate"
+    )
+    finish(source.folder)
+
+
+def annotate(
+    source: Source, exemplars: Sequence[Exemplar], labels: LabelMap, settings: AnnotateSettings
+) -> Iterator[Progress]:
+    """Fit, save the segmenter as DATASET/segmenter.safetensors, and write masks into the dataset."""
+    yield Progress("fit", 0, 1, "segmenter", {"method": settings.method, "shots": len(exemplars)})
+    segmenter = fit(source, exemplars, labels, settings)
+    path = source.folder / SEGMENTER
+    segmenter.save(path)
+    (source.folder / EXEMPLARS).mkdir(exist_ok=True)
+    for e in exemplars:
+        picture = source.pictures([e.seed])[0]
+        save_png(source.folder / EXEMPLARS / f"exemplar-{e.seed:08d}.overlay.png", overlay(picture, e.mask, labels))
+    yield Progress("fit", 1, 1, "segmenter", {"segmenter": str(path)})
+    yield from label_dataset(source, segmenter, path, settings)

@@ -1,0 +1,144 @@
+"""The stage `eval`: a subject (dataset, segmenter or student) against a truth, into a report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from gansegctl import methods, presets
+from gansegctl.config import EvalSettings
+from gansegctl.errors import UsageError
+from gansegctl.evaluate.report import Report, score
+from gansegctl.labels import LabelMap
+from gansegctl.pipeline.distill import predict_masks
+from gansegctl.pipeline.labelling import picture_and_mask
+from gansegctl.pipeline.opening import grouped, latents_of_seeds, open_generator
+from gansegctl.pipeline.truth import LabelledSet, load_truth
+from gansegctl.store.manifest import NAME
+from gansegctl.students.student import KIND as STUDENT
+from gansegctl.students.student import Student
+
+Rows = Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]
+BATCH = 50
+
+
+def kind_of(path: Path) -> str:
+    """"dataset", "student", "segmenter" or "labelled" (an HDF5 file or folder of pairs)."""
+    if path.is_dir():
+        return "dataset" if (path / NAME).is_file() else "labelled"
+    if path.suffix != ".safetensors":
+        return "labelled"
+    from gansegctl.students.student import read_header
+
+    try:
+        read_header(path)
+        return "student"
+    except UsageError:
+        methods.files.read_header(path)
+        return "segmenter"
+
+
+def truth_path(name_or_file: str) -> tuple[Path, str]:
+    """A path and its kind; a preset's name stands for the labeller it brings."""
+    if name_or_file in presets.names() and not Path(name_or_file).exists():
+        labeller = presets.load(name_or_file).get("labeller")
+        if not labeller:
+            raise UsageError(f"got preset {name_or_file!r}, which brings no labeller", wanted="a truth")
+        return presets.resource(labeller["weights"]), "student"
+    path = Path(name_or_file)
+    if not path.exists():
+        raise UsageError(f"got {path}: no such file or folder", wanted="a truth", remedy="check --against")
+    return path, kind_of(path)
+
+
+def evaluate(
+    subject: Path,
+    against: str,
+    settings: EvalSettings,
+    generator: str | None = None,
+    seeds: list[int] | None = None,
+    split: int | None = None,
+    device: str = "cpu",
+) -> Report:
+    """Score a subject.
+
+    dataset × labeller: its masks against the labeller's on the same pictures. dataset × labelled set: sample by sample.
+    student × labelled set: predictions on its pictures. segmenter × labeller: on samples of `generator` made for it.
+    Errors: UsageError for pairs of another kind, other classes, or a missing subject.
+    """
+    if not subject.exists():
+        raise UsageError(f"got {subject}: no such file or folder", wanted="a dataset, segmenter or student")
+    truth_file, truth_kind = truth_path(against)
+    subject_kind = kind_of(subject)
+    truth_error = None
+    if truth_kind == "student":
+        labeller = Student.load(truth_file, device)
+        labels, truth_error = labeller.labels, labeller.facts.get("held_out")
+        if subject_kind == "segmenter":
+            rows = _segmenter_rows(subject, labeller, generator, seeds or list(range(settings.num)), device)
+            _same_classes(methods.load(subject).labels, labels)
+        elif subject_kind == "dataset":
+            own = load_truth(subject)
+            _same_classes(own.labels, labels)
+            rows = ((own.mask[i], predict_masks(labeller, own.image[i]), own.image[i]) for i in _slices(own, settings.num))
+        else:
+            raise UsageError(f"got a {subject_kind} against a labeller", wanted="a dataset or a segmenter")
+    else:
+        truth = load_truth(truth_file, split=split)
+        labels = truth.labels
+        if subject_kind == "student":
+            student = Student.load(subject, device)
+            _same_classes(student.labels, labels)
+            rows = ((predict_masks(student, truth.image[i]), truth.mask[i], truth.image[i]) for i in _slices(truth))
+        elif subject_kind == "dataset":
+            own = load_truth(subject)
+            _same_classes(own.labels, labels)
+            if own.mask.shape != truth.mask.shape:
+                raise UsageError(f"got masks {own.mask.shape}", wanted=f"{truth.mask.shape}, sample by sample")
+            rows = ((own.mask[i], truth.mask[i], own.image[i]) for i in _slices(own))
+        else:
+            raise UsageError(f"got a {subject_kind} against labelled pictures", wanted="a student or a dataset")
+    return score(
+        rows,
+        labels,
+        subject=str(subject),
+        truth=against,
+        trimap_width=settings.trimap,
+        bootstrap=settings.bootstrap,
+        truth_error=truth_error,
+    )
+
+
+def write_report(report: Report, folder: Path) -> list[Path]:
+    """report.json, confusion.png, per_class.csv, worst.png in `folder`; returns their paths."""
+    files = report.write_pictures(folder)
+    path = folder / "report.json"
+    path.write_text(json.dumps(report.to_json(), indent=1) + "\n")
+    return [path, *files]
+
+
+def _slices(data: LabelledSet, limit: int | None = None) -> Iterator[slice]:
+    count = min(len(data.image), limit or len(data.image))
+    return (slice(i, min(i + BATCH, count)) for i in range(0, count, BATCH))
+
+
+def _segmenter_rows(path: Path, labeller: Student, generator: str | None, seeds: list[int], device: str) -> Rows:
+    if generator is None:
+        raise UsageError("got a segmenter without a generator", wanted="--generator", remedy="pass the one it is for")
+    segmenter, network = methods.load(path), open_generator(generator, device)
+    for batch in grouped(seeds, BATCH):
+        ws = latents_of_seeds(network, batch, device=device)
+        image, annotation = picture_and_mask(network, ws, batch, "const", segmenter)
+        yield annotation.labels.cpu().numpy(), predict_masks(labeller, image), image
+
+
+def _same_classes(subject: LabelMap, truth: LabelMap) -> None:
+    if subject.names != truth.names:
+        raise UsageError(
+            f"got classes {', '.join(subject.names)}",
+            wanted=f"those of the truth: {', '.join(truth.names)}",
+            remedy="use the same class names in the same order",
+        )

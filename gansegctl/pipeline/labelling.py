@@ -1,0 +1,23 @@
+"""Picture and mask of one batch, from one pass: the only place where the two are joined."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gansegctl.contracts import Annotation, Generator, Segmenter
+from gansegctl.pictures import to_uint8
+
+
+@torch.no_grad()
+def picture_and_mask(
+    generator: Generator, ws: Tensor, seeds: Sequence[int], noise: str, segmenter: Segmenter | None
+) -> tuple[np.ndarray, Annotation | None]:
+    """ws [N,num_ws,w] → uint8 pictures [N,H,W,c] and what the segmenter says of these very activations."""
+    taps = segmenter.taps if segmenter else ()
+    synthesis = generator.synthesize(ws, noise, taps, seeds)
+    annotation = segmenter.predict(generator, synthesis) if segmenter else None
+    return to_uint8(synthesis.image), annotation

@@ -1,0 +1,27 @@
+"""Contact sheets of datasets: what a person looks at before trusting one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gansegctl.pictures import contact_sheet, save_png
+from gansegctl.store.dataset import iter_shards
+from gansegctl.store.manifest import Manifest
+
+SAMPLES = 24
+
+
+def write_contact_sheet(folder: Path, name: str = "contact.png") -> Path:
+    """The first samples of a dataset (picture, mask overlay, confidence) as one PNG in its folder."""
+    _, arrays = next(iter_shards(folder, partial=True))
+    n = min(SAMPLES, len(arrays))
+    sheet = contact_sheet(
+        arrays.image[:n],
+        None if arrays.mask is None else arrays.mask[:n],
+        None if arrays.confidence is None else arrays.confidence[:n],
+        Manifest.read(folder).labels,
+        [f"seed {s}" for s in arrays.seed[:n]],
+    )
+    path = folder / name
+    save_png(path, sheet)
+    return path

@@ -1,0 +1,165 @@
+"""The stage `generate`: seeds → shards of pictures or, with a segmenter, of picture/mask pairs in one pass.
+
+Sample i is a function of (settings, seed i); a shard that is done with these settings is skipped, so the same command
+goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gansegctl import presets
+from gansegctl.config import GenerateSettings, to_dict
+from gansegctl.contracts import Generator, Progress, Segmenter
+from gansegctl.pipeline.labelling import picture_and_mask
+from gansegctl.pipeline.opening import latents_of_seeds
+from gansegctl.pipeline.plan import PlannedShard, batches, plan_shards, samples_a_shard
+from gansegctl.pipeline.sheets import write_contact_sheet
+from gansegctl.store.card import write_card
+from gansegctl.store.manifest import Manifest
+from gansegctl.store.schema import ShardArrays, parse_seeds
+from gansegctl.store.shard import shard_done, write_shard
+
+
+@dataclass(frozen=True)
+class Job:
+    """A resolved run: what `--dry-run` prints and `synthesize` carries out."""
+
+    manifest: Manifest
+    shards: tuple[PlannedShard, ...]
+    settings: GenerateSettings
+    bytes_a_sample: int
+
+    def describe(self) -> dict[str, Any]:
+        """Settings, shard plan, and the raw bytes to expect, for people and for `--json`."""
+        count = sum(len(s.seeds) for s in self.shards)
+        return {
+            "settings": to_dict(self.settings),
+            "generator": self.manifest.generator,
+            "samples": count,
+            "shards": len(self.shards),
+            "raw_bytes": count * self.bytes_a_sample,
+        }
+
+
+def plan_job(generator: Generator, settings: GenerateSettings, segmenter: dict[str, Any] | None = None, labels=None) -> Job:
+    """Resolve settings into a manifest and a shard plan. Touches no disk."""
+    spec = generator.spec
+    size = spec.resolution**2
+    bytes_a_sample = size * spec.image_channels + 4 * spec.w_dim + (2 * size if segmenter else 0)
+    shard_size = settings.shard_size or samples_a_shard(bytes_a_sample)
+    shards = tuple(plan_shards(parse_seeds(settings.seeds), shard_size))
+    manifest = Manifest(
+        stage="pairs" if segmenter else "images",
+        settings={"generate": to_dict(settings)},
+        generator={
+            "name": settings.generator,
+            "family": spec.family,
+            "sha256": generator.sha256,
+            "resolution": spec.resolution,
+            "channels": spec.image_channels,
+        },
+        shards=Manifest.plan([s.seeds for s in shards]),
+        labels=labels,
+        segmenter=segmenter,
+        licence=licence_of(settings.generator),
+    )
+    return Job(manifest, shards, settings, bytes_a_sample)
+
+
+def synthesize(
+    job: Job, out: Path, generator: Generator, segmenter: Segmenter | None = None, device: str = "cpu"
+) -> Iterator[Progress]:
+    """Write every shard of the job that is not done; yields progress once a batch.
+
+    Errors: those of `Manifest.begin` for the folder, GansegError when the disk refuses.
+    """
+    there = job.manifest.begin(out)
+    if there.stage == "pairs" and job.manifest.stage == "images":
+        yield Progress("generate", len(there.seeds), len(there.seeds), "images", {"note": "annotated already"})
+        return
+    yield from write_shards(job.manifest, job.shards, out, generator, segmenter, job.settings, device, "generate")
+    finish(out)
+
+
+def write_shards(
+    manifest: Manifest,
+    shards: tuple[PlannedShard, ...],
+    out: Path,
+    generator: Generator,
+    segmenter: Segmenter | None,
+    settings: GenerateSettings,
+    device: str,
+    stage: str,
+) -> Iterator[Progress]:
+    """Make and commit the shards that are not done with this manifest's settings."""
+    total, done, made = sum(len(s.seeds) for s in shards), 0, 0
+    for shard in shards:
+        if shard_done(out, shard.index, manifest.digest):
+            done += len(shard.seeds)
+            continue
+        for step in make_shard(generator, segmenter, shard, settings, device):
+            if isinstance(step, ShardArrays):
+                attrs = {"generator_sha256": generator.sha256, "noise": settings.noise, "licence": manifest.licence}
+                write_shard(out, shard.index, step, manifest.labels, manifest.digest, attrs)
+                continue
+            done, made = done + step, made + step
+            yield Progress(stage, done, total, "pairs" if segmenter else "images", {"made": made})
+    if not made:
+        yield Progress(stage, done, total, "images", {"made": 0})
+
+
+def make_shard(
+    generator: Generator, segmenter: Segmenter | None, shard: PlannedShard, settings: GenerateSettings, device: str
+) -> Iterator[int | ShardArrays]:
+    """Yields the number of samples made after each batch, and the shard's arrays at the end."""
+    parts: dict[str, list[np.ndarray]] = {"image": [], "latent": [], "mask": [], "confidence": [], "score": []}
+    for seeds in batches(shard.seeds, settings.batch_size):
+        ws = latents_of_seeds(
+            generator, seeds, settings.truncation, settings.truncation_cutoff, settings.class_index, device
+        )
+        image, annotation = picture_and_mask(generator, ws, seeds, settings.noise, segmenter)
+        parts["image"].append(image)
+        parts["latent"].append(ws.cpu().numpy())
+        if annotation is not None:
+            parts["mask"].append(annotation.labels.cpu().numpy())
+            parts["confidence"].append(annotation.confidence.cpu().numpy())
+            parts["score"].append(annotation.score.cpu().numpy().astype(np.float32))
+        yield len(seeds)
+    arrays = {k: np.concatenate(v) if v else None for k, v in parts.items()}
+    arrays["latent"] = compact_latents(arrays["latent"])
+    yield ShardArrays(seed=np.array(shard.seeds, dtype=np.uint64), **arrays)
+
+
+def compact_latents(ws: np.ndarray) -> np.ndarray:
+    """ws [n,num_ws,w] → [n,w] when all slots of every sample are equal, else unchanged."""
+    return np.ascontiguousarray(ws[:, 0]) if (ws == ws[:, :1]).all() else ws
+
+
+def expand_latents(latent: np.ndarray, num_ws: int) -> np.ndarray:
+    """The inverse of `compact_latents`: float32 [n,num_ws,w]."""
+    latent = latent.astype(np.float32)
+    return latent if latent.ndim == 3 else np.repeat(latent[:, None], num_ws, axis=1)
+
+
+def with_segmenter(manifest: Manifest, segmenter: dict[str, Any], labels, annotate: dict[str, Any]) -> Manifest:
+    """The manifest of the same samples with masks."""
+    settings = manifest.settings | {"annotate": annotate}
+    return replace(manifest, stage="pairs", settings=settings, segmenter=segmenter, labels=labels)
+
+
+def finish(out: Path) -> None:
+    """Contact sheet and card of a finished dataset."""
+    write_card(out, write_contact_sheet(out).name)
+
+
+def licence_of(generator: str) -> str:
+    """The licence that the preset of this name states, else none."""
+    if generator in presets.names():
+        return presets.load(generator).get("generator", {}).get("licence", "")
+    return ""

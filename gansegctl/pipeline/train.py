@@ -1,0 +1,82 @@
+"""The stage `train`: pictures of a domain → a small StyleGAN2, with checkpoints and sample sheets on the way."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from gansegctl.contracts import Progress
+from gansegctl.errors import UsageError
+from gansegctl.generators.latents import z_of_seeds
+from gansegctl.generators.train import Trainer, TrainSettings
+from gansegctl.generators.weights import save_generator
+from gansegctl.pictures import image_grid, save_png, to_uint8
+from gansegctl.pipeline.pictures_in import load_pictures
+
+SAMPLE_SEEDS = range(64)
+
+
+def train(
+    source: Path,
+    out: Path,
+    settings: TrainSettings,
+    *,
+    device: str = "cpu",
+    checkpoint_every: float = 300.0,
+    report_every: float = 60.0,
+    dtype: torch.dtype = torch.float32,
+) -> Iterator[Progress]:
+    """Train on the pictures in `source` and write `out` (.safetensors, the averaged generator).
+
+    Beside it: `out`.ckpt (resumed from when present, removed by nobody) and `out`.png, 64 samples at psi 0.7, both
+    renewed every `checkpoint_every` seconds and at the end.
+    """
+    if out.suffix != ".safetensors":
+        raise UsageError(f"got -o {out}", wanted="a name ending in .safetensors")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    net = settings.network
+    pictures = load_pictures(source, net.resolution, net.image_channels)
+    trainer = Trainer(torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous(), settings, device)
+    checkpoint = out.with_suffix(".ckpt")
+    if checkpoint.exists():
+        trainer.resume(checkpoint)
+    saved = time.monotonic()
+    for progress in trainer.run(report_every):
+        finished = progress.done >= progress.total
+        if finished or time.monotonic() - saved >= checkpoint_every:
+            trainer.save(checkpoint)
+            _write(trainer, out, len(pictures), dtype)
+            saved = time.monotonic()
+        yield progress
+    if not out.exists():  # the checkpoint was complete already
+        _write(trainer, out, len(pictures), dtype)
+
+
+def _write(trainer: Trainer, out: Path, pictures: int, dtype: torch.dtype) -> None:
+    facts = {
+        "images_seen": trainer.images_seen,
+        "training_pictures": pictures,
+        "seconds": round(trainer.seconds),
+        "device": str(trainer.device),
+        "batch_size": trainer.settings.batch_size,
+        "r1": trainer.settings.r1,
+        "lr": trainer.settings.lr,
+        "augment": trainer.settings.augment,
+        "seed": trainer.settings.seed,
+    }
+    save_generator(trainer.average, out, facts, dtype)
+    save_png(out.with_suffix(".png"), sample_sheet(trainer.average, trainer.device))
+
+
+@torch.no_grad()
+def sample_sheet(generator, device: torch.device | str = "cpu", truncation: float = 0.7):
+    """64 fixed seeds at psi 0.7 as one picture."""
+    z = z_of_seeds(SAMPLE_SEEDS, generator.spec.z_dim).to(device)
+    c = None
+    if generator.spec.c_dim:  # classes in turn
+        c = torch.eye(generator.spec.c_dim, device=device)[torch.arange(len(z)) % generator.spec.c_dim]
+    image = generator.synthesize(generator.map(z, c, truncation), taps=()).image
+    return image_grid(to_uint8(image), columns=8)

@@ -1,0 +1,95 @@
+"""Labelled sets from wherever they lie: a dataset of ours, an HDF5 file, or a folder of pictures with masks beside."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from gansegctl.errors import DatasetError, UsageError
+from gansegctl.labels import LabelMap
+from gansegctl.pipeline.pictures_in import image_files
+from gansegctl.pictures import read_image
+from gansegctl.store.dataset import iter_shards
+from gansegctl.store.manifest import NAME, Manifest
+
+
+@dataclass
+class LabelledSet:
+    """image uint8 [N,H,W,c], mask uint8 [N,H,W], their classes, and confidence uint8 [N,H,W] where there is one."""
+
+    image: np.ndarray
+    mask: np.ndarray
+    labels: LabelMap
+    confidence: np.ndarray | None = None
+    generated: bool = False
+
+
+def load_truth(source: Path, labels: LabelMap | None = None, split: int | None = None) -> LabelledSet:
+    """Read a labelled set.
+
+    A folder with manifest.json is a dataset. An HDF5 file has `image`, `mask` and the attribute `classes` (JSON list),
+    and may have `split`. Any other folder holds NAME.png with NAME.mask.png beside it, and labels.json with the classes.
+    Errors: UsageError or DatasetError for what is missing.
+    """
+    if not source.exists():
+        raise UsageError(f"got {source}: no such file or folder", wanted="a dataset, an HDF5 file, or a folder of pairs")
+    if source.is_file():
+        return _from_hdf5(source, labels, split)
+    if (source / NAME).is_file():
+        return _from_dataset(source)
+    return _from_folder(source, labels)
+
+
+def _from_dataset(folder: Path) -> LabelledSet:
+    manifest = Manifest.read(folder)
+    if manifest.stage != "pairs" or manifest.labels is None:
+        raise DatasetError(f"got {folder} without masks", wanted="pairs", remedy="run `gansegctl annotate` on it first")
+    shards = [arrays for _, arrays in iter_shards(folder)]
+    confidence = None
+    if all(s.confidence is not None for s in shards):
+        confidence = np.concatenate([s.confidence for s in shards])
+    image, mask = (np.concatenate([getattr(s, name) for s in shards]) for name in ("image", "mask"))
+    return LabelledSet(image, mask, manifest.labels, confidence, generated=manifest.generator.get("family") != "rules")
+
+
+def _from_hdf5(file: Path, labels: LabelMap | None, split: int | None) -> LabelledSet:
+    try:
+        with h5py.File(file, "r", locking=False) as f:
+            classes = f.attrs.get("classes")
+            keep = slice(None) if split is None else np.flatnonzero(f["split"][:] == split)
+            image, mask = f["image"][:][keep], f["mask"][:][keep]
+    except (OSError, KeyError) as e:
+        raise UsageError(f"got {file}: {e}", wanted="an HDF5 file with `image` and `mask`") from e
+    if labels is None and classes is None:
+        raise UsageError(f"got {file} without class names", wanted="the attribute `classes`, a JSON list")
+    image = image[..., None] if image.ndim == 3 else image
+    return LabelledSet(image, mask, labels or LabelMap(tuple(json.loads(classes))))
+
+
+def _from_folder(folder: Path, labels: LabelMap | None) -> LabelledSet:
+    from PIL import Image
+
+    names = folder / "labels.json"
+    if labels is None:
+        if not names.is_file():
+            raise UsageError(f"got {folder} without labels.json", wanted="the classes of its masks")
+        labels = LabelMap.from_json(json.loads(names.read_text()))
+    images, masks = [], []
+    for file in image_files(folder):
+        beside = file.with_name(file.stem + ".mask.png")
+        if not beside.is_file():
+            continue
+        images.append(read_image(file))
+        masks.append(np.asarray(Image.open(beside)))
+        if masks[-1].ndim != 2 or masks[-1].shape != images[-1].shape[:2]:
+            raise UsageError(f"got {beside} of {masks[-1].shape}", wanted=f"an indexed mask of {images[-1].shape[:2]}")
+    if not images:
+        raise UsageError(f"got {folder} without pairs", wanted="NAME.png with NAME.mask.png beside it")
+    sizes = {i.shape for i in images}
+    if len(sizes) > 1:
+        raise UsageError(f"got pictures of {len(sizes)} sizes in {folder}", wanted="one size")
+    return LabelledSet(np.stack(images), np.stack(masks).astype(np.uint8), labels)
