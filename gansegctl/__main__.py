@@ -1,0 +1,5 @@
+"""`python -m gansegctl`."""
+
+from gansegctl.cli import main
+
+main()

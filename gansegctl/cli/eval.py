@@ -1,0 +1,59 @@
+"""`gansegctl eval`"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from gansegctl.cli import console, options
+
+
+@click.command()
+@click.argument("subject", type=options.PATH)
+@click.option("--against", required=True, metavar="TRUTH", help="Dataset, HDF5 file, folder of pairs, labeller or preset.")
+@options.generator()
+@options.num
+@options.seeds
+@click.option("--split", type=int, help="Use only this value of an HDF5 file's `split`.")
+@click.option("--trimap", type=options.POSITIVE, default=3, show_default=True, help="Width of the boundary band, pixels.")
+@click.option("--bootstrap", type=click.IntRange(min=0), default=1000, show_default=True, help="Resamples for intervals.")
+@options.out("Folder for report.json, confusion.png, worst.png, per_class.csv.", required=False)
+@options.device
+@options.json_flag
+def command(
+    subject: Path,
+    against: str,
+    generator: str | None,
+    num: int | None,
+    seeds: str | None,
+    split: int | None,
+    trimap: int,
+    bootstrap: int,
+    out: Path | None,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Score SUBJECT (a dataset, segmenter or student) against a truth: IoU per class, mIoU, both weighted IoUs, trimap.
+
+    A segmenter is scored on fresh samples of --generator, -n of them or --seeds. Pictures go to -o, by default
+    SUBJECT-eval.
+    """
+    from gansegctl.config import EvalSettings
+    from gansegctl.evaluate.report import CLASS_COLUMNS, SCORE_COLUMNS
+    from gansegctl.pipeline.evaluate import evaluate, write_report
+    from gansegctl.store.schema import parse_seeds
+
+    settings = EvalSettings(trimap, bootstrap, num or 300)
+    chosen = parse_seeds(seeds) if seeds else None
+    report = evaluate(subject, against, settings, generator, chosen, split, options.pick_device(device))
+    folder = out or subject.with_name(subject.stem + "-eval")
+    files = write_report(report, folder)
+    if as_json:
+        console.emit(report.to_json() | {"files": [str(f) for f in files]}, True)
+        return
+    classes = [(name, *values) for name, values in report.class_rows()]
+    console.table(f"{subject} against {against}: {report.images} pictures", ("class", *CLASS_COLUMNS), classes)
+    console.table("", ("measure", *SCORE_COLUMNS), [(name, *values) for name, values in report.rows()])
+    for file in files:
+        console.say(f"wrote {file}")

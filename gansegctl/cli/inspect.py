@@ -1,0 +1,19 @@
+"""`gansegctl inspect`"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from gansegctl.cli import console, options
+
+
+@click.command()
+@click.argument("subject", metavar="GENERATOR|SEGMENTER|STUDENT|DATASET")
+@options.json_flag
+def command(subject: str, as_json: bool) -> None:
+    """What a generator (file or preset), segmenter, student or dataset is."""
+    from gansegctl.pipeline.inspecting import inspect
+
+    console.emit(inspect(Path(subject)), as_json)

@@ -1,0 +1,85 @@
+"""Every flag that more than one command takes, spelled once.
+
+--generator -n/--num --seeds -o/--out --batch-size --device --truncation --truncation-cutoff --noise --class --shots
+--method --masks --segmenter --profile --seed --json --dry-run
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+POSITIVE = click.IntRange(min=1)
+PATH = click.Path(path_type=Path)
+
+
+def generator(required: bool = False):
+    return click.option(
+        "--generator", required=required, metavar="NAME|FILE", help="A preset's name, or a .safetensors generator."
+    )
+
+
+def out(help: str, required: bool = True):
+    return click.option("-o", "--out", required=required, type=PATH, metavar="PATH", help=help)
+
+
+num = click.option("-n", "--num", type=POSITIVE, help="How many samples: the seeds 0 to N-1.")
+seeds = click.option("--seeds", metavar="RANGES", help="Seeds, as in 0-99,200.")
+batch_size = click.option("--batch-size", type=POSITIVE, default=16, show_default=True, help="Samples a pass.")
+device = click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:i]", help="Where to compute.")
+truncation = click.option("--truncation", type=float, default=1.0, show_default=True, help="psi; 1 = none.")
+truncation_cutoff = click.option("--truncation-cutoff", type=POSITIVE, help="Truncate only so many leading w's.")
+noise = click.option("--noise", type=click.Choice(["const", "seed", "none"]), default="const", show_default=True)
+class_index = click.option("--class", "class_index", type=click.IntRange(min=0), help="Class of a conditional generator.")
+shots = click.option("--shots", type=click.IntRange(min=0), default=1, show_default=True, help="Annotated exemplars.")
+method = click.option("--method", default="repurpose", show_default=True, help="How masks are made.")
+masks = click.option("--masks", metavar="FOLDER|PRESET", help="Painted masks of the exemplars.")
+segmenter = click.option("--segmenter", type=PATH, metavar="FILE", help="A segmenter that `annotate` saved.")
+profile = click.option(
+    "--profile",
+    type=click.Choice(["fixed", "release"]),
+    default="fixed",
+    show_default=True,
+    help="The algorithm as meant, or as the authors' code runs.",
+)
+seed = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the fit.")
+json_flag = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+dry_run = click.option("--dry-run", is_flag=True, help="Show what would be done, and stop.")
+
+
+def pick_device(name: str) -> str:
+    """"auto" → "cuda" where there is one, else "cpu". DeviceError for a device that is not there."""
+    import torch
+
+    from gansegctl.errors import DeviceError
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as e:
+        raise DeviceError(f"got device {name!r}", wanted="auto, cpu or cuda[:i]") from e
+    if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
+        raise DeviceError(
+            f"got device {name!r}, which is not here",
+            wanted="a device of this machine",
+            remedy="see `gansegctl doctor`, or pass --device cpu",
+        )
+    if device.type not in ("cpu", "cuda"):
+        raise DeviceError(f"got device {name!r}", wanted="cpu or cuda[:i]")
+    return name
+
+
+def pick_seeds(num: int | None, seeds: str | None) -> str:
+    """--num and --seeds as one text of ranges. UsageError for both or neither."""
+    from gansegctl.errors import UsageError
+    from gansegctl.store.schema import parse_seeds
+
+    if (num is None) == (seeds is None):
+        got = "neither -n nor --seeds" if num is None else "both -n and --seeds"
+        raise UsageError(f"got {got}", wanted="one of them")
+    if num is not None:
+        return f"0-{num - 1}" if num > 1 else "0"
+    parse_seeds(seeds)
+    return seeds

@@ -1,0 +1,94 @@
+"""`gansegctl train`"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from gansegctl.cli import console, options
+
+
+@click.command()
+@click.argument("images", type=options.PATH)
+@options.out("The generator, a .safetensors file; OUT.ckpt and OUT.png (samples) beside it.")
+@click.option("--resolution", type=click.Choice(["32", "64", "128", "256"]), default="64", show_default=True)
+@click.option("--grey", is_flag=True, help="One image channel.")
+@click.option("--images-seen", type=options.POSITIVE, default=400_000, show_default=True, help="Pictures to train on.")
+@click.option("--batch-size", type=options.POSITIVE, default=32, show_default=True)
+@click.option("--lr", type=float, default=2.5e-3, show_default=True)
+@click.option("--r1", type=float, default=1.0, show_default=True, help="Weight of the R1 penalty.")
+@click.option("--channel-base", type=options.POSITIVE, default=2048, show_default=True, help="Channels x pixels of a side.")
+@click.option("--channel-max", type=options.POSITIVE, default=128, show_default=True)
+@click.option("--z-dim", type=options.POSITIVE, default=128, show_default=True)
+@click.option("--w-dim", type=options.POSITIVE, default=128, show_default=True)
+@click.option("--mirror", is_flag=True, help="Also show mirrored pictures.")
+@click.option("--augment", type=click.Choice(["none", "diff", "ada"]), default="none", show_default=True)
+@click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True)
+@click.option("--checkpoint-every", type=float, default=300.0, show_default=True, help="Seconds.")
+@click.option("--half", is_flag=True, help="Store the generator as float16.")
+@options.seed
+@options.device
+@options.json_flag
+def command(
+    images: Path,
+    out: Path,
+    resolution: str,
+    grey: bool,
+    images_seen: int,
+    batch_size: int,
+    lr: float,
+    r1: float,
+    channel_base: int,
+    channel_max: int,
+    z_dim: int,
+    w_dim: int,
+    mirror: bool,
+    augment: str,
+    precision: str,
+    checkpoint_every: float,
+    half: bool,
+    seed: int,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Train a small StyleGAN2 on IMAGES: a folder of pictures, an HDF5 file with `image`, or a dataset.
+
+    For domains that have no generator yet, at 32 to 256 px; for large ones use the official trainers. Run again, the
+    same command goes on from OUT.ckpt.
+    """
+    import torch
+
+    from gansegctl.generators.stylegan2 import StyleGAN2Config
+    from gansegctl.generators.train import TrainSettings
+    from gansegctl.pipeline.train import train
+
+    network = StyleGAN2Config(
+        resolution=int(resolution),
+        image_channels=1 if grey else 3,
+        z_dim=z_dim,
+        w_dim=w_dim,
+        channel_base=channel_base,
+        channel_max=channel_max,
+    )
+    settings = TrainSettings(
+        network=network,
+        images=images_seen,
+        batch_size=batch_size,
+        lr=lr,
+        r1=r1,
+        mirror=mirror,
+        augment=augment,
+        precision=precision,
+        seed=seed,
+    )
+    events = train(
+        images,
+        out,
+        settings,
+        device=options.pick_device(device),
+        checkpoint_every=checkpoint_every,
+        dtype=torch.float16 if half else torch.float32,
+    )
+    last = console.follow(events, interval=60.0)
+    console.emit({"generator": str(out)} | (last.facts if last else {}), as_json)
