@@ -17,20 +17,31 @@ def part_name(path: Path) -> Path:
     return path.with_name(f"{path.name}.part.{socket.gethostname()}.{os.getpid()}")
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write and commit. A full disk, a quota or a read-only folder is a GansegError; nothing half-named stays."""
+def write_bytes(path: Path, data: bytes, retire: Path | None = None) -> int:
+    """Write and commit; returns the inode of the new file. Nothing half-named stays, whatever goes wrong.
+
+    retire: a file that vouches for the old content of `path`, removed when the new content is safe on disk and before
+    it takes the name. Errors: GansegError for a full disk, a quota or a folder that cannot be written.
+    """
     part = part_name(path)
     try:
         with open(part, "wb") as f:
             f.write(data)
             f.flush()
             os.fsync(f.fileno())
+            inode = os.fstat(f.fileno()).st_ino
+        if retire is not None and retire.exists():
+            retire.unlink(missing_ok=True)
+            sync_folder(path.parent)
         os.rename(part, path)
         sync_folder(path.parent)
-    except OSError as e:
+        return inode
+    except BaseException as e:
         with contextlib.suppress(OSError):
             part.unlink()
-        raise _explained(e, path, len(data)) from e
+        if isinstance(e, OSError):
+            raise _explained(e, path, len(data)) from e
+        raise
 
 
 def sync_folder(folder: Path) -> None:

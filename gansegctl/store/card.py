@@ -10,15 +10,20 @@ from gansegctl.store.shard import shard_record
 
 
 def write_card(folder: Path, contact_sheet: str | None = None) -> Path:
-    """Write the card of a finished dataset from its manifest and records."""
+    """Write the card of a dataset from its manifest and the records of its finished shards.
+
+    contact_sheet: file name of a picture in the same folder.
+    """
     manifest = Manifest.read(folder)
-    records = [r for r in (shard_record(folder, i) for i in range(len(manifest.shards))) if r]
+    records = [r for r in (shard_record(folder, i) for i in manifest.done(folder)) if r]
+    lacking = len(manifest.shards) - len(records)
+    unfinished = f" **Unfinished: {lacking} more are planned.**" if lacking else ""
     g = manifest.generator
     lines = [
         f"# {folder.resolve().name}",
         "",
         f"{sum(r.count for r in records):,} generated pictures{' with masks' if manifest.labels else ''}, "
-        f"{g.get('resolution')} px, in {len(records)} shards.",
+        f"{g.get('resolution')} px, in {len(records)} shards.{unfinished}",
         "",
         "| | |",
         "|---|---|",
@@ -28,9 +33,10 @@ def write_card(folder: Path, contact_sheet: str | None = None) -> Path:
     ]
     if manifest.segmenter:
         s = manifest.segmenter
-        lines.append(f"| masks by | {s.get('method')}, {s.get('shots')} exemplar(s), sha256 `{s.get('sha256')}` |")
+        shots = "" if s.get("shots") is None else f", {s['shots']} exemplar(s)"
+        lines.append(f"| masks by | {s.get('method')}{shots}, sha256 `{s.get('sha256')}` |")
     if manifest.labels:
-        totals = [sum(r.class_histogram[k] for r in records) for k in range(len(manifest.labels))]
+        totals = [sum(r.class_histogram[k] for r in records if r.class_histogram) for k in range(len(manifest.labels))]
         whole = max(1, sum(totals))
         lines += ["", "| id | class | share of pixels |", "|---|---|---|"]
         lines += [f"| {k} | {n} | {100 * totals[k] / whole:.2f} % |" for k, n in enumerate(manifest.labels.names)]

@@ -2,91 +2,128 @@
 
 from __future__ import annotations
 
+import os
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import h5py
-import numpy as np
 import torch
 from torch import Tensor
 
 from gansegctl.errors import DatasetError
+from gansegctl.labels import LabelMap
+from gansegctl.store.codec import READ_ERRORS
 from gansegctl.store.manifest import Manifest
 from gansegctl.store.schema import ShardArrays
-from gansegctl.store.shard import COMPRESSED, inflate, read_shard, shard_done, shard_path
+from gansegctl.store.shard import read_row, read_shard, shard_path, shard_record, unreadable
+
+OPEN_FILES = 256
+"""Files kept open in one process, well under the usual limit of 1,024."""
 
 
 class ShardDataset(torch.utils.data.Dataset):
     """Item i: {"image": uint8 [H,W,c], "mask": uint8 [H,W], …} for the fields asked for.
 
-    Errors: DatasetError when a shard of the plan is missing (unless `partial`), or has no such field.
+    indices: the samples to show, in that order; all when None. partial: take the shards that are finished.
+    May be pickled, and read by forked and spawned workers.
+    Errors: DatasetError when a shard of the plan is missing (unless `partial`), damaged, or has no such field.
     """
 
-    def __init__(self, folder: Path, fields: Sequence[str] = ("image", "mask"), partial: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        fields: Sequence[str] = ("image", "mask"),
+        partial: bool = False,
+        indices: Sequence[int] | None = None,
+    ) -> None:
         self.folder, self.fields = Path(folder), tuple(fields)
         self.manifest = Manifest.read(self.folder)
         if "mask" in self.fields and self.manifest.stage != "pairs":
             raise DatasetError(f"got {folder} without masks", wanted="pairs", remedy="run `gansegctl annotate` on it")
-        done = [i for i in range(len(self.manifest.shards)) if shard_done(self.folder, i, self.manifest.digest)]
-        if len(done) < len(self.manifest.shards) and not partial:
-            missing = sorted(set(range(len(self.manifest.shards))) - set(done))
-            raise DatasetError(
-                f"got {folder} with {len(missing)} of {len(self.manifest.shards)} shards missing, first {missing[0]}",
-                wanted="a finished dataset",
-                remedy="run the command that made it again: it goes on where it stopped",
-            )
-        self.shards = done
-        self.ends = list(np.cumsum([len(self.manifest.shard_seeds(i)) for i in done]))
+        if not partial:
+            self.manifest.require_whole(self.folder)
+        self.shards = self.manifest.done(self.folder)
+        for shard in self.shards:
+            self._require_fields(shard)
+        self.ends: list[int] = []
+        for shard in self.shards:
+            self.ends.append(len(self.manifest.shard_seeds(shard)) + (self.ends[-1] if self.ends else 0))
+        total = self.ends[-1] if self.ends else 0
+        self.indices = range(total) if indices is None else [int(i) for i in indices]
+        outside = [i for i in self.indices if not 0 <= i < total] if indices is not None else []
+        if outside:
+            raise IndexError(f"got index {outside[0]}; wanted 0 to {total - 1}")
         self._files: dict[int, h5py.File] = {}
+        self._process = os.getpid()
 
     @property
-    def labels(self):
+    def labels(self) -> LabelMap | None:
         """The classes, or None before masks are in."""
         return self.manifest.labels
 
     @property
+    def resolution(self) -> int:
+        """Side of the pictures in pixels."""
+        return self.manifest.generator["resolution"]
+
+    @property
+    def channels(self) -> int:
+        """Channels of the pictures: 1 or 3."""
+        return self.manifest.generator["channels"]
+
+    @property
     def seeds(self) -> list[int]:
         """The seed of every item."""
-        return [s for i in self.shards for s in self.manifest.shard_seeds(i)]
+        seeds = [s for i in self.shards for s in self.manifest.shard_seeds(i)]
+        return [seeds[i] for i in self.indices]
 
     def __len__(self) -> int:
-        return int(self.ends[-1]) if self.ends else 0
+        return len(self.indices)
 
     def __getitem__(self, item: int) -> dict[str, Tensor]:
-        item = item + len(self) if item < 0 else item
-        if not 0 <= item < len(self):
+        if not -len(self) <= item < len(self):
             raise IndexError(f"got item {item}; wanted 0 to {len(self) - 1}")
-        place = bisect_right(self.ends, item)
-        row = item - (int(self.ends[place - 1]) if place else 0)
-        f = self._open(self.shards[place])
-        return {name: torch.from_numpy(_row(f[name], name, row)) for name in self.fields}
+        sample = self.indices[item]
+        place = bisect_right(self.ends, sample)
+        row = sample - (self.ends[place - 1] if place else 0)
+        shard = self.shards[place]
+        try:
+            f = self._open(shard)
+            return {name: torch.from_numpy(read_row(f[name], name, row)) for name in self.fields}
+        except READ_ERRORS as e:
+            raise unreadable(shard_path(self.folder, shard), e) from e
 
     def __getstate__(self) -> dict:
         return self.__dict__ | {"_files": {}}  # handles do not travel to worker processes
 
     def _open(self, shard: int) -> h5py.File:
+        if self._process != os.getpid():  # forked: the handles are the parent's
+            self._files, self._process = {}, os.getpid()
         if shard not in self._files:
+            if len(self._files) >= OPEN_FILES:
+                self._files.pop(next(iter(self._files))).close()
             self._files[shard] = h5py.File(shard_path(self.folder, shard), "r", locking=False)
         return self._files[shard]
 
-
-def _row(dataset: h5py.Dataset, name: str, row: int) -> np.ndarray:
-    if name not in COMPRESSED:
-        return np.array(dataset[row])
-    _, chunk = dataset.id.read_direct_chunk((row,) + (0,) * (dataset.ndim - 1))
-    return np.frombuffer(bytearray(inflate(chunk)), dtype=dataset.dtype).reshape(dataset.shape[1:])
+    def _require_fields(self, shard: int) -> None:
+        record = shard_record(self.folder, shard)
+        lacking = [name for name in self.fields if record is None or name not in record.fields]
+        if lacking:
+            raise DatasetError(
+                f"got {shard_path(self.folder, shard)} without {', '.join(lacking)}",
+                wanted=f"a dataset with {', '.join(self.fields)}",
+                remedy="ask for fields it has" + (f": {', '.join(record.fields)}" if record else ""),
+            )
 
 
 def iter_shards(folder: Path, partial: bool = False) -> Iterator[tuple[int, ShardArrays]]:
-    """Every finished shard in order, whole; the constant-memory way through a dataset."""
+    """Every finished shard in order, whole; the constant-memory way through a dataset.
+
+    Errors: DatasetError before the first one when a shard of the plan is missing (unless `partial`).
+    """
     manifest = Manifest.read(Path(folder))
-    for index in range(len(manifest.shards)):
-        if shard_done(Path(folder), index, manifest.digest):
-            yield index, read_shard(Path(folder), index)
-        elif not partial:
-            raise DatasetError(
-                f"got {folder} with shard {index} missing",
-                wanted="a finished dataset",
-                remedy="run the command that made it again: it goes on where it stopped",
-            )
+    if not partial:
+        manifest.require_whole(folder)
+    for index in manifest.done(folder):
+        yield index, read_shard(Path(folder), index)

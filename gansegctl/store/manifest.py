@@ -13,9 +13,10 @@ from gansegctl.errors import DatasetError, GansegError, UsageError
 from gansegctl.labels import LabelMap
 from gansegctl.store.atomic import clean_parts, write_bytes
 from gansegctl.store.schema import FORMAT_VERSION, format_seeds, parse_seeds
-from gansegctl.store.shard import problem_of_shard, shard_record
+from gansegctl.store.shard import problem_of_shard, shard_done, shard_record
 
 NAME = "manifest.json"
+ABSENT = "nothing"
 
 
 def settings_digest(settings: dict[str, Any]) -> str:
@@ -47,6 +48,7 @@ class Manifest:
         )
 
     def shard_seeds(self, index: int) -> list[int]:
+        """The seeds of one shard, in the order of its samples."""
         return parse_seeds(self.shards[index])
 
     @property
@@ -59,15 +61,34 @@ class Manifest:
         """The form in which a shard plan is stored."""
         return tuple(format_seeds(list(s)) for s in shards)
 
+    def done(self, folder: Path) -> list[int]:
+        """The shards of the plan that are finished, by name, size, settings and seeds."""
+        return [i for i, seeds in enumerate(self.shards) if shard_done(Path(folder), i, self.digest, seeds)]
+
+    def require_whole(self, folder: Path) -> None:
+        """DatasetError, listing what is missing, unless every shard of the plan is finished."""
+        missing = sorted(set(range(len(self.shards))) - set(self.done(folder)))
+        if missing:
+            raise DatasetError(
+                f"got {folder} with {len(missing)} of {len(self.shards)} shards missing: {format_seeds(missing)}",
+                wanted="a finished dataset",
+                remedy="run the command that made it again: it goes on where it stopped",
+            )
+
     def to_json(self) -> dict[str, Any]:
+        """The table in manifest.json."""
         row = asdict(self) | {"labels": self.labels.to_json() if self.labels else None, "shards": list(self.shards)}
         return {"format": FORMAT_VERSION, "tool": f"gansegctl {__version__}", "digest": self.digest} | row
 
     @classmethod
     def from_json(cls, row: dict[str, Any], where: Path) -> Manifest:
-        if row.get("format", 0) > FORMAT_VERSION:
-            raise DatasetError(f"got {where}: format {row['format']}", wanted=f"at most {FORMAT_VERSION}", remedy="update")
         try:
+            if row["format"] > FORMAT_VERSION:
+                raise DatasetError(
+                    f"got {where}: format {row['format']}",
+                    wanted=f"at most {FORMAT_VERSION}",
+                    remedy="update gansegctl",
+                )
             labels = LabelMap.from_json(row["labels"]) if row["labels"] else None
             names = ("stage", "settings", "generator", "segmenter", "licence", "facts")
             return cls(labels=labels, shards=tuple(row["shards"]), **{k: row[k] for k in names})
@@ -75,6 +96,7 @@ class Manifest:
             raise DatasetError(f"got {where}: not a manifest ({e})", wanted="a manifest of gansegctl") from e
 
     def write(self, folder: Path) -> None:
+        """Put it in place, whole or not at all."""
         write_bytes(folder / NAME, (json.dumps(self.to_json(), indent=1) + "\n").encode())
 
     @classmethod
@@ -89,7 +111,7 @@ class Manifest:
             )
         try:
             return cls.from_json(json.loads(path.read_text()), path)
-        except ValueError as e:
+        except (ValueError, OSError) as e:
             raise DatasetError(f"got {path}: {e}", wanted="a manifest of gansegctl") from e
 
     def begin(self, folder: Path) -> Manifest:
@@ -101,8 +123,12 @@ class Manifest:
             folder.mkdir(parents=True, exist_ok=True)
             entries = [p.name for p in folder.iterdir() if ".part." not in p.name]
         except OSError as e:
-            raise GansegError(f"got {folder}: {e.strerror}", wanted="a folder that can be written") from e
-        if NAME in entries:
+            raise GansegError(
+                f"got {folder}: {e.strerror}",
+                wanted="a folder that can be written",
+                remedy="choose another -o, or check its permissions",
+            ) from e
+        if (folder / NAME).is_file():  # asked after the listing: another task may just have begun it
             there = Manifest.read(folder)
             there.require_same(self, folder)
             clean_parts(folder)
@@ -113,18 +139,29 @@ class Manifest:
                 wanted="a new or empty folder, or a dataset to resume",
                 remedy="choose another -o",
             )
+        clean_parts(folder)
         self.write(folder)
         return self
 
+    def sample_settings(self, masks: bool) -> dict[str, Any]:
+        """What determines the pictures and, on request, their masks."""
+        if masks:
+            return {**self.settings, "generator": self.generator.get("sha256"), "segmenter": self.segmenter}
+        return {"generate": self.settings.get("generate", {}), "generator": self.generator.get("sha256")}
+
     def require_same(self, other: Manifest, folder: Path) -> None:
-        """DatasetError, naming each difference, unless `other` would generate the same samples."""
-        mine = _flat({"generate": self.settings.get("generate", {}), "generator": self.generator.get("sha256")})
-        wanted = _flat({"generate": other.settings.get("generate", {}), "generator": other.generator.get("sha256")})
-        keys = [k for k in sorted(mine.keys() | wanted.keys()) if mine.get(k) != wanted.get(k)]
+        """DatasetError, naming each difference, unless `other` would generate the same samples.
+
+        Where `other` has masks they must be made the same way too; where it has none, those that are there may stay.
+        """
+        mine, wanted = (_flat(m.sample_settings(masks=other.stage == "pairs")) for m in (self, other))
+        keys = [k for k in sorted(mine.keys() | wanted.keys()) if mine.get(k, ABSENT) != wanted.get(k, ABSENT)]
         if self.shards != other.shards and not keys:
-            keys, mine, wanted = ["shards"], {"shards": len(self.shards)}, {"shards": len(other.shards)}
+            keys, mine, wanted = ["shards"], {"shards": _brief(self)}, {"shards": _brief(other)}
         if keys:
-            rows = "; ".join(f"{k}: {mine.get(k)!r} in the dataset, {wanted.get(k)!r} asked for" for k in keys)
+            rows = "; ".join(
+                f"{k}: {mine.get(k, ABSENT)} in the dataset, {wanted.get(k, ABSENT)} asked for" for k in keys
+            )
             raise DatasetError(
                 f"got other settings than {folder} was begun with: {rows}",
                 wanted="the same settings, to go on",
@@ -144,15 +181,20 @@ def problems_of_dataset(folder: Path) -> list[str]:
         if problem:
             rows.append(f"shard-{index:05d}: {problem}")
     planned = {f"shard-{i:05d}.h5" for i in range(len(manifest.shards))}
-    rows += [f"{p.name}: not in the plan" for p in sorted(folder.glob("shard-*.h5")) if p.name not in planned]
-    return rows
+    found = {p.with_suffix(".h5").name for suffix in ("h5", "json") for p in folder.glob(f"shard-*.{suffix}")}
+    return rows + [f"{name}: not in the plan" for name in sorted(found - planned)]
 
 
-def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def _brief(manifest: Manifest) -> str:
+    return f"{len(manifest.shards)} ({manifest.shards[0]} to {manifest.shards[-1]})" if manifest.shards else "none"
+
+
+def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    """Each leaf under its dotted path, as JSON: a tuple and the list it is stored as are the same."""
+    flat: dict[str, str] = {}
     for key, value in table.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and value:
             flat |= _flat(value, f"{prefix}{key}.")
         else:
-            flat[f"{prefix}{key}"] = value
+            flat[f"{prefix}{key}"] = json.dumps(value)
     return flat

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from gansegctl.errors import DatasetError
+from gansegctl.errors import DatasetError, UsageError
 
 FORMAT_VERSION = 1
+LARGEST_SEED = 2**32 - 1
 FIELDS = ("image", "seed", "latent", "mask", "confidence", "score")
 DTYPES = {
     "image": ("uint8",),
@@ -23,7 +24,10 @@ DTYPES = {
 
 @dataclass
 class ShardArrays:
-    """image [n,H,W,c] · seed [n] · latent [n,w] or [n,num_ws,w] · mask, confidence [n,H,W] · score [n]; or None."""
+    """image [n,H,W,c], c = 1 or 3 · seed [n] · latent [n,w] or [n,num_ws,w] · mask, confidence [n,H,W] · score [n].
+
+    Errors: DatasetError for another shape or dtype than the format's, and for no samples.
+    """
 
     image: np.ndarray
     seed: np.ndarray
@@ -33,13 +37,16 @@ class ShardArrays:
     score: np.ndarray | None = None
 
     def __post_init__(self) -> None:
+        if self.image.ndim != 4 or self.image.shape[3] not in (1, 3) or not self.image.size:
+            raise DatasetError(f"got image {list(self.image.shape)}", wanted="[n, H, W, 1 or 3], n at least 1")
         n, h, w = self.image.shape[:3]
-        shapes = {"image": (n, h, w, self.image.shape[-1]), "mask": (n, h, w), "confidence": (n, h, w)}
+        shapes = {"image": self.image.shape, "seed": (n,), "mask": (n, h, w), "confidence": (n, h, w), "score": (n,)}
         for name, value in self.present().items():
             wanted = shapes.get(name, (n, *value.shape[1:]))
-            if value.dtype.name not in DTYPES[name] or value.shape != wanted or not n:
+            if value.dtype.name not in DTYPES[name] or value.shape != wanted or (name == "latent" and value.ndim < 2):
                 raise DatasetError(
-                    f"got {name} {value.dtype} {list(value.shape)}", wanted=f"{'|'.join(DTYPES[name])} {list(wanted)}"
+                    f"got {name} {value.dtype} {list(value.shape)}",
+                    wanted=f"{' or '.join(DTYPES[name])} {list(wanted) if name in shapes else f'[{n}, ...]'}",
                 )
 
     def __len__(self) -> int:
@@ -74,15 +81,14 @@ class ShardRecord:
 
 
 def parse_seeds(text: str) -> list[int]:
-    """"0-99,200" → [0, …, 99, 200]. UsageError for anything else."""
-    from gansegctl.errors import UsageError
-
+    """`0-99,200` → [0, …, 99, 200]. UsageError for anything else, or a seed that numpy's RandomState does not take."""
     seeds: list[int] = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()) or (dash and int(last) < int(first)):
-            raise UsageError(f"got seeds {text!r}", wanted="numbers and ranges, as in 0-99,200")
-        seeds.extend(range(int(first), int(last or first) + 1))
+        last = last if dash else first
+        if not (first.isdecimal() and last.isdecimal()) or not int(first) <= int(last) <= LARGEST_SEED:
+            raise UsageError(f"got seeds {text!r}", wanted=f"ranges, as in 0-99,200, up to {LARGEST_SEED}")
+        seeds.extend(range(int(first), int(last) + 1))
     return seeds
 
 

@@ -1,15 +1,14 @@
 """One shard: built in memory, compressed in threads, committed by rename, declared done by its json.
 
-The file is plain HDF5 with the stock deflate filter, one sample a chunk. Chunks are deflated outside HDF5 (which would
-do it under one global lock) by ISA-L where it is installed, else zlib; any HDF5 reader opens both.
+The file is plain HDF5 with the stock deflate filter, one sample a chunk. Chunks are deflated outside HDF5, which would
+do it under one global lock. Built in memory because HDF5 on a full disk ends the process, and a killed writer leaves
+files that open without an error and lack samples.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import zlib
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,31 +16,13 @@ from typing import Any
 import h5py
 import numpy as np
 
-from gansegctl.errors import DatasetError
-from gansegctl.labels import LabelMap
+from gansegctl.errors import DatasetError, GansegError
+from gansegctl.labels import IGNORE, LabelMap
 from gansegctl.store.atomic import write_bytes
+from gansegctl.store.codec import READ_ERRORS, deflate, inflate
 from gansegctl.store.schema import FIELDS, FORMAT_VERSION, ShardArrays, ShardRecord, format_seeds
 
 COMPRESSED = ("image", "mask", "confidence")
-
-
-def _deflate() -> Callable[[bytes], bytes]:
-    try:
-        from isal import isal_zlib
-    except ImportError:
-        return lambda data: zlib.compress(data, 1)
-    return lambda data: isal_zlib.compress(data, 1)
-
-
-def _inflate() -> Callable[[bytes], bytes]:
-    try:
-        from isal import isal_zlib
-    except ImportError:
-        return zlib.decompress
-    return isal_zlib.decompress
-
-
-inflate = _inflate()
 
 
 def shard_path(folder: Path, index: int) -> Path:
@@ -58,15 +39,18 @@ def write_shard(
     attrs: dict[str, Any] | None = None,
     threads: int = 2,
 ) -> ShardRecord:
-    """Commit one shard and its json. Equal input gives equal bytes. Errors: GansegError when it cannot be written."""
+    """Commit one shard and its json. Equal input gives equal bytes.
+
+    Errors: GansegError when it cannot be written, or another process wrote the same shard with other content;
+    DatasetError for mask values that name no class.
+    """
     path = shard_path(folder, index)
     record_path = path.with_suffix(".json")
-    data = _encoded(arrays, labels, {"digest": digest, "index": index} | (attrs or {}), threads)
-    record_path.unlink(missing_ok=True)  # a shard that is being replaced is not done
-    write_bytes(path, data)
     histogram = None
     if arrays.mask is not None and labels is not None:
-        histogram = tuple(int(v) for v in np.bincount(arrays.mask.ravel(), minlength=256)[: len(labels)])
+        histogram = class_histogram(arrays.mask, labels)
+    data = _encoded(arrays, labels, {"digest": digest, "index": index} | (attrs or {}), threads)
+    inode = write_bytes(path, data, retire=record_path)  # a shard that is being replaced is not done
     record = ShardRecord(
         index,
         len(arrays),
@@ -78,11 +62,26 @@ def write_shard(
         histogram,
     )
     write_bytes(record_path, (json.dumps(record.to_json(), indent=1) + "\n").encode())
+    if path.stat().st_ino != inode and _sha256(path) != record.sha256:
+        record_path.unlink(missing_ok=True)  # it vouches for a file that is no longer there
+        raise GansegError(
+            f"got {path} replaced with other content while it was written",
+            wanted="one process a shard",
+            remedy="give each process its own --task i/n, then run the same command again",
+        )
     return record
 
 
+def class_histogram(mask: np.ndarray, labels: LabelMap) -> tuple[int, ...]:
+    """Pixels of each class in mask uint8 [n,H,W]; IGNORE is not counted. DatasetError for a value of no class."""
+    counts = np.bincount(mask.ravel(), minlength=256)
+    stray = [v for v in range(len(labels), IGNORE) if counts[v]]
+    if stray:
+        raise DatasetError(f"got mask value {stray[0]}", wanted=f"0 to {len(labels) - 1}, or {IGNORE} for ignored")
+    return tuple(int(v) for v in counts[: len(labels)])
+
+
 def _encoded(arrays: ShardArrays, labels: LabelMap | None, attrs: dict[str, Any], threads: int) -> bytes:
-    deflate = _deflate()
     with (
         h5py.File("shard", "w", driver="core", backing_store=False, track_order=False) as f,
         ThreadPoolExecutor(max_workers=threads) as pool,
@@ -96,10 +95,11 @@ def _encoded(arrays: ShardArrays, labels: LabelMap | None, attrs: dict[str, Any]
             if name not in COMPRESSED:
                 f.create_dataset(name, data=array, track_times=False)
                 continue
+            chunks = (1, *array.shape[1:])
             d = f.create_dataset(
-                name, array.shape, array.dtype, chunks=(1, *array.shape[1:]), compression="gzip", track_times=False
+                name, array.shape, array.dtype, chunks=chunks, compression="gzip", compression_opts=1, track_times=False
             )
-            for i, chunk in enumerate(pool.map(deflate, (np.ascontiguousarray(a).tobytes() for a in array))):
+            for i, chunk in enumerate(pool.map(deflate, np.ascontiguousarray(array))):
                 d.id.write_direct_chunk((i,) + (0,) * (array.ndim - 1), chunk)
         f.flush()
         return f.id.get_file_image()
@@ -110,9 +110,35 @@ def read_shard(folder: Path, index: int) -> ShardArrays:
     path = shard_path(folder, index)
     try:
         with h5py.File(path, "r", locking=False) as f:
-            return ShardArrays(**{name: f[name][:] for name in FIELDS if name in f})
-    except (OSError, KeyError) as e:
-        raise DatasetError(f"got {path}: {e}", wanted="a whole shard", remedy="run the stage that wrote it again") from e
+            return ShardArrays(**{name: _whole(f[name], name) for name in FIELDS if name in f})
+    except READ_ERRORS as e:
+        raise unreadable(path, e) from e
+
+
+def read_row(dataset: h5py.Dataset, name: str, row: int) -> np.ndarray:
+    """One sample of one field, writable; compressed ones are inflated here and not by HDF5."""
+    if name not in COMPRESSED:
+        return np.array(dataset[row])
+    _, chunk = dataset.id.read_direct_chunk((row,) + (0,) * (dataset.ndim - 1))
+    return np.frombuffer(bytearray(inflate(chunk)), dtype=dataset.dtype).reshape(dataset.shape[1:])
+
+
+def _whole(dataset: h5py.Dataset, name: str) -> np.ndarray:
+    if name not in COMPRESSED:
+        return dataset[:]
+    whole = np.empty(dataset.shape, dataset.dtype)
+    for i in range(len(whole)):
+        whole[i] = read_row(dataset, name, i)
+    return whole
+
+
+def unreadable(path: Path, cause: Exception) -> DatasetError:
+    """The error for a shard that cannot be read."""
+    return DatasetError(
+        f"got {path}: {cause}",
+        wanted="a whole shard",
+        remedy="see with `gansegctl verify` what else is damaged, remove those shards, and run the stage again",
+    )
 
 
 def shard_record(folder: Path, index: int) -> ShardRecord | None:
@@ -120,15 +146,15 @@ def shard_record(folder: Path, index: int) -> ShardRecord | None:
     path = shard_path(folder, index)
     try:
         record = ShardRecord.from_json(json.loads(path.with_suffix(".json").read_text()))
-        return record if path.stat().st_size == record.bytes else None
+        return record if record.index == index and path.stat().st_size == record.bytes else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def shard_done(folder: Path, index: int, digest: str) -> bool:
-    """Whether shard `index` is there, whole by its size, and made with the settings of this digest."""
+def shard_done(folder: Path, index: int, digest: str, seeds: str | None = None) -> bool:
+    """Whether shard `index` is there, whole by its size, made with the settings of this digest (and of these seeds)."""
     record = shard_record(folder, index)
-    return record is not None and record.digest == digest
+    return record is not None and record.digest == digest and seeds in (None, record.seeds)
 
 
 def problem_of_shard(folder: Path, index: int) -> str | None:
@@ -136,9 +162,17 @@ def problem_of_shard(folder: Path, index: int) -> str | None:
     path = shard_path(folder, index)
     if not path.exists():
         return "missing"
+    if not path.with_suffix(".json").exists():
+        return "unfinished: it has no json"
     record = shard_record(folder, index)
     if record is None:
-        return "unfinished: no json, or another size than it says"
-    if hashlib.sha256(path.read_bytes()).hexdigest() != record.sha256:
-        return "damaged: sha256 differs from its json"
-    return None
+        return "damaged: its json cannot be read, or is of a file of another size or number"
+    try:
+        return None if _sha256(path) == record.sha256 else "damaged: sha256 differs from its json"
+    except OSError as e:
+        return f"damaged: {e.strerror}"
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
