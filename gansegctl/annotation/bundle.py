@@ -1,10 +1,10 @@
 """The exchange bundle: a folder with the pictures to annotate, blank masks to paint, and the classes to paint with.
 
-    exemplar-00000042.png        the picture of seed 42
-    exemplar-00000042.mask.png   its mask: indexed PNG of the same size, all 0 until somebody paints; never overwritten
-    labels.json                  classes: id = mask value, name, colour
-    labels.txt · README.txt      the same for reading, and what to do next
-    exemplars.json               which sample each picture is, sha256 of its pixels, where it comes from
+exemplar-00000042.png        the picture of seed 42
+exemplar-00000042.mask.png   its mask: indexed PNG of the same size, all 0 until somebody paints; never overwritten
+labels.json                  classes: id = mask value, name, colour
+labels.txt · README.txt      the same for reading, and what to do next
+exemplars.json               which sample each picture is, sha256 of its pixels, where it comes from
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ Then run:
 
 @dataclass(frozen=True)
 class BundleItem:
-    """One picture to annotate. index: its place in the dataset; image uint8 [H,W,c]; mask uint8 [H,W] if there is one."""
+    """One picture to annotate. index: its place in the dataset; image uint8 [H,W,c]; mask uint8 [H,W] if any."""
 
     index: int
     seed: int
@@ -90,8 +90,7 @@ def write_bundle(folder: Path, items: Sequence[BundleItem], labels: LabelMap, pr
             "sha256": hashes[item.seed],
         }
     _write_text(folder / "labels.json", json.dumps(labels.to_json(), indent=1, ensure_ascii=False))
-    rows = [f"{i:3d}  #{r:02x}{g:02x}{b:02x}  {name}" for i, (name, (r, g, b)) in enumerate(zip(labels.names, labels.colours, strict=True))]
-    _write_text(folder / "labels.txt", "\n".join(["id   colour  class", *rows, "255           (ignored)"]))
+    _write_text(folder / "labels.txt", _listing(labels))
     dataset = provenance.get("dataset", "DATASET")
     _write_text(folder / "README.txt", _README.format(dataset=dataset, shots=len(items), folder=folder))
     record = {"format": FORMAT_VERSION, "provenance": provenance, "exemplars": list(kept.values())}
@@ -106,7 +105,7 @@ def read_masks(
     labels: LabelMap,
     allow_blank: bool = False,
 ) -> dict[int, np.ndarray]:
-    """Seed → mask uint8 [H,W] in the ids of `labels`, 255 where ignored. size: (height, width), or the side of a square.
+    """Seed → mask uint8 [H,W] in the ids of `labels`, 255 where ignored. size: (height, width), or a square's side.
 
     Ids and colours are those of the folder's labels.json, where there is one, and are matched to `labels` by name.
     Errors: UsageError naming the file, for masks that are missing, no PNG, of another size, with values or colours that
@@ -184,6 +183,13 @@ def _save_mask(path: Path, item: BundleItem, labels: LabelMap) -> None:
     picture = Image.fromarray(np.ascontiguousarray(mask, np.uint8))
     picture.putpalette(labels.flat_palette())
     save_png(path, picture)
+
+
+def _listing(labels: LabelMap) -> str:
+    rows = ["id   colour  class"]
+    for row in labels.to_json():
+        rows.append("{:3d}  #{:02x}{:02x}{:02x}  {}".format(row["id"], *row["colour"], row["name"]))
+    return "\n".join([*rows, "255          (ignored)"])
 
 
 def _write_text(path: Path, text: str) -> None:

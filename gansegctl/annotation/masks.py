@@ -15,7 +15,7 @@ from gansegctl.labels import IGNORE, LabelMap
 
 @dataclass(frozen=True)
 class FolderLabels:
-    """The classes as a folder declares them: row i has mask value ids[i], shown in colours[i], and means class targets[i]."""
+    """The classes as a folder declares them: mask value ids[i], shown in colours[i], means class targets[i]."""
 
     ids: tuple[int, ...]
     colours: tuple[tuple[int, int, int], ...]
@@ -42,8 +42,11 @@ def folder_labels(path: Path, labels: LabelMap) -> FolderLabels:
             rows = sorted(json.loads(path.read_text(encoding="utf-8")), key=lambda row: row["id"])
             rows = [{"id": int(r["id"]), "name": str(r["name"]), "colour": [int(v) for v in r["colour"]]} for r in rows]
         except (ValueError, KeyError, TypeError) as e:
-            wanted = '[{"id": 0, "name": "background", "colour": [0, 0, 0]}, …]'
-            raise UsageError(f"got {path}: {e!r}", wanted=wanted, remedy="delete it to use the dataset's classes") from None
+            raise UsageError(
+                f"got {path}: {e!r}",
+                wanted='[{"id": 0, "name": "background", "colour": [0, 0, 0]}, …]',
+                remedy="delete it to use the dataset's classes",
+            ) from None
     for row in rows:
         if row["name"] not in labels.names:
             raise UsageError(
@@ -80,7 +83,9 @@ def read_mask(path: Path, size: tuple[int, int], declared: FolderLabels) -> np.n
     if picture.mode == "P":
         index = np.asarray(picture)
         colours = _palette_of(picture)[index]
-        return _by_colour(path, colours, declared) if _resorted(index, colours, declared) else _by_value(path, index, declared)
+        if _resorted(index, colours, declared):
+            return _by_colour(path, colours, declared)
+        return _by_value(path, index, declared)
     if picture.mode in ("LA", "PA", "RGBA"):
         pixels = np.asarray(picture.convert("RGBA"))
         clear = int((pixels[..., 3] < 255).sum())
@@ -162,10 +167,11 @@ def _by_colour(path: Path, pixels: np.ndarray, declared: FolderLabels) -> np.nda
         wrong, counts = np.unique(packed[mask < 0], return_counts=True)
         order = np.argsort(-counts, kind="stable")[:5]
         listed = ", ".join(f"#{wrong[i]:06x} ({counts[i]} pixels)" for i in order)
+        named = zip(declared.colours, declared.names, strict=True)
+        known = ", ".join("#{:02x}{:02x}{:02x} {}".format(*colour, name) for colour, name in named)
         raise UsageError(
             f"got {path} with {int((mask < 0).sum())} pixels in {len(wrong)} undeclared colours: {listed}",
-            wanted="exact class colours: "
-            + ", ".join(f"#{r:02x}{g:02x}{b:02x} {n}" for (r, g, b), n in zip(declared.colours, declared.names, strict=True)),
+            wanted="exact class colours: " + known,
             remedy="blended edges come from anti-aliasing: paint with the pencil, anti-aliasing off, and save as PNG",
         )
     return mask.astype(np.uint8)

@@ -1,4 +1,4 @@
-"""The methods by name: what --method takes. Listing them costs no torch import; a method's module is read when it is used."""
+"""The methods by name: what --method takes. Listing them costs no torch import; modules are read when used."""
 
 from __future__ import annotations
 

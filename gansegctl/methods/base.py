@@ -62,7 +62,7 @@ def check_exemplars(generator: Generator, exemplars: Sequence[Exemplar], labels:
 def resynthesize(
     generator: Generator, exemplars: Sequence[Exemplar], taps: Sequence[str], device: torch.device
 ) -> FeaturePyramid:
-    """The exemplars' activations, made again from their latents and noise: the pyramid of all of them, [N,C_i,h_i,w_i]."""
+    """The exemplars' activations, made again from their latents and noise: one pyramid of [N,C_i,h_i,w_i]."""
     pyramids = []
     with torch.no_grad():
         for ex in exemplars:
@@ -79,7 +79,7 @@ def device_of(generator: Any) -> torch.device:
 
 
 def annotation_of(logits: Tensor, probabilities: bool = False) -> Annotation:
-    """logits [N,K,H,W] → labels argmax, confidence round(255·max p), score mean entropy / log K, p as float16 if asked."""
+    """logits [N,K,H,W] → labels argmax, confidence round(255·max p), score mean entropy / log K; p as float16."""
     log_p = logits.float().log_softmax(dim=1)
     p = log_p.exp()
     top, labels = p.max(dim=1)  # [N, H, W]

@@ -1,7 +1,6 @@
 """Segmenters on disk: one safetensors file, everything but the tensors as text in its header. Reads without torch.
 
-Header keys: kind, format, method, settings, labels, taps, generator (sha256 of its weights), facts; all but kind, format,
-method and generator are JSON.
+Header keys: kind, format, method, generator (sha256 of its weights), and as JSON settings, labels, taps and facts.
 """
 
 from __future__ import annotations

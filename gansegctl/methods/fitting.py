@@ -33,7 +33,12 @@ class FitSettings(Protocol):
 
 @torch.no_grad()
 def feature_statistics(
-    generator: Generator, taps: Sequence[str], samples: int, noise: str, exemplars: FeaturePyramid, stream: torch.Generator
+    generator: Generator,
+    taps: Sequence[str],
+    samples: int,
+    noise: str,
+    exemplars: FeaturePyramid,
+    stream: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
     """Mean and 1/deviation of every channel [ΣC] over random samples; over the exemplars when `samples` is 0.
 
@@ -63,8 +68,7 @@ def standardised(pyramid: FeaturePyramid, mean: Tensor, scale: Tensor) -> Featur
     """(x − mean)·scale per channel, on the native maps: upsampling weights sum to 1, so the two commute."""
     means, scales = mean.split(pyramid.widths), scale.split(pyramid.widths)
     levels = [
-        (x - m.view(1, -1, 1, 1)) * s.view(1, -1, 1, 1)
-        for x, m, s in zip(pyramid.levels, means, scales, strict=True)
+        (x - m.view(1, -1, 1, 1)) * s.view(1, -1, 1, 1) for x, m, s in zip(pyramid.levels, means, scales, strict=True)
     ]
     return FeaturePyramid(levels, pyramid.size, pyramid.mode, pyramid.backend)
 
@@ -76,7 +80,7 @@ def soft_targets(masks: Tensor, classes: int, smoothing: float, balance: str) ->
     """
     counted = masks != IGNORE
     known = masks.where(counted, 0)
-    onehot = torch.zeros(masks.shape[0], classes, *masks.shape[1:], device=masks.device).scatter_(1, known[:, None], 1.0)
+    onehot = torch.zeros(len(masks), classes, *masks.shape[1:], device=masks.device).scatter_(1, known[:, None], 1.0)
     weights = counted.float()
     if balance == "sqrt-inverse":
         shares = torch.bincount(known[counted], minlength=classes).float() / counted.sum()
@@ -86,7 +90,7 @@ def soft_targets(masks: Tensor, classes: int, smoothing: float, balance: str) ->
 
 
 def cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-    """Weighted mean of −Σ_k target_k · log p_k over pixels: a sum of products, whose gradient is exact to the bit on GPUs."""
+    """Weighted mean of −Σ_k target_k · log p_k over pixels; in products, whose gradient repeats to the bit on GPUs."""
     per_pixel = -(targets * logits.log_softmax(dim=1)).sum(dim=1)  # [N, H, W]
     return (per_pixel * weights).sum() / weights.sum()
 
@@ -99,7 +103,12 @@ def learning_rate(settings: FitSettings, step: int) -> float:
 
 
 def fit_head(
-    head: Head, pyramid: FeaturePyramid, targets: Tensor, weights: Tensor, settings: FitSettings, stream: torch.Generator
+    head: Head,
+    pyramid: FeaturePyramid,
+    targets: Tensor,
+    weights: Tensor,
+    settings: FitSettings,
+    stream: torch.Generator,
 ) -> list[float]:
     """Adam on the head; every step one batch of exemplars, each exemplar once before any comes again. Losses by step.
 
@@ -119,11 +128,12 @@ def fit_head(
             if settings.flip and torch.rand(1, generator=stream) < 0.5:
                 part, target, weight = part.map(lambda x: x.flip(-1)), target.flip(-1), weight.flip(-1)
             optimizer.param_groups[0]["lr"] = learning_rate(settings, step)
-            loss = cross_entropy(head(part, _gain(settings.feature_dropout, pyramid.channels, stream, device)), target, weight)
+            gain = _gain(settings.feature_dropout, pyramid.channels, stream, device)
+            loss = cross_entropy(head(part, gain), target, weight)
             losses.append(float(loss.detach()))
             if not math.isfinite(losses[-1]):
                 raise GansegError(
-                    f"got a loss of {losses[-1]} at step {step}", wanted="a finite loss", remedy="lower lr of the method"
+                    f"got a loss of {losses[-1]} at step {step}", wanted="a finite loss", remedy="lower the method's lr"
                 )
             optimizer.zero_grad()
             loss.backward()

@@ -1,8 +1,9 @@
-"""Per-pixel classifiers over a FeaturePyramid whose first layer works at native size: the hypercolumn is never built."""
+"""Per-pixel classifiers whose first layer works on a FeaturePyramid at native size: no hypercolumn is built."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -26,9 +27,11 @@ _CHUNK = 256  # hidden units of a wide first layer that exist at one time
 class Head(nn.Module):
     """k×k layers on a pyramid: channels → widths → classes, leaky ReLU between; k = 1 is a multi-layer perceptron.
 
-    channels: ΣC of the pyramid; dilations: one a layer. init "he": hidden weights uniform with variance 2/((1+slope²)·fan_in), biases 0 (He et al. 2015,
-    eq. 14), so that deep heads pass signal from the first step on; "torch": all uniform within ±1/√fan_in, which shrinks
-    it at every layer. Drawn from `generator` alone. Logits are [N,K,H,W]. After `fold`, the head reads raw activations and standardises them inside its first layer.
+    channels: ΣC of the pyramid; dilations: one a layer. Logits are [N,K,H,W]. After `fold`, the head reads raw
+    activations and standardises them inside its first layer.
+    init "he": hidden weights uniform with variance 2/((1+slope²)·fan_in), biases 0 (He et al. 2015, eq. 14), so that
+    deep heads pass signal from the first step on; "torch": all uniform within ±1/√fan_in, which shrinks it at every
+    layer. Drawn from `generator` alone.
     """
 
     def __init__(
@@ -46,7 +49,7 @@ class Head(nn.Module):
         self.dilations, self.kernel, self.slope = tuple(dilations), kernel, slope
         sizes = (channels, *widths, classes)
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
-        for i, (c_in, c_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+        for i, (c_in, c_out) in enumerate(pairwise(sizes)):
             bound = (c_in * kernel * kernel) ** -0.5
             spread = 0.0 if init == "he" else bound
             if init == "he" and i < len(sizes) - 2:

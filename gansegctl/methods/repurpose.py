@@ -1,8 +1,8 @@
 """repurpose: a small segmenter on generator activations, from one or a few annotated pictures.
 
-Tritrong, Rewatbowornwong, Suwajanakorn: Repurposing GANs for One-shot Semantic Part Segmentation, CVPR 2021, section 3.2.
-Every pixel is described by the activations that made it, all upsampled to the picture's size; a convolutional head (or a
-perceptron on single pixels) learns the classes from the exemplars with a per-pixel cross-entropy.
+Tritrong, Rewatbowornwong, Suwajanakorn: Repurposing GANs for One-shot Semantic Part Segmentation, CVPR 2021.
+Every pixel is described by the activations that made it, all upsampled to the picture's size; a convolutional head (or
+a perceptron on single pixels) learns the classes from the exemplars with a per-pixel cross-entropy.
 """
 
 from __future__ import annotations
@@ -57,12 +57,13 @@ PROFILES: dict[str, dict] = {
         "batch": 1,
     },
 }
-"""What a profile puts where the settings leave None.
+"""What a profile puts where the settings leave None; steps grow by `steps_per_exemplar` with every picture.
 
-fixed: the algorithm as meant. release: as the public re-implementation for 256 px StyleGAN2 runs, whose quirks are
-nearest-neighbour features, although bilinear ones are smoother; channels as they come, so that those of large scale lead
-the fit; weights drawn so small that the deeper heads start slowly; a learning rate that falls tenfold every 50 steps, so that little is learned after the 100th.
-steps is here what a fit takes beside `steps_per_exemplar` for each picture.
+fixed: the algorithm as meant. release: as the public re-implementation for 256 px StyleGAN2 runs, with its quirks:
+- nearest-neighbour features, although bilinear ones are smoother;
+- channels as they come, so that those of large scale lead the fit;
+- weights drawn so small that the deeper heads start slowly;
+- a learning rate that falls tenfold every 50 steps, so that little is learned after the 100th.
 """
 
 
@@ -70,19 +71,19 @@ steps is here what a fit takes beside `steps_per_exemplar` for each picture.
 class RepurposeSettings:
     """Settings of `repurpose`; None takes the profile's value.
 
-    head: cnn-s | cnn-m | cnn-l | mlp. mlp_hidden: widths of its hidden layers (None = 2000, 200, and no more than the
-    generator has channels and a quarter of them). min_resolution, max_resolution: the taps
-    to read, in pixels (None = all). mode: upsampling. init: he | torch. standardise: channels to mean 0 and deviation 1 over
-    `statistics_samples` random samples (0 = over the exemplars). steps: of one batch of exemplars each. schedule: cosine
-    (to 0) | step (×0.1 every 50) | constant. balance: none | sqrt-inverse (a class's pixels weigh 1/√share).
-    label_smoothing: share of a target spread over all classes. feature_dropout: share of channels left out of a step.
-    flip: exemplars are mirrored at random (only for classes without a left and a right).
+    head: cnn-s | cnn-m | cnn-l | mlp. mlp_hidden: its hidden layers, as a list or "2000,200" (None = 2000 and 200, but no more than ΣC
+    and ΣC/4). min_resolution, max_resolution: of the taps to read, in pixels (None = no bound). mode: upsampling,
+    bilinear | nearest | bilinear-corners. init: he | torch, how weights are drawn. standardise: channels to mean 0 and
+    deviation 1 over `statistics_samples` random samples (0 = over the exemplars). steps: of `batch` exemplars each.
+    schedule: cosine (to 0) | step (tenfold down every 50) | constant. balance: none | sqrt-inverse (a class's pixels
+    weigh 1/√share). label_smoothing: share of a target spread over all classes. feature_dropout: share of channels left
+    out of a step. flip: exemplars are mirrored at random (only for classes without a left and a right).
     Errors: UsageError for values out of range.
     """
 
     head: str = "cnn-s"
     profile: str = "fixed"
-    mlp_hidden: tuple[int, ...] | None = None
+    mlp_hidden: tuple[int, ...] | str | None = None
     min_resolution: int = 0
     max_resolution: int | None = None
     mode: str | None = None
@@ -101,7 +102,7 @@ class RepurposeSettings:
 
     def __post_init__(self) -> None:
         if self.mlp_hidden is not None:
-            object.__setattr__(self, "mlp_hidden", tuple(self.mlp_hidden))
+            object.__setattr__(self, "mlp_hidden", _widths(self.mlp_hidden))
         _one_of("head", self.head, HEADS)
         _one_of("profile", self.profile, PROFILES)
         _one_of("mode", self.mode, (None, "bilinear", "nearest", "bilinear-corners"))
@@ -130,6 +131,17 @@ class RepurposeSettings:
         values["mlp_hidden"] = (min(2000, channels), min(200, max(channels // 4, 1)))
         filled = asdict(self)
         return RepurposeSettings(**filled | {name: v for name, v in values.items() if filled[name] is None})
+
+
+def _widths(given: Sequence[int] | str) -> tuple[int, ...]:
+    parts = given.split(",") if isinstance(given, str) else given
+    try:
+        widths = tuple(int(part) for part in parts)
+    except (TypeError, ValueError):
+        widths = ()
+    if not widths or min(widths) < 1:
+        raise UsageError(f"got mlp_hidden {given!r}", wanted='positive widths, as in [2000, 200] or "2000,200"')
+    return widths
 
 
 def _one_of(name: str, value: str | None, known: Sequence[str | None]) -> None:

@@ -7,13 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tiny import SIDE, TinyGenerator, exemplars_of
+from gansegctl.kernels import reference
+from methods.tiny import SIDE, TinyGenerator, exemplars_of
 
 from gansegctl import kernels, methods
 from gansegctl.contracts import Segmenter
 from gansegctl.errors import UsageError
 from gansegctl.features.pyramid import FeaturePyramid
-from gansegctl.kernels import reference
 from gansegctl.labels import LabelMap
 
 LABELS = LabelMap(("background", "left", "right"))
@@ -131,7 +131,7 @@ class MethodContract:
     def test_values_without_a_class_and_no_exemplars_are_refused(self):
         wrong = self.exemplars[0].mask.copy()
         wrong[2, 3] = 17
-        with pytest.raises(UsageError, match="17.*seed 3"):
+        with pytest.raises(UsageError, match=r"17.*seed 3"):
             self.fit([replace(self.exemplars[0], mask=wrong)])
         with pytest.raises(UsageError, match="no exemplars"):
             self.fit([])

@@ -1,6 +1,8 @@
-"""A generator small enough to fit on in milliseconds: random layers of 4, 8 and 16 px, the picture made from the last."""
+"""A generator to fit on in milliseconds: random layers of 4, 8 and 16 px, the picture made from the last."""
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -22,9 +24,7 @@ class TinyGenerator:
         self.sha256 = sha256 or f"{seed:064x}"
         self.const = torch.randn(channels[0], 4, 4, generator=stream)
         widths = (channels[0], *channels)
-        self.weights = [
-            torch.randn(o, i, 3, 3, generator=stream) / (3 * i**0.5) for i, o in zip(widths[:-1], widths[1:], strict=True)
-        ]
+        self.weights = [torch.randn(o, i, 3, 3, generator=stream) / (3 * i**0.5) for i, o in pairwise(widths)]
         self.styles = [torch.randn(i, 6, generator=stream) / 4 for i in widths[:-1]]
         self.noise = [torch.randn(1, 1, r, r, generator=stream) for r in (4, 8, 16)]
         self.rgb = torch.randn(3, channels[-1], 1, 1, generator=stream) / 2
@@ -61,12 +61,19 @@ class TinyGenerator:
         return self.map(torch.stack([torch.from_numpy(np.random.RandomState(s).randn(6)).float() for s in seeds]))
 
 
-def linear_truth(pyramid, classes: int = 3) -> np.ndarray:
-    """A labelling that a linear function of the hypercolumn decides exactly: argmax of a random projection, [N,H,W]."""
+def linear_truth(pyramid, classes: int = 3, undecided: float = 0.0) -> np.ndarray:
+    """A labelling that a linear function of the hypercolumn decides: argmax of a random projection, uint8 [N,H,W].
+
+    undecided: share of pixels, those nearest to a boundary, that are 255.
+    """
     weight = torch.randn(classes, pyramid.channels, generator=torch.Generator().manual_seed(99))
     scores = pyramid.project(weight)
     scores = scores - scores.mean(dim=(0, 2, 3), keepdim=True)
-    return scores.argmax(dim=1).to(torch.uint8).numpy()
+    labels, top = scores.argmax(dim=1).to(torch.uint8), scores.topk(2, dim=1).values
+    margin = top[:, 0] - top[:, 1]
+    if undecided:
+        labels[margin < margin.flatten().quantile(undecided)] = 255
+    return labels.numpy()
 
 
 def exemplars_of(generator: TinyGenerator, seeds, truth=linear_truth, noise: str = "const") -> list[Exemplar]:
