@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from gansegctl.errors import DatasetError
 from gansegctl.pictures import contact_sheet, save_png
 from gansegctl.store.dataset import iter_shards
 from gansegctl.store.manifest import Manifest
@@ -13,7 +14,9 @@ SAMPLES = 24
 
 def write_contact_sheet(folder: Path, name: str = "contact.png") -> Path:
     """The first samples of a dataset (picture, mask overlay, confidence) as one PNG in its folder."""
-    _, arrays = next(iter_shards(folder, partial=True))
+    arrays = next((a for _, a in iter_shards(folder, partial=True)), None)
+    if arrays is None:
+        raise DatasetError(f"got {folder} without a finished shard", wanted="samples to show", remedy="generate some")
     n = min(SAMPLES, len(arrays))
     sheet = contact_sheet(
         arrays.image[:n],

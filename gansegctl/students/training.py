@@ -195,6 +195,7 @@ class StudentTraining:
 def loss_of(logits: Tensor, target: Tensor) -> Tensor:
     """Cross-entropy: target [N,H,W] with IGNORE left out, or probabilities [N,K,H,W] (all-zero pixels left out)."""
     if target.ndim == 3:
-        return F.cross_entropy(logits, target.long(), ignore_index=IGNORE)
+        total = F.cross_entropy(logits, target.long(), ignore_index=IGNORE, reduction="sum")
+        return total / (target != IGNORE).sum().clamp(min=1)  # a batch without a sure pixel is 0, not nan
     mass = target.sum(dim=1)
     return -(target * logits.log_softmax(dim=1)).sum() / mass.sum().clamp(min=1e-6)

@@ -1,0 +1,183 @@
+"""The student: it learns, resumes to the bit, survives storage, and labels pictures of any size."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from gansegctl.errors import UsageError
+from gansegctl.labels import IGNORE, LabelMap
+from gansegctl.students.augment import AugmentSettings, augment
+from gansegctl.students.student import Student, build
+from gansegctl.students.training import Pairs, StudentSettings, StudentTraining, loss_of
+from gansegctl.students.unet import UNet
+
+LABELS = LabelMap(("background", "disc", "bar"))
+STILL = AugmentSettings(rotation=0, shift=0, scale=1.0, mirror=0, light=0, blur=0, grain=0)
+
+
+def shapes(n: int, size: int = 16, channels: int = 3, seed: int = 0) -> Pairs:
+    """A disc or a bar on a noisy ground of the same mean colour range."""
+    stream = torch.Generator().manual_seed(seed)
+    y, x = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
+    mask = torch.zeros(n, size, size, dtype=torch.uint8)
+    for i in range(n):
+        cy, cx = torch.randint(5, size - 5, (2,), generator=stream).tolist()
+        disc = (y - cy) ** 2 + (x - cx) ** 2 <= 12
+        mask[i] = torch.where(disc, 1, torch.where((x == (cx + 6) % size) & ~disc, 2, 0)).to(torch.uint8)
+    noise = torch.randint(0, 60, (n, size, size, channels), generator=stream, dtype=torch.uint8)
+    colour = torch.tensor([20, 150, 90], dtype=torch.uint8)[mask.long()].unsqueeze(-1)
+    return Pairs((noise + colour).to(torch.uint8), mask)
+
+
+def settings(**changes) -> StudentSettings:
+    base = {"widths": (8, 12), "epochs": 1, "steps": 12, "batch_size": 8, "augment": AugmentSettings()}
+    return StudentSettings(**base | changes)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_learns(channels):
+    training = StudentTraining(shapes(64, channels=channels), LABELS, settings(steps=90, augment=STILL))
+    events = list(training.run())
+    fresh = shapes(16, channels=channels, seed=9)
+    predicted = training.student.predict(fresh.image)
+    assert (predicted.labels == fresh.target).float().mean() > 0.97
+    assert events[-1].done == events[-1].total == 90
+    assert events[-1].facts["validation_miou"] > 0.8
+
+
+def test_an_interrupted_run_equals_an_unbroken_one(tmp_path):
+    pairs = shapes(32)
+    unbroken = StudentTraining(pairs, LABELS, settings())
+    list(unbroken.run())
+    first = StudentTraining(pairs, LABELS, settings())
+    events = first.run(tmp_path / "x.ckpt")
+    next(events)
+    next(events)
+    assert 0 < first.step < 12
+    events.close()
+    second = StudentTraining(pairs, LABELS, settings())
+    list(second.run(tmp_path / "x.ckpt"))
+    for a, b in zip(second.student.model.parameters(), unbroken.student.model.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-6)
+    with pytest.raises(UsageError, match="other settings"):
+        list(StudentTraining(pairs, LABELS, settings(lr=1e-3)).run(tmp_path / "x.ckpt"))
+
+
+def test_the_global_stream_is_left_alone():
+    before = torch.get_rng_state()
+    list(StudentTraining(shapes(8), LABELS, settings(steps=2)).run())
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_soft_targets_learn_and_ignore_empty_pixels():
+    pairs = shapes(64)
+    soft = torch.nn.functional.one_hot(pairs.target.long(), 3).permute(0, 3, 1, 2).half()
+    training = StudentTraining(Pairs(pairs.image, soft), LABELS, settings(steps=60, augment=STILL))
+    list(training.run())
+    assert (training.student.predict(pairs.image).labels == pairs.target).float().mean() > 0.95
+    logits = torch.randn(1, 3, 2, 2, requires_grad=True)
+    target = torch.zeros(1, 3, 2, 2)
+    target[0, 1, 0, 0] = 1
+    loss_of(logits, target).backward()
+    assert logits.grad[0, :, 1, 1].abs().sum() == 0
+    assert logits.grad[0, :, 0, 0].abs().sum() > 0
+
+
+def test_ignored_pixels_teach_nothing():
+    logits = torch.randn(1, 3, 2, 2, requires_grad=True)
+    target = torch.tensor([[[0, IGNORE], [IGNORE, IGNORE]]], dtype=torch.uint8)
+    loss_of(logits, target).backward()
+    assert logits.grad[0, :, 0, 0].abs().sum() > 0
+    assert logits.grad[0, :, 0, 1].abs().sum() == 0
+
+
+def test_unsure_pixels_are_dropped():
+    pairs = shapes(32)
+    pairs = Pairs(pairs.image, pairs.target, torch.zeros_like(pairs.target))
+    training = StudentTraining(pairs, LABELS, settings(steps=1))
+    assert training.train_step() == 0.0
+    kept = StudentTraining(pairs, LABELS, settings(steps=1, weigh_by_confidence=False))
+    assert kept.train_step() > 0.5
+
+
+def test_augmentation_moves_picture_and_mask_alike():
+    pairs = shapes(16, size=32)
+    x = torch.tensor([-1.0, 1.0, 0.0])[pairs.target.long()].unsqueeze(1)  # the picture is the mask, in grey levels
+    geometry = AugmentSettings(light=0, blur=0, grain=0)
+    moved, target = augment(x, pairs.target, geometry, torch.Generator().manual_seed(1))
+    inside = target != IGNORE
+    nearest = (moved[:, 0].unsqueeze(-1) - torch.tensor([-1.0, 1.0, 0.0])).abs().argmin(dim=-1)
+    assert not torch.equal(target, pairs.target)
+    assert (nearest == target)[inside].float().mean() > 0.93  # the rest are soft edges
+    soft = torch.nn.functional.one_hot(pairs.target.long(), 3).permute(0, 3, 1, 2)
+    _, warped = augment(x, soft, geometry, torch.Generator().manual_seed(1))
+    assert (warped.argmax(dim=1) == target)[inside].float().mean() > 0.95
+
+
+def test_augmentation_repeats_and_leaves_the_mask_alone_in_light():
+    pairs = shapes(4)
+    x = torch.zeros(4, 3, 16, 16)
+    light = AugmentSettings(rotation=0, shift=0, scale=1.0, mirror=0)
+    a, target = augment(x, pairs.target, light, torch.Generator().manual_seed(1))
+    b, _ = augment(x, pairs.target, light, torch.Generator().manual_seed(1))
+    assert torch.equal(a, b)
+    assert torch.equal(target, pairs.target)
+    assert a.std() > 0
+
+
+@pytest.mark.parametrize("size", [(16, 16), (17, 23), (5, 40)])
+def test_any_size(size):
+    assert UNet(3, 4, (8, 12, 16))(torch.zeros(2, 3, *size)).shape == (2, 4, *size)
+
+
+def test_pictures_of_another_size_come_back_in_it():
+    student = Student(build("unet", 3, 3, (8, 12)), LABELS, (16, 16), 3, widths=(8, 12))
+    annotation = student.predict(torch.zeros(2, 33, 20, 3, dtype=torch.uint8), probabilities=True)
+    assert annotation.labels.shape == annotation.confidence.shape == (2, 33, 20)
+    assert annotation.probabilities.shape == (2, 3, 33, 20)
+    assert annotation.score.shape == (2,)
+    assert ((annotation.score >= 0) & (annotation.score <= 1)).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_storage_keeps_the_predictions(tmp_path, dtype):
+    training = StudentTraining(shapes(32), LABELS, settings(steps=30))
+    list(training.run())
+    training.student.save(tmp_path / "s.safetensors", dtype)
+    loaded = Student.load(tmp_path / "s.safetensors")
+    pictures = shapes(8, seed=5).image
+    assert (loaded.predict(pictures).labels == training.student.predict(pictures).labels).float().mean() > 0.99
+    assert loaded.labels == LABELS
+    assert (loaded.size, loaded.channels, loaded.widths) == ((16, 16), 3, (8, 12))
+    assert next(loaded.model.parameters()).dtype == torch.float32
+
+
+def test_what_is_no_student_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="no such file"):
+        Student.load(tmp_path / "x.safetensors")
+    (tmp_path / "x.png").write_bytes(b"\x89PNG" + bytes(40))
+    with pytest.raises(UsageError, match="not a safetensors"):
+        Student.load(tmp_path / "x.png")
+    save_file({"a": torch.zeros(1)}, tmp_path / "y.safetensors")
+    with pytest.raises(UsageError, match="no gansegctl header"):
+        Student.load(tmp_path / "y.safetensors")
+
+
+def test_bad_pairs_and_settings_are_refused():
+    pairs = shapes(8)
+    with pytest.raises(UsageError, match="no pairs"):
+        Pairs(pairs.image[:0], pairs.target[:0])
+    with pytest.raises(UsageError, match="wanted: pairs"):
+        Pairs(pairs.image, pairs.target[:, :8])
+    with pytest.raises(UsageError, match="mask value 2"):
+        StudentTraining(pairs, LabelMap(("a", "b")), settings())
+    with pytest.raises(UsageError, match="architecture"):
+        StudentTraining(pairs, LABELS, settings(arch="vnet"))
+    for changes in ({"batch_size": 0}, {"precision": "fp8"}, {"validation": 1.0}):
+        with pytest.raises(UsageError):
+            settings(**changes)
+    student = Student(build("unet", 3, 3, (8, 12)), LABELS, (16, 16), 3, widths=(8, 12))
+    with pytest.raises(UsageError, match="uint8"):
+        student.predict(torch.zeros(1, 16, 16, 1, dtype=torch.uint8))
