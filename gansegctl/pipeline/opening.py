@@ -35,6 +35,16 @@ def open_generator(name_or_file: str, device: str = "cpu") -> Generator:
     return generator.to(device=torch.device(device), memory_format=torch.channels_last)
 
 
+def check_class(generator: Generator, class_index: int | None) -> None:
+    """UsageError unless --class is given exactly when the generator has classes, and is one of them."""
+    count = generator.spec.c_dim
+    if class_index is None and not count:
+        return
+    if class_index is None or not 0 <= class_index < count:
+        wanted = f"--class 0 to {count - 1}" if count else "no --class: this generator has no classes"
+        raise UsageError(f"got class {class_index}", wanted=wanted)
+
+
 @torch.no_grad()
 def latents_of_seeds(
     generator: Generator,
@@ -45,12 +55,10 @@ def latents_of_seeds(
     device: str = "cpu",
 ) -> Tensor:
     """ws float32 [N,num_ws,w], each mapped by itself: the same bits whatever batch the seed falls into."""
+    check_class(generator, class_index)
     c = None
     if class_index is not None:
-        count = generator.spec.c_dim
-        if not 0 <= class_index < max(count, 1) or not count:
-            raise UsageError(f"got class {class_index}", wanted=f"0 to {count - 1}" if count else "no --class")
-        c = torch.eye(count, device=device)[class_index : class_index + 1]
+        c = torch.eye(generator.spec.c_dim, device=device)[class_index : class_index + 1]
     z = z_of_seeds(seeds, generator.spec.z_dim).to(device)
     rows = [generator.map(row[None], c, truncation, cutoff) for row in z]
     return torch.cat(rows).float()

@@ -33,9 +33,9 @@ def load_pictures(source: Path, resolution: int | None = None, channels: int = 3
 
 
 def image_files(folder: Path) -> list[Path]:
-    """Every picture below a folder, sorted by path; masks beside pictures (`*.mask.png`) are left out."""
-    found = (p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.endswith(".mask.png"))
-    return sorted(found)
+    """Every picture below a folder, sorted by path; masks and overlays of ours beside them are left out."""
+    ours = (".mask.png", ".overlay.png")
+    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.endswith(ours))
 
 
 def _from_hdf5(files: list[Path]) -> np.ndarray:

@@ -17,7 +17,7 @@ from gansegctl import presets
 from gansegctl.config import GenerateSettings, to_dict
 from gansegctl.contracts import Generator, Progress, Segmenter
 from gansegctl.pipeline.labelling import picture_and_mask
-from gansegctl.pipeline.opening import latents_of_seeds
+from gansegctl.pipeline.opening import check_class, latents_of_seeds
 from gansegctl.pipeline.plan import PlannedShard, batches, plan_shards, samples_a_shard
 from gansegctl.pipeline.sheets import write_contact_sheet
 from gansegctl.store.card import write_card
@@ -50,6 +50,7 @@ class Job:
 def plan_job(generator: Generator, settings: GenerateSettings, segmenter: dict[str, Any] | None = None, labels=None) -> Job:
     """Resolve settings into a manifest and a shard plan. Touches no disk."""
     spec = generator.spec
+    check_class(generator, settings.class_index)
     size = spec.resolution**2
     bytes_a_sample = size * spec.image_channels + 4 * spec.w_dim + (2 * size if segmenter else 0)
     shard_size = settings.shard_size or samples_a_shard(bytes_a_sample)

@@ -84,7 +84,8 @@ def _from_folder(folder: Path, labels: LabelMap | None) -> LabelledSet:
         if not beside.is_file():
             continue
         images.append(read_image(file))
-        masks.append(np.asarray(Image.open(beside)))
+        with Image.open(beside) as opened:
+            masks.append(np.array(opened))
         if masks[-1].ndim != 2 or masks[-1].shape != images[-1].shape[:2]:
             raise UsageError(f"got {beside} of {masks[-1].shape}", wanted=f"an indexed mask of {images[-1].shape[:2]}")
     if not images:
