@@ -65,6 +65,15 @@ if __name__ == "__main__":
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {WIDTH} output channels, one picture\n")
     print("| shape | layer | pyramid, ms | dense, ms | ratio | hypercolumn never built | largest difference |")
     print("|---|---|---|---|---|---|---|")
-    for name, layer, a, b, size, difference in rows():
-        print(f"| {name} | {layer} | {a * 1e3:.1f} | {b * 1e3:.1f} | {b / a:.1f} | {size / 1e6:.0f} MB | {difference:.1e} |")
+    for name, layer, a, b, size, error in rows():
+        cells = (
+            name,
+            layer,
+            f"{1e3 * a:.1f}",
+            f"{1e3 * b:.1f}",
+            f"{b / a:.1f}",
+            f"{size / 1e6:.0f} MB",
+            f"{error:.0e}",
+        )
+        print("| " + " | ".join(cells) + " |")
     print(f"\nPeak memory of the process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB")

@@ -14,7 +14,9 @@ PAGE = Path(__file__).with_name("cli.md")
 
 def help_of(command: click.Command, path: str, parent: click.Context | None = None) -> list[str]:
     """The sections of a command and its subcommands."""
-    context = click.Context(command, info_name=path.split()[-1], parent=parent, terminal_width=100, max_content_width=100)
+    context = click.Context(
+        command, info_name=path.split()[-1], parent=parent, terminal_width=100, max_content_width=100
+    )
     lines = [f"## `{path}`", "", "```", command.get_help(context).rstrip(), "```", ""]
     if isinstance(command, click.Group):
         for name in command.list_commands(context):

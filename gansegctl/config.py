@@ -96,7 +96,13 @@ def to_dict(settings: Any) -> dict[str, Any]:
 
 def _check_type(where: str, declared: str, value: Any) -> None:
     allowed: tuple[type, ...] = ()
-    for word, types in (("int", (int,)), ("float", (int, float)), ("str", (str,)), ("dict", (dict,)), ("bool", (bool,))):
+    for word, types in (
+        ("int", (int,)),
+        ("float", (int, float)),
+        ("str", (str,)),
+        ("dict", (dict,)),
+        ("bool", (bool,)),
+    ):
         if word in declared:
             allowed += types
     if value is None and "None" in declared:

@@ -51,7 +51,9 @@ class LabelMap:
     def index(self, name: str) -> int:
         """The mask value of a class. Error: UsageError with the nearest name."""
         if name not in self.names:
-            raise UsageError(f"got class {name!r}", wanted="a class of this dataset", remedy=did_you_mean(name, self.names))
+            raise UsageError(
+                f"got class {name!r}", wanted="a class of this dataset", remedy=did_you_mean(name, self.names)
+            )
         return self.names.index(name)
 
     def flat_palette(self) -> list[int]:
@@ -63,7 +65,10 @@ class LabelMap:
 
     def to_json(self) -> list[dict]:
         """`[{"id", "name", "colour"}]`, the form stored in manifests, shards and weights."""
-        return [{"id": i, "name": n, "colour": list(c)} for i, (n, c) in enumerate(zip(self.names, self.colours, strict=True))]
+        return [
+            {"id": i, "name": n, "colour": list(c)}
+            for i, (n, c) in enumerate(zip(self.names, self.colours, strict=True))
+        ]
 
     @classmethod
     def from_json(cls, rows: Sequence[dict]) -> LabelMap:

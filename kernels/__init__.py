@@ -11,7 +11,9 @@ if TYPE_CHECKING:
 __all__ = ["conv_upsampled", "gather_points", "segment_pool", "squared_norm", "upsample_concat", "upsample_sum"]
 
 
-def upsample_concat(maps: Sequence[Tensor], size: tuple[int, int], mode: str = "bilinear", backend: str = "auto") -> Tensor:
+def upsample_concat(
+    maps: Sequence[Tensor], size: tuple[int, int], mode: str = "bilinear", backend: str = "auto"
+) -> Tensor:
     """The dense hypercolumn: maps [N,C_i,h_i,w_i] → [N,ΣC_i,H,W]."""
     return _module(backend).upsample_concat(maps, size, mode)
 

@@ -69,7 +69,9 @@ def upsample_adjoint(y: Tensor, native: tuple[int, int], mode: str = "bilinear")
     return rows.T @ y @ columns
 
 
-def upsample_sum(maps: Sequence[Tensor], size: tuple[int, int], mode: str = "bilinear", bias: Tensor | None = None) -> Tensor:
+def upsample_sum(
+    maps: Sequence[Tensor], size: tuple[int, int], mode: str = "bilinear", bias: Tensor | None = None
+) -> Tensor:
     """Σ U(a_i) + bias: maps [N,K,h_i,w_i] → [N,K,H,W]. Maps of one size are added before they are upsampled."""
     by_size: dict[tuple[int, int], Tensor] = {}
     for x in maps:
@@ -124,7 +126,9 @@ def squared_norm(x: Tensor, size: tuple[int, int], mode: str = "bilinear") -> Te
     own, ahead, down = dot(x, x), dot(x, right), dot(x, below)
     fy, fx = fy.to(x.dtype).view(-1, 1), fx.to(x.dtype).view(1, -1)
     a, b, c, d = (1 - fy) * (1 - fx), (1 - fy) * fx, fy * (1 - fx), fy * fx  # weights of q, q+x, q+y, q+xy
-    total = a * a * take(own, y0, x0) + b * b * take(own, y0, x1) + c * c * take(own, y1, x0) + d * d * take(own, y1, x1)
+    total = (
+        a * a * take(own, y0, x0) + b * b * take(own, y0, x1) + c * c * take(own, y1, x0) + d * d * take(own, y1, x1)
+    )
     total = total + 2 * (a * b * take(ahead, y0, x0) + c * d * take(ahead, y1, x0))
     total = total + 2 * (a * c * take(down, y0, x0) + b * d * take(down, y0, x1))
     return total + 2 * (a * d * take(dot(x, corner), y0, x0) + b * c * take(dot(right, below), y0, x0))

@@ -31,5 +31,7 @@ def resource(filename: str) -> Path:
     """A file that a preset brings. UsageError when it is not installed."""
     path = folder() / filename
     if not path.is_file():
-        raise UsageError(f"got {filename}: not in this installation", wanted="a file of the presets", remedy="reinstall gansegctl")
+        raise UsageError(
+            f"got {filename}: not in this installation", wanted="a file of the presets", remedy="reinstall gansegctl"
+        )
     return path

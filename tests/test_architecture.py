@@ -92,7 +92,9 @@ def test_kernels_import_nothing_else_of_ours():
 def test_no_pickle_and_no_asserts_in_the_product():
     for name, path in MODULES:
         tree = ast.parse(path.read_text())
-        assert not [n for n in ast.walk(tree) if isinstance(n, ast.Assert)], f"{name}: raise an error that names a remedy"
+        assert not [n for n in ast.walk(tree) if isinstance(n, ast.Assert)], (
+            f"{name}: raise an error that names a remedy"
+        )
         text = path.read_text()
         assert not re.search(r"\bpickle\b\.|import pickle|torch\.(load|save)\(", text), name
 

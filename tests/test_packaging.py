@@ -20,7 +20,9 @@ def wheel(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
     source.mkdir()
-    files = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True)
+    files = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     for name in files.stdout.splitlines():
         if (ROOT / name).is_file():
             (source / name).parent.mkdir(parents=True, exist_ok=True)
@@ -49,7 +51,12 @@ def test_the_wheel_holds_everything_under_one_name(wheel):
                 assert f"gansegctl/{folder}/{path.name}" in names
     for path in (ROOT / "gansegctl").rglob("*.py"):
         assert str(path.relative_to(ROOT)) in names
-    for wanted in ("presets/demo.toml", "presets/demo-generator.safetensors", "presets/demo-labeller.safetensors", "py.typed"):
+    for wanted in (
+        "presets/demo.toml",
+        "presets/demo-generator.safetensors",
+        "presets/demo-labeller.safetensors",
+        "py.typed",
+    ):
         assert f"gansegctl/{wanted}" in names
 
 

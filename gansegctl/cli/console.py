@@ -47,8 +47,8 @@ def follow(events: Iterable[Progress], interval: float = INTERVAL) -> Progress |
             bar.update(event.done - bar.n)
             bar.set_postfix_str(_facts(event.facts), refresh=False)
         elif time.monotonic() - said >= interval or event.done >= event.total or last is None:
-            seconds = time.monotonic() - began
-            say(f"{event.stage}: {event.done}/{event.total} {event.unit}, {seconds:.0f} s {_facts(event.facts)}".rstrip())
+            seconds, facts = time.monotonic() - began, _facts(event.facts)
+            say(f"{event.stage}: {event.done}/{event.total} {event.unit}, {seconds:.0f} s {facts}".rstrip())
             said = time.monotonic()
         last = event
     if bar is not None:

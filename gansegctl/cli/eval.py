@@ -11,13 +11,19 @@ from gansegctl.cli import console, options
 
 @click.command()
 @click.argument("subject", type=options.PATH)
-@click.option("--against", required=True, metavar="TRUTH", help="Dataset, HDF5 file, folder of pairs, labeller or preset.")
+@click.option(
+    "--against", required=True, metavar="TRUTH", help="Dataset, HDF5 file, folder of pairs, labeller or preset."
+)
 @options.generator()
 @options.num
 @options.seeds
 @click.option("--split", type=int, help="Use only this value of an HDF5 file's `split`.")
-@click.option("--trimap", type=options.POSITIVE, default=3, show_default=True, help="Width of the boundary band, pixels.")
-@click.option("--bootstrap", type=click.IntRange(min=0), default=1000, show_default=True, help="Resamples for intervals.")
+@click.option(
+    "--trimap", type=options.POSITIVE, default=3, show_default=True, help="Width of the boundary band, pixels."
+)
+@click.option(
+    "--bootstrap", type=click.IntRange(min=0), default=1000, show_default=True, help="Resamples for intervals."
+)
 @options.out("Folder for report.json, confusion.png, worst.png, per_class.csv.", required=False)
 @options.device
 @options.json_flag

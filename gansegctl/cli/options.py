@@ -27,11 +27,15 @@ def out(help: str, required: bool = True):
 num = click.option("-n", "--num", type=POSITIVE, help="How many samples: the seeds 0 to N-1.")
 seeds = click.option("--seeds", metavar="RANGES", help="Seeds, as in 0-99,200.")
 batch_size = click.option("--batch-size", type=POSITIVE, default=16, show_default=True, help="Samples a pass.")
-device = click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:i]", help="Where to compute.")
+device = click.option(
+    "--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:i]", help="Where to compute."
+)
 truncation = click.option("--truncation", type=float, default=1.0, show_default=True, help="psi; 1 = none.")
 truncation_cutoff = click.option("--truncation-cutoff", type=POSITIVE, help="Truncate only so many leading w's.")
 noise = click.option("--noise", type=click.Choice(["const", "seed", "none"]), default="const", show_default=True)
-class_index = click.option("--class", "class_index", type=click.IntRange(min=0), help="Class of a conditional generator.")
+class_index = click.option(
+    "--class", "class_index", type=click.IntRange(min=0), help="Class of a conditional generator."
+)
 shots = click.option("--shots", type=click.IntRange(min=0), default=1, show_default=True, help="Annotated exemplars.")
 method = click.option("--method", default="repurpose", show_default=True, help="How masks are made.")
 masks = click.option("--masks", metavar="FOLDER|PRESET", help="Painted masks of the exemplars.")
@@ -49,7 +53,7 @@ dry_run = click.option("--dry-run", is_flag=True, help="Show what would be done,
 
 
 def pick_device(name: str) -> str:
-    """"auto" → "cuda" where there is one, else "cpu". DeviceError for a device that is not there."""
+    """ "auto" → "cuda" where there is one, else "cpu". DeviceError for a device that is not there."""
     import torch
 
     from gansegctl.errors import DeviceError

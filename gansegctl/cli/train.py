@@ -18,7 +18,9 @@ from gansegctl.cli import console, options
 @click.option("--batch-size", type=options.POSITIVE, default=32, show_default=True)
 @click.option("--lr", type=float, default=2.5e-3, show_default=True)
 @click.option("--r1", type=float, default=1.0, show_default=True, help="Weight of the R1 penalty.")
-@click.option("--channel-base", type=options.POSITIVE, default=2048, show_default=True, help="Channels x pixels of a side.")
+@click.option(
+    "--channel-base", type=options.POSITIVE, default=2048, show_default=True, help="Channels x pixels of a side."
+)
 @click.option("--channel-max", type=options.POSITIVE, default=128, show_default=True)
 @click.option("--z-dim", type=options.POSITIVE, default=128, show_default=True)
 @click.option("--w-dim", type=options.POSITIVE, default=128, show_default=True)

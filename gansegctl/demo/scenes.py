@@ -170,7 +170,9 @@ def render(seeds: Sequence[int], resolution: int = 64) -> tuple[Tensor, Tensor]:
     ear_y, ear_size = d(-0.02, 0.08), d(0.14, 0.19)
     for side in (-1.0, 1.0):
         near = 1 - 0.35 * side * yaw  # the ear on the far side is hidden in part
-        ear = _ellipse(x - side * (width + 0.015 - 0.03 * side * yaw), y - ear_y, ear_size * 0.62 * near.clamp(0.7), ear_size)
+        ear = _ellipse(
+            x - side * (width + 0.015 - 0.03 * side * yaw), y - ear_y, ear_size * 0.62 * near.clamp(0.7), ear_size
+        )
         canvas.paint(ear * scale, (skin * torch.tensor([0.95, 0.82, 0.78]).view(1, 3, 1, 1) * shade).clamp(0, 1), EARS)
     jaw = 1 - d(0.05, 0.28) * y.clamp(min=0).square() * 1.6
     face = _ellipse(x / jaw, y, width, height)
@@ -184,11 +186,16 @@ def render(seeds: Sequence[int], resolution: int = 64) -> tuple[Tensor, Tensor]:
     nose_x, nose_top, nose_end, nose_half = slide * 1.35, d(-0.14, -0.06), d(0.20, 0.28), d(0.10, 0.145)
     along = ((y - nose_top) / (nose_end - nose_top)).clamp(0, 1)
     half = nose_half * (0.38 + 0.62 * along.square())
-    nose = torch.maximum((x - nose_x - slide * 0.3 * along).abs() - half, (y - (nose_top + nose_end) / 2).abs() - (nose_end - nose_top) / 2)
+    nose = torch.maximum(
+        (x - nose_x - slide * 0.3 * along).abs() - half,
+        (y - (nose_top + nose_end) / 2).abs() - (nose_end - nose_top) / 2,
+    )
     tip = _ellipse(x - nose_x - slide * 0.3, y - nose_end + 0.03, nose_half * 1.05, 0.085)
     nose = torch.minimum(nose, tip)
     canvas.paint(nose * scale, (torch.lerp(skin, dark_skin, 0.85) * shade).clamp(0, 1), NOSE)
-    ridge = _ellipse(x - nose_x - slide * 0.15, y - (nose_top + nose_end) / 2, nose_half * 0.35, (nose_end - nose_top) * 0.42)
+    ridge = _ellipse(
+        x - nose_x - slide * 0.15, y - (nose_top + nose_end) / 2, nose_half * 0.35, (nose_end - nose_top) * 0.42
+    )
     canvas.tint(ridge, bright_skin, 0.7)
 
     # Mouth

@@ -1,0 +1,18 @@
+"""What methods see of a generator: activations at native size, clustered, and the choice of pictures to annotate."""
+
+from __future__ import annotations
+
+from gansegctl.features.kmeans import KMeansResult, kmeans
+from gansegctl.features.pyramid import FeaturePyramid, fold_affine
+from gansegctl.features.select import choose, descriptors, farthest_first, most_typical
+
+__all__ = [
+    "FeaturePyramid",
+    "KMeansResult",
+    "choose",
+    "descriptors",
+    "farthest_first",
+    "fold_affine",
+    "kmeans",
+    "most_typical",
+]

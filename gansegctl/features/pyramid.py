@@ -86,8 +86,7 @@ class FeaturePyramid:
         """weight [K,ΣC], bias [K] → [N,K,H,W]. W·concat U(a_i) = Σ U(W_i a_i)."""
         self._check(weight, 2)
         maps = [
-            F.conv2d(x, w[:, :, None, None])
-            for x, w in zip(self.levels, weight.split(self.widths, dim=1), strict=True)
+            F.conv2d(x, w[:, :, None, None]) for x, w in zip(self.levels, weight.split(self.widths, dim=1), strict=True)
         ]
         return kernels.upsample_sum(maps, self.size, self.mode, bias, backend=self.backend)
 
@@ -148,12 +147,12 @@ class FeaturePyramid:
 
     def _check(self, weight: Tensor, dimensions: int) -> None:
         if weight.ndim != dimensions or weight.shape[1] != self.channels:
-            raise ValueError(f"got weight {list(weight.shape)}; wanted {dimensions} dimensions, {self.channels} channels")
+            raise ValueError(
+                f"got weight {list(weight.shape)}; wanted {dimensions} dimensions, {self.channels} channels"
+            )
 
 
-def fold_affine(
-    weight: Tensor, bias: Tensor | None, scale: Tensor, shift: Tensor
-) -> tuple[Tensor, Tensor]:
+def fold_affine(weight: Tensor, bias: Tensor | None, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
     """Weights that act on x as `weight`, `bias` act on scale·x + shift: weight [K,ΣC], scale, shift [ΣC].
 
     Exact for `project`. For a k×k `conv` the shift is not folded at borders: centre the weights' input instead.

@@ -20,7 +20,9 @@ def augment(image: Tensor, p: float, stream: torch.Generator, mirror: bool = Fal
     return _cutout(image, p, stream)
 
 
-def _uniform(n: int, low: float, high: float, p: float, neutral: float, image: Tensor, stream: torch.Generator) -> Tensor:
+def _uniform(
+    n: int, low: float, high: float, p: float, neutral: float, image: Tensor, stream: torch.Generator
+) -> Tensor:
     values = low + (high - low) * torch.rand(n, generator=stream)
     chosen = torch.rand(n, generator=stream) < p
     return torch.where(chosen, values, torch.full((n,), neutral)).to(image.device)

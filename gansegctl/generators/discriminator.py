@@ -32,9 +32,7 @@ class Discriminator(nn.Module):
         self.group, self.c_dim = group, config.c_dim
         sizes = config.resolutions[::-1]
         self.fromrgb = Conv(config.image_channels, config.channels(sizes[0]), 1)
-        self.blocks = nn.ModuleList(
-            DiscriminatorBlock(config.channels(r), config.channels(r // 2)) for r in sizes[:-1]
-        )
+        self.blocks = nn.ModuleList(DiscriminatorBlock(config.channels(r), config.channels(r // 2)) for r in sizes[:-1])
         channels = config.channels(4)
         self.conv = Conv(channels + 1, channels, 3)
         self.fc = FullyConnected(channels * 16, channels, activate=True)

@@ -22,7 +22,7 @@ def check_seeds(seeds: Sequence[int]) -> None:
 
 
 def z_of_seeds(seeds: Sequence[int], z_dim: int) -> Tensor:
-    """z float32 [N, z_dim]; row i is `numpy.random.RandomState(seed_i).randn(1, z_dim)`, as the official scripts draw it."""
+    """z float32 [N, z_dim]; row i is `numpy.random.RandomState(seed_i).randn(1, z_dim)`, as in the official scripts."""
     check_seeds(seeds)
     if not len(seeds):
         return torch.empty(0, z_dim)

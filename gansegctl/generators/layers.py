@@ -74,7 +74,13 @@ class Conv(nn.Module):
     """Equalised convolution of the discriminator: optional FIR + stride 2, optional leaky ReLU."""
 
     def __init__(
-        self, channels_in: int, channels_out: int, kernel: int, down: bool = False, activate: bool = True, bias: bool = True
+        self,
+        channels_in: int,
+        channels_out: int,
+        kernel: int,
+        down: bool = False,
+        activate: bool = True,
+        bias: bool = True,
     ) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(channels_out, channels_in, kernel, kernel))

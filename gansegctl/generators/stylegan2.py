@@ -26,7 +26,7 @@ NoiseOf = Callable[[int, "StyledConv"], "Tensor | None"]
 
 @dataclass(frozen=True)
 class StyleGAN2Config:
-    """Everything that determines the tensors of a StyleGAN2. Channels at r pixels: min(channel_base // r, channel_max)."""
+    """What determines the tensors of a StyleGAN2. Channels at r pixels: min(channel_base // r, channel_max)."""
 
     resolution: int = 64
     image_channels: int = 3

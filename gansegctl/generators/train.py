@@ -163,7 +163,10 @@ class Trainer:
         cut = int(torch.randint(1, g.spec.num_ws, (), generator=self.stream))
         if mixed:
             ws[:, cut:] = g.mapping(z[1]).unsqueeze(1)
-        maps = [torch.randn(n, 1, conv.resolution, conv.resolution, generator=self.stream) for _, conv in g.synthesis.convs()]
+        maps = [
+            torch.randn(n, 1, conv.resolution, conv.resolution, generator=self.stream)
+            for _, conv in g.synthesis.convs()
+        ]
         return g.synthesis(ws, lambda layer, conv: maps[layer].to(self.device))
 
     def _real(self, n: int) -> Tensor:
@@ -217,7 +220,11 @@ class Trainer:
             for i, state in optimizer.state_dict()["state"].items():
                 tensors |= {f"{name}/{i}/{k}": torch.as_tensor(v).cpu().contiguous() for k, v in state.items()}
         counters = {"step": self.step, "seconds": self.seconds, "augment_p": self.augment_p, "sign": self.sign}
-        header = {"kind": "gansegctl.training", "settings": json.dumps(asdict(self.settings)), "counters": json.dumps(counters)}
+        header = {
+            "kind": "gansegctl.training",
+            "settings": json.dumps(asdict(self.settings)),
+            "counters": json.dumps(counters),
+        }
         part = path.with_name(path.name + ".part")
         part.write_bytes(save(tensors, header))
         part.replace(path)

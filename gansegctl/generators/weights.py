@@ -21,7 +21,9 @@ KIND = "gansegctl.generator"
 FORMAT_VERSION = 1
 
 
-def save_generator(generator: StyleGAN2, path: Path, facts: dict | None = None, dtype: torch.dtype = torch.float32) -> None:
+def save_generator(
+    generator: StyleGAN2, path: Path, facts: dict | None = None, dtype: torch.dtype = torch.float32
+) -> None:
     """Write weights, configuration and `facts` (images seen, licence …); the file appears whole or not at all."""
     tensors = {k: v.detach().to("cpu", dtype).contiguous() for k, v in generator.state_dict().items()}
     header = {
@@ -58,7 +60,9 @@ def load_generator(path: Path) -> StyleGAN2:
     if header.get("kind") != KIND:
         raise UsageError(f"got {path}: {header.get('kind', 'safetensors without a gansegctl header')}", wanted=KIND)
     if int(header["format"]) > FORMAT_VERSION:
-        raise UsageError(f"got {path}: format {header['format']}", wanted=f"at most {FORMAT_VERSION}", remedy="update gansegctl")
+        raise UsageError(
+            f"got {path}: format {header['format']}", wanted=f"at most {FORMAT_VERSION}", remedy="update gansegctl"
+        )
     generator = StyleGAN2(StyleGAN2Config(**json.loads(header["config"])))
     with safe_open(str(path), "pt") as f:
         tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 - safe_open is no mapping

@@ -41,7 +41,7 @@ PROFILES: dict[str, dict] = {
         "lr": 2e-3,
         "weight_decay": 1e-3,
         "schedule": "cosine",
-        "feature_dropout": 0.0,
+        "feature_dropout": 0.3,
         "batch": 1,
     },
     "release": {
@@ -71,8 +71,8 @@ fixed: the algorithm as meant. release: as the public re-implementation for 256 
 class RepurposeSettings:
     """Settings of `repurpose`; None takes the profile's value.
 
-    head: cnn-s | cnn-m | cnn-l | mlp. mlp_hidden: its hidden layers, as a list or "2000,200" (None = 2000 and 200, but no more than ΣC
-    and ΣC/4). min_resolution, max_resolution: of the taps to read, in pixels (None = no bound). mode: upsampling,
+    head: cnn-s | cnn-m | cnn-l | mlp. mlp_hidden: hidden widths of mlp, a list or "2000,200" (None = 2000, 200, no
+    more than ΣC and ΣC/4). min_resolution, max_resolution: of the taps to read, in pixels (None = no bound). mode:
     bilinear | nearest | bilinear-corners. init: he | torch, how weights are drawn. standardise: channels to mean 0 and
     deviation 1 over `statistics_samples` random samples (0 = over the exemplars). steps: of `batch` exemplars each.
     schedule: cosine (to 0) | step (tenfold down every 50) | constant. balance: none | sqrt-inverse (a class's pixels

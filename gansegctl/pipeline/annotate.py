@@ -1,4 +1,4 @@
-"""The stage `annotate`: choose exemplars, take their masks, fit a method, write masks into every shard of the dataset."""
+"""The stage `annotate`: choose exemplars, take their masks, fit a method, write masks into every shard."""
 
 from __future__ import annotations
 
@@ -88,7 +88,9 @@ def choose_exemplars(source: Source, seeds: Sequence[int], shots: int) -> Choice
             synthesis = source.generator.synthesize(source.latents(batch), source.settings.noise, None, batch)
             rows.append(descriptors(synthesis.pyramid))
     order = choose(torch.cat(rows), shots)
-    return Choice(tuple(candidates[i] for i in order), "the most typical sample first, then the least like those chosen")
+    return Choice(
+        tuple(candidates[i] for i in order), "the most typical sample first, then the least like those chosen"
+    )
 
 
 def check_method(settings: AnnotateSettings) -> None:
@@ -107,7 +109,12 @@ def write_exemplars(
     pictures = source.pictures(choice.seeds)
     items = [BundleItem(i, seed, pictures[i], None) for i, seed in enumerate(choice.seeds)]
     folder = source.folder / EXEMPLARS
-    provenance = {"dataset": str(source.folder), "generator_sha256": source.generator.sha256, "generate": to_dict(source.settings), "why": choice.reason}
+    provenance = {
+        "dataset": str(source.folder),
+        "generator_sha256": source.generator.sha256,
+        "generate": to_dict(source.settings),
+        "why": choice.reason,
+    }
     write_bundle(folder, items, labels, provenance)
     return folder, choice
 
@@ -135,7 +142,11 @@ def masks_folder(name_or_folder: str, dataset: Path) -> Path:
             shutil.copyfile(presets.resource(f"{name_or_folder}-{name}"), folder / name)
     labels = folder / "labels.json"
     if not labels.exists():
-        labels.write_text(json.dumps(LabelMap(tuple(brought["classes"]), tuple(tuple(c) for c in brought.get("colours", ()))).to_json()))
+        labels.write_text(
+            json.dumps(
+                LabelMap(tuple(brought["classes"]), tuple(tuple(c) for c in brought.get("colours", ()))).to_json()
+            )
+        )
     return folder
 
 

@@ -46,10 +46,10 @@ class DemoResult:
     def legend(self) -> str:
         """What the columns are."""
         return (
-            "labeller: U-Net trained on renderings and exact masks, on held-out renderings = the error of the truth for\n"
-            "  generated samples. 1-shot segmenter: on fresh generated samples, against the labeller. student: distilled\n"
-            "  from the labelled samples, on held-out renderings with exact masks. ceiling: the same U-Net and steps on\n"
-            "  2,000 exact pairs. Seconds: " + ", ".join(f"{k} {v:.0f}" for k, v in self.seconds.items())
+            "labeller: U-Net trained on renderings and exact masks, on held-out renderings: the error of the truth\n"
+            "  for generated samples. 1-shot segmenter: on fresh generated samples, against the labeller. student:\n"
+            "  distilled from the labelled samples, on held-out renderings with exact masks. ceiling: the same U-Net\n"
+            "  and steps on 2,000 exact pairs. Seconds: " + ", ".join(f"{k} {v:.0f}" for k, v in self.seconds.items())
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -81,9 +81,7 @@ def run_demo(out: Path, follow: Callable[[Iterable[Progress]], Any], say: Callab
     source = annotating.Source.open(dataset)
     masks = annotating.masks_folder(settings.masks, dataset)
     labels = annotating.known_labels(masks, dataset, None, PRESET)
-    exemplars = annotating.exemplars_of(
-        source, annotating.exemplar_seeds(masks, settings.shots), masks, labels
-    )
+    exemplars = annotating.exemplars_of(source, annotating.exemplar_seeds(masks, settings.shots), masks, labels)
     timed("annotate --shots 1", annotating.annotate(source, exemplars, labels, settings))
 
     student, ceiling = out / "student.safetensors", out / "ceiling.safetensors"

@@ -32,7 +32,9 @@ def distill(
         raise UsageError(f"got -o {out}", wanted="a name ending in .safetensors")
     pairs, labels = load_pairs(dataset)
     if limit:
-        pairs = Pairs(pairs.image[:limit], pairs.target[:limit], None if pairs.confidence is None else pairs.confidence[:limit])
+        pairs = Pairs(
+            pairs.image[:limit], pairs.target[:limit], None if pairs.confidence is None else pairs.confidence[:limit]
+        )
     out.parent.mkdir(parents=True, exist_ok=True)
     training = StudentTraining(
         pairs,

@@ -18,7 +18,6 @@ from gansegctl.pipeline.labelling import picture_and_mask
 from gansegctl.pipeline.opening import grouped, latents_of_seeds, open_generator
 from gansegctl.pipeline.truth import LabelledSet, load_truth
 from gansegctl.store.manifest import NAME
-from gansegctl.students.student import KIND as STUDENT
 from gansegctl.students.student import Student
 
 Rows = Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]
@@ -26,7 +25,7 @@ BATCH = 50
 
 
 def kind_of(path: Path) -> str:
-    """"dataset", "student", "segmenter" or "labelled" (an HDF5 file or folder of pairs)."""
+    """ "dataset", "student", "segmenter" or "labelled" (an HDF5 file or folder of pairs)."""
     if path.is_dir():
         return "dataset" if (path / NAME).is_file() else "labelled"
     if path.suffix != ".safetensors":
@@ -83,7 +82,9 @@ def evaluate(
         elif subject_kind == "dataset":
             own = load_truth(subject)
             _same_classes(own.labels, labels)
-            rows = ((own.mask[i], predict_masks(labeller, own.image[i]), own.image[i]) for i in _slices(own, settings.num))
+            rows = (
+                (own.mask[i], predict_masks(labeller, own.image[i]), own.image[i]) for i in _slices(own, settings.num)
+            )
         else:
             raise UsageError(f"got a {subject_kind} against a labeller", wanted="a dataset or a segmenter")
     else:

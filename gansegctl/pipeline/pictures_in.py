@@ -1,4 +1,4 @@
-"""Real pictures into memory: from a folder of image files, an HDF5 file with an `image` dataset, or a dataset of ours."""
+"""Real pictures into memory: from a folder of image files, an HDF5 file with an `image` dataset, or a dataset."""
 
 from __future__ import annotations
 
@@ -52,7 +52,9 @@ def _from_hdf5(files: list[Path]) -> np.ndarray:
     if pictures.ndim == 3:
         pictures = pictures[..., None]
     if pictures.ndim != 4 or pictures.dtype != np.uint8:
-        raise UsageError(f"got image {pictures.shape} {pictures.dtype} in {files[0]}", wanted="uint8 [N,H,W] or [N,H,W,c]")
+        raise UsageError(
+            f"got image {pictures.shape} {pictures.dtype} in {files[0]}", wanted="uint8 [N,H,W] or [N,H,W,c]"
+        )
     return pictures
 
 
@@ -73,6 +75,8 @@ def _from_files(folder: Path, resolution: int | None, channels: int) -> np.ndarr
             square = square.resize((resolution, resolution), Image.Resampling.LANCZOS)
             picture = np.asarray(square).reshape(resolution, resolution, channels)
         if rows and picture.shape != rows[0].shape:
-            raise UsageError(f"got {file}: {w}x{h} pixels", wanted="one size, as in the others", remedy="pass --resolution")
+            raise UsageError(
+                f"got {file}: {w}x{h} pixels", wanted="one size, as in the others", remedy="pass --resolution"
+            )
         rows.append(picture)
     return np.stack(rows)

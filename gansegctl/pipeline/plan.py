@@ -1,4 +1,4 @@
-"""Which seeds fall into which shard and batch: a pure function of the settings, so that any machine computes the same."""
+"""Which seeds fall into which shard and batch: a pure function of the settings, the same on any machine."""
 
 from __future__ import annotations
 

@@ -88,7 +88,10 @@ def run(plan: Plan, out: Path, device: str, follow: Callable[[Iterable[Progress]
     if not plan.annotate.masks:
         labels = annotating.known_labels(None, dataset, None, plan.generate.generator)
         folder, choice = annotating.write_exemplars(source, plan.annotate.shots, labels)
-        return result | {"next": f"paint the masks in {folder}, set annotate.masks to it, and run again", "seeds": choice.seeds}
+        return result | {
+            "next": f"paint the masks in {folder}, set annotate.masks to it, and run again",
+            "seeds": choice.seeds,
+        }
     folder = annotating.masks_folder(plan.annotate.masks, dataset)
     labels = annotating.known_labels(folder, dataset, None, plan.generate.generator)
     exemplars = annotating.exemplars_of(source, annotating.exemplar_seeds(folder, plan.annotate.shots), folder, labels)

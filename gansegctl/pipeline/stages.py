@@ -33,7 +33,11 @@ def plan_generate(
             f"got {segmenter}, fitted on another generator ({header['generator'][:12]}…)",
             wanted=f"one fitted on {settings.generator} ({network.sha256[:12]}…)",
         )
-    about = {"method": fitted.method, "sha256": files.digest(segmenter), "shots": json.loads(header.get("facts", "{}")).get("exemplars")}
+    about = {
+        "method": fitted.method,
+        "sha256": files.digest(segmenter),
+        "shots": json.loads(header.get("facts", "{}")).get("exemplars"),
+    }
     return plan_job(network, settings, about, fitted.labels), network, fitted
 
 

@@ -47,7 +47,9 @@ class Job:
         }
 
 
-def plan_job(generator: Generator, settings: GenerateSettings, segmenter: dict[str, Any] | None = None, labels=None) -> Job:
+def plan_job(
+    generator: Generator, settings: GenerateSettings, segmenter: dict[str, Any] | None = None, labels=None
+) -> Job:
     """Resolve settings into a manifest and a shard plan. Touches no disk."""
     spec = generator.spec
     check_class(generator, settings.class_index)

@@ -11,8 +11,8 @@ import numpy as np
 
 from gansegctl.errors import DatasetError, UsageError
 from gansegctl.labels import LabelMap
-from gansegctl.pipeline.pictures_in import image_files
 from gansegctl.pictures import read_image
+from gansegctl.pipeline.pictures_in import image_files
 from gansegctl.store.dataset import iter_shards
 from gansegctl.store.manifest import NAME, Manifest
 
@@ -32,11 +32,13 @@ def load_truth(source: Path, labels: LabelMap | None = None, split: int | None =
     """Read a labelled set.
 
     A folder with manifest.json is a dataset. An HDF5 file has `image`, `mask` and the attribute `classes` (JSON list),
-    and may have `split`. Any other folder holds NAME.png with NAME.mask.png beside it, and labels.json with the classes.
+    and may have `split`. Any other folder holds NAME.png with NAME.mask.png beside it, and labels.json.
     Errors: UsageError or DatasetError for what is missing.
     """
     if not source.exists():
-        raise UsageError(f"got {source}: no such file or folder", wanted="a dataset, an HDF5 file, or a folder of pairs")
+        raise UsageError(
+            f"got {source}: no such file or folder", wanted="a dataset, an HDF5 file, or a folder of pairs"
+        )
     if source.is_file():
         return _from_hdf5(source, labels, split)
     if (source / NAME).is_file():

@@ -29,9 +29,7 @@ class AugmentSettings:
     grain: float = 0.08
 
 
-def augment(
-    x: Tensor, target: Tensor, settings: AugmentSettings, stream: torch.Generator
-) -> tuple[Tensor, Tensor]:
+def augment(x: Tensor, target: Tensor, settings: AugmentSettings, stream: torch.Generator) -> tuple[Tensor, Tensor]:
     """x [N,c,H,W] in [-1,1]; target uint8/int64 [N,H,W] or probabilities [N,K,H,W] → both, warped alike.
 
     What comes in from outside the picture is IGNORE in a hard target and all-zero in a soft one.

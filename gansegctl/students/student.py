@@ -74,7 +74,10 @@ class Student:
             parts.append((label.to(torch.uint8), confidence, entropy.float(), p.half() if probabilities else None))
         labels, confidence, score, probability = zip(*parts, strict=True)
         return Annotation(
-            torch.cat(labels), torch.cat(confidence), torch.cat(score), torch.cat(probability) if probabilities else None
+            torch.cat(labels),
+            torch.cat(confidence),
+            torch.cat(score),
+            torch.cat(probability) if probabilities else None,
         )
 
     def save(self, path: Path, dtype: torch.dtype = torch.float32) -> None:

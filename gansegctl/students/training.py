@@ -177,7 +177,9 @@ class StudentTraining:
             tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 - safe_open is no mapping
         if header.get("settings") != json.dumps(asdict(self.settings)):
             raise UsageError(
-                f"got {path}, begun with other settings", wanted="the same settings", remedy=f"delete {path} to start anew"
+                f"got {path}, begun with other settings",
+                wanted="the same settings",
+                remedy=f"delete {path} to start anew",
             )
         model = {k.removeprefix("model/"): v for k, v in tensors.items() if k.startswith("model/")}
         self.student.model.load_state_dict(model)

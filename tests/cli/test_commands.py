@@ -65,7 +65,9 @@ def test_help_lists_every_command(call):
 
 
 def test_generate_prints_one_json_object(generator_file, tmp_path, call):
-    status, out, err = call("generate", "--generator", generator_file, "--seeds", "3,7-8", "-o", tmp_path / "o", "--json")
+    status, out, err = call(
+        "generate", "--generator", generator_file, "--seeds", "3,7-8", "-o", tmp_path / "o", "--json"
+    )
     assert status == 0
     assert json.loads(out)["samples"] == 3
     assert "generate: 3/3" in err
@@ -89,7 +91,9 @@ def test_the_main_job_by_hand(dataset, tmp_path, call):
     painted[4:12, 4:12] = 1
     Image.fromarray(painted).save(mask)
     before = json.loads((dataset / "manifest.json").read_text())["stage"]
-    status, out, _ = call("annotate", dataset, "--shots", "1", "--masks", dataset / "exemplars", "--head", "mlp", "--json")
+    status, out, _ = call(
+        "annotate", dataset, "--shots", "1", "--masks", dataset / "exemplars", "--head", "mlp", "--json"
+    )
     assert (before, status, json.loads(out)["stage"]) == ("images", 0, "pairs")
     student = tmp_path / "s.safetensors"
     status, out, _ = call("distill", dataset, "-o", student, "--steps", "3", "--batch-size", "4", "--json")
@@ -134,7 +138,7 @@ def test_train_resumes(tmp_path, call):
     out = tmp_path / "out" / "g.safetensors"
     assert call("train", tmp_path, "-o", out, "--images-seen", "4", *small)[0] == 0
     first = out.read_bytes()
-    status, text, _ = call("train", tmp_path, "-o", out, "--images-seen", "8", *small, "--json")
+    status, _, _ = call("train", tmp_path, "-o", out, "--images-seen", "8", *small, "--json")
     assert status == 0
     assert out.read_bytes() != first
     assert out.with_suffix(".png").is_file()
@@ -152,17 +156,33 @@ BAD = {
     "a picture as generator": (("generate", "--generator", "{png}", "-n", "2", "-o", "{new}"), 2, "not a safetensors"),
     "an unknown preset": (("generate", "--generator", "dmeo", "-n", "2", "-o", "{new}"), 2, "did you mean 'demo'"),
     "zero samples": (("generate", "--generator", "{gen}", "-n", "0", "-o", "{new}"), 2, "-n"),
-    "a negative batch": (("generate", "--generator", "{gen}", "-n", "1", "--batch-size", "-3", "-o", "{new}"), 2, "batch"),
+    "a negative batch": (
+        ("generate", "--generator", "{gen}", "-n", "1", "--batch-size", "-3", "-o", "{new}"),
+        2,
+        "batch",
+    ),
     "no count": (("generate", "--generator", "{gen}", "-o", "{new}"), 2, "neither"),
     "bad seeds": (("generate", "--generator", "{gen}", "--seeds", "5-2", "-o", "{new}"), 2, "5-2"),
     "a folder in use": (("generate", "--generator", "{gen}", "-n", "1", "-o", "{full}"), 2, "empty folder"),
     "a file as folder": (("generate", "--generator", "{gen}", "-n", "1", "-o", "{png}"), 1, "png"),
     "other settings": (("generate", "--generator", "{gen}", "-n", "6", "--noise", "none", "-o", "{data}"), 4, "noise"),
-    "a device that is not here": (("generate", "--generator", "{gen}", "-n", "1", "-o", "{new}", "--device", "cuda:77"), 3, "cuda"),
-    "a class without classes": (("generate", "--generator", "{gen}", "-n", "1", "-o", "{new}", "--class", "1"), 2, "class"),
+    "a device that is not here": (
+        ("generate", "--generator", "{gen}", "-n", "1", "-o", "{new}", "--device", "cuda:77"),
+        3,
+        "cuda",
+    ),
+    "a class without classes": (
+        ("generate", "--generator", "{gen}", "-n", "1", "-o", "{new}", "--class", "1"),
+        2,
+        "class",
+    ),
     "no dataset": (("annotate", "{new}", "--shots", "1"), 4, "no such folder"),
     "no classes": (("annotate", "{data}", "--shots", "1"), 2, "--classes"),
-    "an unknown method": (("annotate", "{data}", "--method", "repurposed", "--classes", "a,b"), 2, "did you mean 'repurpose'"),
+    "an unknown method": (
+        ("annotate", "{data}", "--method", "repurposed", "--classes", "a,b"),
+        2,
+        "did you mean 'repurpose'",
+    ),
     "zero shots": (("annotate", "{data}", "--shots", "0", "--classes", "a,b"), 2, "--shots 0"),
     "masks nowhere": (("annotate", "{data}", "--shots", "1", "--masks", "{new}"), 2, "--masks"),
     "no masks in it": (("annotate", "{data}", "--shots", "1", "--masks", "{full}", "--classes", "a,b"), 2, "0 masks"),

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from gansegctl.errors import UsageError
 from gansegctl.generators.latents import MAX_SEED, noise_of_seeds, z_of_seeds
 from gansegctl.generators.layers import filter2d, fir_filter, upsample2d
-from gansegctl.generators.stylegan2 import StyleGAN2, StyleGAN2Config, StyledConv
+from gansegctl.generators.stylegan2 import StyledConv, StyleGAN2, StyleGAN2Config
 
 
 def tiny(**changes) -> StyleGAN2:

@@ -27,7 +27,9 @@ LABELS = LabelMap(("dark", "bright"))
 
 
 def settings(generator, **changes) -> GenerateSettings:
-    return GenerateSettings(**{"generator": str(generator), "seeds": "0-11", "batch_size": 4, "shard_size": 5} | changes)
+    return GenerateSettings(
+        **{"generator": str(generator), "seeds": "0-11", "batch_size": 4, "shard_size": 5} | changes
+    )
 
 
 def make(generator, out, **changes):
