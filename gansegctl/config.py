@@ -96,13 +96,15 @@ def to_dict(settings: Any) -> dict[str, Any]:
 
 def _check_type(where: str, declared: str, value: Any) -> None:
     allowed: tuple[type, ...] = ()
-    for word, types in (
+    kinds = (
         ("int", (int,)),
         ("float", (int, float)),
         ("str", (str,)),
         ("dict", (dict,)),
         ("bool", (bool,)),
-    ):
+        ("tuple", (list, tuple)),
+    )
+    for word, types in kinds:
         if word in declared:
             allowed += types
     if value is None and "None" in declared:

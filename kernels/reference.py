@@ -1,7 +1,7 @@
 """What every kernel means, in plain torch: the definition that other backends are held to, and the CPU path.
 
 Upsampling U is linear, acts on each channel alone and is separable: U(a) = R a Cᵀ with one small matrix an axis.
-Modes: "bilinear" (half-pixel centres), "nearest", "bilinear-corners" (corner pixels coincide).
+Modes: "bilinear" (half-pixel centres), "nearest" (pixel ⌊p·h/H⌋), "bilinear-corners" (corner pixels coincide).
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ def upsample(x: Tensor, size: tuple[int, int], mode: str = "bilinear") -> Tensor
     if tuple(x.shape[-2:]) == tuple(size):
         return x
     if mode == "nearest":
-        return F.interpolate(x, size=size, mode="nearest")
+        if all(_doubles(native, full) for native, full in zip(x.shape[-2:], size, strict=True)):
+            return F.interpolate(x, size=size, mode="nearest")
+        rows = axis_taps(x.shape[-2], size[0], mode, x.device)[0]
+        return x[..., rows, :][..., axis_taps(x.shape[-1], size[1], mode, x.device)[0]]
     return F.interpolate(x, size=size, mode="bilinear", align_corners=mode == "bilinear-corners")
 
 
@@ -64,6 +67,8 @@ def axis_matrix(native: int, full: int, mode: str, like: Tensor, shift: int = 0)
 
 def upsample_adjoint(y: Tensor, native: tuple[int, int], mode: str = "bilinear") -> Tensor:
     """The transpose of `upsample`: y [N,K,H,W] → [N,K,h,w], so that ⟨U(a), y⟩ = ⟨a, Uᵀ(y)⟩."""
+    if tuple(native) == tuple(y.shape[-2:]):
+        return y
     rows = axis_matrix(native[0], y.shape[-2], mode, y)
     columns = axis_matrix(native[1], y.shape[-1], mode, y)
     return rows.T @ y @ columns
@@ -73,6 +78,8 @@ def upsample_sum(
     maps: Sequence[Tensor], size: tuple[int, int], mode: str = "bilinear", bias: Tensor | None = None
 ) -> Tensor:
     """Σ U(a_i) + bias: maps [N,K,h_i,w_i] → [N,K,H,W]. Maps of one size are added before they are upsampled."""
+    if not maps:
+        raise ValueError("got no maps; wanted at least one [N,K,h,w]")
     by_size: dict[tuple[int, int], Tensor] = {}
     for x in maps:
         native = (x.shape[-2], x.shape[-1])
@@ -109,39 +116,60 @@ def conv_upsampled(x: Tensor, weight: Tensor, size: tuple[int, int], mode: str, 
 
 
 def squared_norm(x: Tensor, size: tuple[int, int], mode: str = "bilinear") -> Tensor:
-    """‖U(x)(p)‖² over channels: x [N,C,h,w] → [N,H,W], from inner products of neighbouring native pixels."""
-    h, w = x.shape[-2:]
-    y0, y1, fy = axis_taps(h, size[0], mode, x.device)
-    x0, x1, fx = axis_taps(w, size[1], mode, x.device)
-    right = torch.cat([x[..., 1:], x[..., -1:]], dim=-1)
-    below = torch.cat([x[..., 1:, :], x[..., -1:, :]], dim=-2)
-    corner = torch.cat([below[..., 1:], below[..., -1:]], dim=-1)
+    """‖U(x)(p)‖² over channels: x [N,C,h,w] → [N,H,W], from inner products of neighbouring native pixels.
 
-    def dot(a: Tensor, b: Tensor) -> Tensor:
-        return (a * b).sum(dim=1)  # [N, h, w]
+    With taps of weight a, b, c, d at q, q+x, q+y, q+xy it is a quadratic form of five native maps: ⟨q,q⟩, ⟨q,q+x⟩,
+    ⟨q,q+y⟩, ⟨q,q+xy⟩ and ⟨q+x,q+y⟩. Half precision is summed in float32, and comes back as that.
+    """
+    x = _wide(x)
+    y0, y1, fy = axis_taps(x.shape[-2], size[0], mode, x.device)
+    x0, x1, fx = axis_taps(x.shape[-1], size[1], mode, x.device)
+    fy, fx = fy.to(x.dtype).view(-1, 1), fx.to(x.dtype).view(1, -1)
+    left, right, above, below = x[..., :-1], x[..., 1:], x[..., :-1, :], x[..., 1:, :]
+
+    def dot(u: Tensor, v: Tensor) -> Tensor:
+        return (u * v).sum(dim=1)
 
     def take(m: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         return m[:, rows][:, :, columns]  # [N, H, W]
 
-    own, ahead, down = dot(x, x), dot(x, right), dot(x, below)
-    fy, fx = fy.to(x.dtype).view(-1, 1), fx.to(x.dtype).view(1, -1)
+    own = dot(x, x)  # [N, h, w]
+    if mode == "nearest":
+        return take(own, y0, x0)
+    # A neighbour beyond the edge is the edge pixel itself, as in the taps: so the last column or row repeats.
+    ahead = torch.cat([dot(left, right), own[..., -1:]], dim=2)
+    down = torch.cat([dot(above, below), own[:, -1:]], dim=1)
+    slash = torch.cat([dot(above[..., 1:], below[..., :-1]), down[:, :-1, -1:]], dim=2)
+    slash = torch.cat([slash, ahead[:, -1:]], dim=1)
+    backslash = torch.cat([dot(above[..., :-1], below[..., 1:]), down[:, :-1, -1:]], dim=2)
+    backslash = torch.cat([backslash, ahead[:, -1:]], dim=1)
+
     a, b, c, d = (1 - fy) * (1 - fx), (1 - fy) * fx, fy * (1 - fx), fy * fx  # weights of q, q+x, q+y, q+xy
-    total = (
-        a * a * take(own, y0, x0) + b * b * take(own, y0, x1) + c * c * take(own, y1, x0) + d * d * take(own, y1, x1)
-    )
+    total = a * a * take(own, y0, x0) + b * b * take(own, y0, x1)
+    total = total + c * c * take(own, y1, x0) + d * d * take(own, y1, x1)
     total = total + 2 * (a * b * take(ahead, y0, x0) + c * d * take(ahead, y1, x0))
     total = total + 2 * (a * c * take(down, y0, x0) + b * d * take(down, y0, x1))
-    return total + 2 * (a * d * take(dot(x, corner), y0, x0) + b * c * take(dot(right, below), y0, x0))
+    total = total + 2 * (a * d * take(backslash, y0, x0) + b * c * take(slash, y0, x0))
+    return total.clamp(min=0)  # rounding must not make a norm negative
 
 
 def segment_pool(weights: Tensor, x: Tensor, mode: str = "bilinear") -> Tensor:
-    """Σ_p weight_k(p)·U(x)(p): weights [N,K,H,W], x [N,C,h,w] → [K,C], through the adjoint at native size."""
-    native = upsample_adjoint(weights, (x.shape[-2], x.shape[-1]), mode)
+    """Σ_p weight_k(p)·U(x)(p): weights [N,K,H,W], x [N,C,h,w] → [K,C], through the adjoint at native size.
+
+    Half precision is summed in float32, and comes back as that: 65504 is soon exceeded.
+    """
+    x = _wide(x)
+    native = upsample_adjoint(weights.to(x.dtype), (x.shape[-2], x.shape[-1]), mode)
     return torch.einsum("nkhw,nchw->kc", native, x)
 
 
 def gather_points(x: Tensor, points: Tensor, size: tuple[int, int], mode: str = "bilinear") -> Tensor:
     """U(x) at sampled pixels: x [N,C,h,w], points int64 [P,3] as (sample, row, column) → [P,C]."""
+    limits = torch.tensor([x.shape[0], *size], device=points.device)
+    if points.ndim != 2 or points.shape[1] != 3 or points.dtype != torch.int64:
+        raise ValueError(f"got points {points.dtype} {list(points.shape)}; wanted int64 [P,3]")
+    if bool(((points < 0) | (points >= limits)).any()):
+        raise ValueError(f"got points outside the pictures; wanted (sample, row, column) below {limits.tolist()}")
     n, row, column = points.unbind(dim=1)
     y0, y1, fy = axis_taps(x.shape[-2], size[0], mode, x.device)
     x0, x1, fx = axis_taps(x.shape[-1], size[1], mode, x.device)
@@ -149,3 +177,13 @@ def gather_points(x: Tensor, points: Tensor, size: tuple[int, int], mode: str = 
     top = x[n, :, y0[row], x0[column]] * (1 - fx) + x[n, :, y0[row], x1[column]] * fx
     bottom = x[n, :, y1[row], x0[column]] * (1 - fx) + x[n, :, y1[row], x1[column]] * fx
     return top * (1 - fy) + bottom * fy
+
+
+def _doubles(native: int, full: int) -> bool:
+    """Whether full is native·2^j: there torch's nearest is the exact floor in every dtype, elsewhere it may miss it."""
+    times, rest = divmod(full, native)
+    return rest == 0 and times & (times - 1) == 0
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from gansegctl.features.pyramid import FeaturePyramid
 
+_SHUFFLED = 1 << 22  # pixels, up to which a sample is drawn without repetition
+
 
 @dataclass(frozen=True)
 class KMeansResult:
@@ -54,7 +56,7 @@ def kmeans(
 
     stream = torch.Generator().manual_seed(seed)
     sample = _sample(pyramids, min(pixels, min(max(32 * k, 512), max(16384, k))), stream)  # [S, ΣC]
-    centroids = _plus_plus(sample, k, stream) if start is None else start.to(sample)
+    centroids = _plus_plus(sample, k, stream) if start is None else start.detach().to(sample)
     power = sum(float(one.sqnorm().double().sum()) for one in _samples(pyramids))  # Σ‖x‖²
 
     previous, moved = float("inf"), 0
@@ -94,9 +96,13 @@ def _round(pyramids: Sequence[FeaturePyramid], centroids: Tensor) -> tuple[Tenso
 
 
 def _sample(pyramids: Sequence[FeaturePyramid], size: int, stream: torch.Generator) -> Tensor:
-    """Hypercolumns of `size` pixels, each drawn at most once and none likelier than another: [S,ΣC]."""
+    """Hypercolumns of `size` pixels, none likelier than another, no pixel twice where they are few: [S,ΣC]."""
     areas = [p.size[0] * p.size[1] for p in pyramids for _ in range(p.batch)]
-    places = torch.randperm(sum(areas), generator=stream)[:size]
+    total = sum(areas)
+    if total > _SHUFFLED:  # a permutation of all pixels would outweigh the features; a pixel drawn twice is harmless
+        places = torch.randint(total, (size,), generator=stream)
+    else:
+        places = torch.randperm(total, generator=stream)[:size]
     rows, first = [], 0
     for one, area in zip(_samples(pyramids), areas, strict=True):
         here = places[(places >= first) & (places < first + area)] - first

@@ -16,11 +16,14 @@ from torch import Tensor
 from gansegctl import kernels
 from gansegctl.kernels import reference
 
+_CLASSES_AT_ONCE = 64
+
 
 class FeaturePyramid:
     """levels: Tensor [N,C_i,h_i,w_i] each; size: (H, W) of the hypercolumn; mode: how levels are upsampled to it.
 
-    Channels run in the order of the levels. Errors: ValueError for no levels, unequal batches, or an unknown mode.
+    Channels run in the order of the levels. A level larger than `size` is sampled down by the same rule, without
+    smoothing. Errors: ValueError for no levels, unequal batches, an empty size or an unknown mode.
     """
 
     def __init__(
@@ -33,6 +36,8 @@ class FeaturePyramid:
         shapes = [tuple(x.shape) for x in self.levels]
         if any(len(s) != 4 or s[0] != shapes[0][0] for s in shapes):
             raise ValueError(f"got levels {shapes}; wanted [N,C_i,h_i,w_i] with one N")
+        if min(self.size) < 1:
+            raise ValueError(f"got size {self.size}; wanted (H, W) of 1 pixel or more")
 
     # -- what it is -------------------------------------------------------------------------------------------------
 
@@ -46,8 +51,13 @@ class FeaturePyramid:
         """ΣC_i, the channels of the hypercolumn."""
         return sum(self.widths)
 
-    def __len__(self) -> int:
+    @property
+    def batch(self) -> int:
+        """N, the samples."""
         return self.levels[0].shape[0]
+
+    def __len__(self) -> int:
+        return self.batch
 
     @property
     def hypercolumn_bytes(self) -> int:
@@ -61,6 +71,14 @@ class FeaturePyramid:
     def __getitem__(self, samples: slice) -> FeaturePyramid:
         return self.map(lambda x: x[samples])
 
+    def to(self, *args, **options) -> FeaturePyramid:
+        """Every level through `Tensor.to`: a device, a dtype, or both."""
+        return self.map(lambda x: x.to(*args, **options))
+
+    def detach(self) -> FeaturePyramid:
+        """The same maps, cut from the graph that made them."""
+        return self.map(lambda x: x.detach())
+
     def select(self, levels: Sequence[int]) -> FeaturePyramid:
         """Only these levels, by place."""
         return FeaturePyramid([self.levels[i] for i in levels], self.size, self.mode, self.backend)
@@ -71,8 +89,13 @@ class FeaturePyramid:
 
     @staticmethod
     def cat(pyramids: Sequence[FeaturePyramid]) -> FeaturePyramid:
-        """Pyramids of one generator, joined along samples."""
+        """Pyramids of one generator, joined along samples. ValueError when their sizes or modes differ."""
+        if not pyramids:
+            raise ValueError("got no pyramids; wanted at least one")
         first = pyramids[0]
+        kinds = {(p.size, p.mode, p.backend, tuple(p.widths)) for p in pyramids}
+        if len(kinds) > 1:
+            raise ValueError(f"got pyramids of {sorted(kinds)}; wanted one size, mode, backend and table of channels")
         levels = [torch.cat(maps) for maps in zip(*(p.levels for p in pyramids), strict=True)]
         return FeaturePyramid(levels, first.size, first.mode, first.backend)
 
@@ -85,9 +108,8 @@ class FeaturePyramid:
     def project(self, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """weight [K,ΣC], bias [K] → [N,K,H,W]. W·concat U(a_i) = Σ U(W_i a_i)."""
         self._check(weight, 2)
-        maps = [
-            F.conv2d(x, w[:, :, None, None]) for x, w in zip(self.levels, weight.split(self.widths, dim=1), strict=True)
-        ]
+        parts = weight.split(self.widths, dim=1)
+        maps = [F.conv2d(x, w[:, :, None, None]) for x, w in zip(self.levels, parts, strict=True)]
         return kernels.upsample_sum(maps, self.size, self.mode, bias, backend=self.backend)
 
     def conv(self, weight: Tensor, bias: Tensor | None = None, dilation: int = 1) -> Tensor:
@@ -98,6 +120,8 @@ class FeaturePyramid:
         self._check(weight, 4)
         if weight.shape[2] != weight.shape[3] or weight.shape[2] % 2 == 0:
             raise ValueError(f"got a kernel {list(weight.shape[2:])}; wanted k×k with k odd")
+        if dilation < 1:
+            raise ValueError(f"got dilation {dilation}; wanted 1 or more")
         by_size: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = {}
         for x, w in zip(self.levels, weight.split(self.widths, dim=1), strict=True):
             by_size.setdefault((x.shape[2], x.shape[3]), []).append((x, w))
@@ -113,16 +137,36 @@ class FeaturePyramid:
         return sum(kernels.squared_norm(x, self.size, self.mode, backend=self.backend) for x in self.levels)
 
     def assign(self, centroids: Tensor) -> Tensor:
-        """Nearest centroid of every pixel: centroids [K,ΣC] → int64 [N,H,W]. argmin‖x−c‖² = argmax c·x − ½‖c‖²."""
-        return self.project(centroids, -0.5 * centroids.square().sum(dim=1)).argmax(dim=1)
+        """Nearest centroid of every pixel: centroids [K,ΣC] → int64 [N,H,W]. argmin‖x−c‖² = argmax c·x − ½‖c‖².
+
+        m·x − ½‖m‖², m the centroids' mean, is taken from every score: no rank changes, and what all centroids have
+        in common no longer drowns what tells them apart.
+        """
+        self._check(centroids, 2)
+        middle = centroids.mean(dim=0)
+        apart = centroids - middle
+        return self.project(apart, -0.5 * (apart * (centroids + middle)).sum(dim=1)).argmax(dim=1)
 
     def pool(self, weights: Tensor) -> Tensor:
         """Σ_p weight_k(p)·x(p): weights [N,K,H,W], one-hot for sums over segments → [K,ΣC]."""
         wanted = (len(self), *self.size)
         if (weights.shape[0], *weights.shape[2:]) != wanted:
             raise ValueError(f"got weights {list(weights.shape)}; wanted [{wanted[0]}, K, {wanted[1]}, {wanted[2]}]")
-        parts = [kernels.segment_pool(weights.to(x.dtype), x, self.mode, backend=self.backend) for x in self.levels]
+        parts = [kernels.segment_pool(weights, x, self.mode, backend=self.backend) for x in self.levels]
         return torch.cat(parts, dim=1)
+
+    def pool_labels(self, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+        """`pool` over the segments of labels [N,H,W]: sums [K,ΣC] and pixels int64 [K], K = classes.
+
+        Labels outside 0…K−1, such as 255 for ignored pixels, count nowhere. One-hot maps exist for 64 classes at once.
+        """
+        if tuple(labels.shape) != (self.batch, *self.size):
+            raise ValueError(f"got labels {list(labels.shape)}; wanted {[self.batch, *self.size]}")
+        flat = labels.long()
+        counts = torch.bincount(flat[(flat >= 0) & (flat < classes)], minlength=classes)
+        ids = torch.arange(classes, device=labels.device).view(1, -1, 1, 1)
+        sums = [self.pool(flat[:, None] == chunk) for chunk in ids.split(_CLASSES_AT_ONCE, dim=1)]
+        return torch.cat(sums), counts
 
     def at(self, points: Tensor) -> Tensor:
         """Hypercolumns of sampled pixels: points int64 [P,3] as (sample, row, column) → [P,ΣC]."""
@@ -132,24 +176,28 @@ class FeaturePyramid:
     def moments(self) -> tuple[Tensor, Tensor]:
         """Mean and variance of every channel over all N·H·W pixels of the hypercolumn, [ΣC] each, exactly.
 
-        ΣU(a) = ⟨Uᵀ1, a⟩, and ΣU(a)² = ⟨a, (RᵀR) a (CᵀC)⟩ with the axis matrices R and C of the upsampling.
+        ΣU(a) = ⟨Uᵀ1, a⟩, and ΣU(a)² = ⟨a, (RᵀR) a (CᵀC)⟩ with the axis matrices R and C of the upsampling. Both are
+        taken about the native mean, which U keeps: else a mean far from 0 cancels the variance in float32.
         """
         h, w = self.size
-        means, squares = [], []
+        count = self.batch * h * w
+        means, variances = [], []
         for x in self.levels:
+            x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+            centre = x.mean(dim=(0, 2, 3))
+            x = x - centre.view(1, -1, 1, 1)
             rows = reference.axis_matrix(x.shape[2], h, self.mode, x)
             columns = reference.axis_matrix(x.shape[3], w, self.mode, x)
-            means.append(torch.einsum("nchw,h,w->c", x, rows.sum(dim=0), columns.sum(dim=0)))
-            squares.append((x * (rows.T @ rows @ x @ (columns.T @ columns))).sum(dim=(0, 2, 3)))
-        count = len(self) * h * w
-        mean, square = torch.cat(means) / count, torch.cat(squares) / count
-        return mean, (square - mean.square()).clamp(min=0)
+            offset = torch.einsum("nchw,h,w->c", x, rows.sum(dim=0), columns.sum(dim=0)) / count
+            square = (x * ((rows.T @ rows) @ x @ (columns.T @ columns))).sum(dim=(0, 2, 3)) / count
+            means.append(centre + offset)
+            variances.append((square - offset.square()).clamp(min=0))
+        return torch.cat(means), torch.cat(variances)
 
     def _check(self, weight: Tensor, dimensions: int) -> None:
         if weight.ndim != dimensions or weight.shape[1] != self.channels:
-            raise ValueError(
-                f"got weight {list(weight.shape)}; wanted {dimensions} dimensions, {self.channels} channels"
-            )
+            wanted = f"{dimensions} dimensions, {self.channels} channels"
+            raise ValueError(f"got weight {list(weight.shape)}; wanted {wanted}")
 
 
 def fold_affine(weight: Tensor, bias: Tensor | None, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -28,24 +29,26 @@ def save_generator(
     tensors = {k: v.detach().to("cpu", dtype).contiguous() for k, v in generator.state_dict().items()}
     header = {
         "kind": KIND,
-        "format": str(FORMAT_VERSION),
+        "format": FORMAT_VERSION,
         "family": FAMILY,
-        "config": json.dumps(generator.config.to_json(), sort_keys=True),
-        "facts": json.dumps(facts or {}, sort_keys=True),
+        "config": generator.config.to_json(),
+        "facts": facts or {},
     }
     part = path.with_name(path.name + ".part")
-    part.write_bytes(save(tensors, header))
+    # One key: safetensors writes several in an order that changes from run to run, and the sha256 with it.
+    part.write_bytes(save(tensors, {"gansegctl": json.dumps(header, sort_keys=True)}))
     part.replace(path)
 
 
-def read_header(path: Path) -> dict[str, str]:
-    """The header of a safetensors file. UsageError for a missing file or another format."""
+def read_header(path: Path) -> dict[str, Any]:
+    """The header: our table where there is one, else its own keys. UsageError for a missing file or another format."""
     if not path.is_file():
         raise UsageError(f"got {path}: no such file", wanted="a generator", remedy="check --generator")
     try:
         with safe_open(str(path), "pt") as f:
-            return f.metadata() or {}
-    except SafetensorError as e:
+            header = f.metadata() or {}
+            return json.loads(header["gansegctl"]) if "gansegctl" in header else header
+    except (SafetensorError, ValueError) as e:
         raise UsageError(
             f"got {path}: not a safetensors file ({e})",
             wanted="a generator written by `gansegctl train`",
@@ -63,7 +66,7 @@ def load_generator(path: Path) -> StyleGAN2:
         raise UsageError(
             f"got {path}: format {header['format']}", wanted=f"at most {FORMAT_VERSION}", remedy="update gansegctl"
         )
-    generator = StyleGAN2(StyleGAN2Config(**json.loads(header["config"])))
+    generator = StyleGAN2(StyleGAN2Config(**header["config"]))
     with safe_open(str(path), "pt") as f:
         tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 - safe_open is no mapping
     load_exactly(generator, tensors, path)

@@ -48,13 +48,13 @@ PROFILES: dict[str, dict] = {
         "mode": "nearest",
         "init": "torch",
         "standardise": False,
-        "steps": 0,
-        "steps_per_exemplar": 100,
+        "steps": 100,
+        "steps_per_exemplar": 0,
         "lr": 1e-3,
         "weight_decay": 1e-3,
         "schedule": "step",
         "feature_dropout": 0.0,
-        "batch": 1,
+        "batch": 16,
     },
 }
 """What a profile puts where the settings leave None; steps grow by `steps_per_exemplar` with every picture.

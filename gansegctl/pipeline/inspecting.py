@@ -27,7 +27,7 @@ def inspect(subject: Path) -> dict[str, Any]:
     if header.get("kind") == files.KIND:
         texts = files.read_header(subject)
         return {"segmenter": str(subject)} | {k: _value(v) for k, v in texts.items()}
-    if "gansegctl" in header:
+    if header.get("kind") == student.KIND:
         return {"student": str(subject)} | student.read_header(subject)
     raise UsageError(f"got {subject}: a safetensors file of someone else", wanted="a file that gansegctl wrote")
 
@@ -49,7 +49,7 @@ def _generator(path: Path) -> dict[str, Any]:
         "taps": [[t.name, t.resolution, t.channels] for t in spec.taps],
         "hypercolumn_channels": channels,
         "hypercolumn_bytes_avoided": channels * spec.resolution**2 * 4,
-        "facts": json.loads(weights.read_header(path).get("facts", "{}")),
+        "facts": weights.read_header(path)["facts"],
         "sha256": g.sha256,
     }
 

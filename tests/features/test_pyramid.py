@@ -122,13 +122,13 @@ def test_nothing_but_dense_builds_the_hypercolumn(mode, no_dense):
 @pytest.mark.parametrize("operation", ["project", "conv", "sqnorm", "at", "dense"])
 def test_gradients(mode, operation):
     """Against finite differences, for the levels and, where there are any, the weights."""
-    shapes = [(1, 2, 2, 3), (1, 1, 3, 2), (1, 1, 4, 5)]
+    shapes = [(1, 2, 2, 3), (1, 1, 3, 4)]
     levels = [weight(*s).requires_grad_() for s in shapes]
-    w = weight(2, 4, 3, 3) if operation == "conv" else weight(2, 4)
+    w = weight(2, 3, 3, 3) if operation == "conv" else weight(2, 3)
 
     def run(w, *levels):
-        p = FeaturePyramid(levels, (4, 5), mode)
-        points = torch.tensor([[0, 3, 4], [0, 1, 2]])
+        p = FeaturePyramid(levels, (3, 4), mode)
+        points = torch.tensor([[0, 2, 3], [0, 1, 2]])
         return {
             "project": lambda: p.project(w),
             "conv": lambda: p.conv(w, dilation=2),
@@ -137,7 +137,7 @@ def test_gradients(mode, operation):
             "dense": p.dense,
         }[operation]()
 
-    assert torch.autograd.gradcheck(run, (w.requires_grad_(operation in ("project", "conv")), *levels))
+    assert torch.autograd.gradcheck(run, (w.requires_grad_(operation in ("project", "conv")), *levels), fast_mode=True)
 
 
 def test_float32_stays_within_rounding(mode):

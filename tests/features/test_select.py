@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 
 from gansegctl.features.pyramid import FeaturePyramid
-from gansegctl.features.select import choose, descriptors
+from gansegctl.features.select import choose, descriptors, farthest_first, most_typical
 
 
 def test_the_typical_one_first_then_the_far_ones():
@@ -33,3 +35,24 @@ def test_too_many_are_refused():
 def test_descriptors_are_means_of_native_maps():
     p = FeaturePyramid([torch.ones(2, 3, 2, 2), torch.arange(8.0).view(2, 1, 2, 2)], (4, 4))
     assert descriptors(p).tolist() == [[1, 1, 1, 1.5], [1, 1, 1, 5.5]]
+
+
+def test_the_most_typical_is_nearest_to_the_mean():
+    assert most_typical(torch.tensor([[0.0, 8.0], [4.0, 4.0], [3.0, 2.0], [9.0, 0.0]])) == 1
+
+
+def test_farthest_first_is_within_twice_of_the_best_cover():
+    vectors = torch.randn(9, 2, generator=torch.Generator().manual_seed(1))
+    gaps = torch.cdist(vectors, vectors)
+    best = min(float(gaps[list(c)].amin(dim=0).max()) for c in itertools.combinations(range(9), 3))
+    for first in range(9):
+        chosen = farthest_first(vectors, 3, first)
+        assert chosen[0] == first
+        assert len(set(chosen)) == 3
+        assert gaps[chosen[1], first] == gaps[first].max()
+        assert gaps[chosen].amin(dim=0).max() <= 2 * best
+
+
+def test_descriptors_with_nan_are_refused():
+    with pytest.raises(ValueError, match="nan"):
+        choose(torch.tensor([[0.0], [float("nan")]]), 1)

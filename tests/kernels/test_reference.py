@@ -67,3 +67,33 @@ def test_an_explicit_backend_never_falls_back():
 def test_importing_the_kernels_imports_no_torch():
     code = "import sys, gansegctl.kernels; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_nearest_is_the_exact_floor_at_every_size(dtype):
+    """torch's own index is a product with a rounded ratio, and misses it by one at (2, 82), (2, 94), …"""
+    for native in (1, 2, 3, 5, 16):
+        places = torch.arange(native, dtype=dtype)
+        for full in range(1, 200):
+            wanted = [p * native // full for p in range(full)]
+            assert reference.upsample(places.view(1, 1, 1, -1), (1, full), "nearest").view(-1).tolist() == wanted
+            assert reference.upsample(places.view(1, 1, -1, 1), (full, 1), "nearest").view(-1).tolist() == wanted
+
+
+@pytest.mark.parametrize("mode", reference.MODES)
+def test_an_edge_neighbour_is_the_edge_itself(mode):
+    """Squared norms at the rims of a picture, against the upsampled map."""
+    x = torch.randn(1, 3, 2, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    norm = kernels.squared_norm(x, (8, 9), mode)
+    wanted = reference.upsample(x, (8, 9), mode).square().sum(dim=1)
+    for rim in (norm - wanted)[:, 0], (norm - wanted)[:, -1], (norm - wanted)[..., 0], (norm - wanted)[..., -1]:
+        assert rim.abs().max() < 1e-12
+
+
+def test_no_maps_and_points_outside_are_refused():
+    with pytest.raises(ValueError, match="no maps"):
+        kernels.upsample_sum([], (4, 4))
+    with pytest.raises(ValueError, match="outside"):
+        kernels.gather_points(torch.ones(1, 1, 2, 2), torch.tensor([[0, 4, 0]]), (4, 4))
+    with pytest.raises(ValueError, match="mode"):
+        kernels.upsample_sum([torch.ones(1, 1, 2, 2)], (4, 4), "bicubic")

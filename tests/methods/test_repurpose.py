@@ -144,7 +144,7 @@ def test_profiles_fill_in_what_is_not_set_and_nothing_else():
     release = RepurposeSettings(profile="release", steps=5, mlp_hidden=(9,)).resolved(3, 720)
     assert (release.mode, release.standardise, release.steps, release.schedule) == ("nearest", False, 5, "step")
     assert release.lr == release.weight_decay == 1e-3 and release.mlp_hidden == (9,)
-    assert RepurposeSettings(profile="release").resolved(10, 720).steps == 1000
+    assert RepurposeSettings(profile="release").resolved(10, 720).steps == 100
     assert fixed.resolved(4, 99) == fixed
 
 

@@ -1,0 +1,61 @@
+"""What can only be checked on a GPU: the same results there as on the CPU (make gpu-check)."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from gansegctl.features.pyramid import FeaturePyramid
+from gansegctl.generators.latents import z_of_seeds
+from gansegctl.generators.train import Trainer, TrainSettings
+from gansegctl.generators.weights import load_generator
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+
+
+@pytest.fixture(autouse=True)
+def full_precision():
+    """TF32 would hide a difference of a thousandth."""
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    yield
+    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "nearest", "bilinear-corners"])
+def test_the_pyramid_gives_what_it_gives_on_the_cpu(mode):
+    stream = torch.Generator().manual_seed(0)
+    levels = [torch.randn(2, c, r, r, generator=stream) for c, r in ((8, 4), (6, 7), (4, 32))]
+    here = FeaturePyramid(levels, (32, 32), mode)
+    there = here.map(lambda x: x.cuda())
+    w = torch.randn(5, 18, 3, 3, generator=stream)
+    for name, a, b in (
+        ("project", here.project(w[:, :, 0, 0]), there.project(w[:, :, 0, 0].cuda())),
+        ("conv", here.conv(w, dilation=2), there.conv(w.cuda(), dilation=2)),
+        ("sqnorm", here.sqnorm(), there.sqnorm()),
+        ("dense", here.dense(), there.dense()),
+        ("mean", here.moments()[0], there.moments()[0]),
+    ):
+        assert torch.allclose(a, b.cpu(), rtol=1e-4, atol=1e-4), name
+
+
+def test_the_generator_gives_what_it_gives_on_the_cpu(generator_file):
+    g = load_generator(generator_file)
+    ws = g.map(z_of_seeds(range(4), g.spec.z_dim))
+    here = g.synthesize(ws, "seed", seeds=range(4))
+    there = g.cuda().synthesize(ws.cuda(), "seed", seeds=range(4))
+    assert torch.allclose(here.image, there.image.cpu(), atol=1e-3)
+    for a, b in zip(here.pyramid.levels, there.pyramid.levels, strict=True):
+        assert torch.allclose(a, b.cpu(), atol=1e-3)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_training_runs_and_stays_finite(generator_file, precision):
+    network = load_generator(generator_file).config
+    pictures = torch.randint(0, 255, (32, 3, 16, 16), dtype=torch.uint8)
+    trainer = Trainer(pictures, TrainSettings(network=network, images=64, batch_size=8, precision=precision), "cuda")
+    facts = [p.facts for p in trainer.run(0.0)]
+    assert all(abs(f["loss_g"]) < 100 for f in facts)
