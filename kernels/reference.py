@@ -118,8 +118,8 @@ def conv_upsampled(x: Tensor, weight: Tensor, size: tuple[int, int], mode: str, 
 def squared_norm(x: Tensor, size: tuple[int, int], mode: str = "bilinear") -> Tensor:
     """‖U(x)(p)‖² over channels: x [N,C,h,w] → [N,H,W], from inner products of neighbouring native pixels.
 
-    With taps of weight a, b, c, d at q, q+x, q+y, q+xy it is a quadratic form of five native maps: ⟨q,q⟩, ⟨q,q+x⟩,
-    ⟨q,q+y⟩, ⟨q,q+xy⟩ and ⟨q+x,q+y⟩. Half precision is summed in float32, and comes back as that.
+    With taps of weight a, b, c, d at q, q+x, q+y, q+xy it is a quadratic form of ⟨q,q⟩, ⟨q,q+x⟩, ⟨q,q+y⟩ and, because
+    ad = bc, of ⟨q,q+xy⟩ + ⟨q+x,q+y⟩ as one map. Half precision is summed in float32, and comes back as that.
     """
     x = _wide(x)
     y0, y1, fy = axis_taps(x.shape[-2], size[0], mode, x.device)
@@ -139,17 +139,15 @@ def squared_norm(x: Tensor, size: tuple[int, int], mode: str = "bilinear") -> Te
     # A neighbour beyond the edge is the edge pixel itself, as in the taps: so the last column or row repeats.
     ahead = torch.cat([dot(left, right), own[..., -1:]], dim=2)
     down = torch.cat([dot(above, below), own[:, -1:]], dim=1)
-    slash = torch.cat([dot(above[..., 1:], below[..., :-1]), down[:, :-1, -1:]], dim=2)
-    slash = torch.cat([slash, ahead[:, -1:]], dim=1)
-    backslash = torch.cat([dot(above[..., :-1], below[..., 1:]), down[:, :-1, -1:]], dim=2)
-    backslash = torch.cat([backslash, ahead[:, -1:]], dim=1)
+    inner = dot(above[..., :-1], below[..., 1:]) + dot(above[..., 1:], below[..., :-1])
+    diagonal = torch.cat([torch.cat([inner, 2 * down[:, :-1, -1:]], dim=2), 2 * ahead[:, -1:]], dim=1)
 
     a, b, c, d = (1 - fy) * (1 - fx), (1 - fy) * fx, fy * (1 - fx), fy * fx  # weights of q, q+x, q+y, q+xy
     total = a * a * take(own, y0, x0) + b * b * take(own, y0, x1)
     total = total + c * c * take(own, y1, x0) + d * d * take(own, y1, x1)
     total = total + 2 * (a * b * take(ahead, y0, x0) + c * d * take(ahead, y1, x0))
     total = total + 2 * (a * c * take(down, y0, x0) + b * d * take(down, y0, x1))
-    total = total + 2 * (a * d * take(backslash, y0, x0) + b * c * take(slash, y0, x0))
+    total = total + 2 * a * d * take(diagonal, y0, x0)
     return total.clamp(min=0)  # rounding must not make a norm negative
 
 

@@ -73,6 +73,12 @@ def test_finds_planted_clusters(seed):
     assert result.inertia < 1e-6
 
 
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_seeding_alone_takes_one_pixel_of_every_far_cluster(seed):
+    p, _centres = planted()
+    assert kmeans([p], 5, iterations=0, seed=seed).counts.min() > 0
+
+
 def test_an_empty_cluster_moves_to_a_far_pixel():
     p, centres = planted()
     start = torch.cat([centres[:3], torch.full((2, 4), 1e6, dtype=torch.float64)])
