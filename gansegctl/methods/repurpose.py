@@ -7,7 +7,6 @@ a perceptron on single pixels) learns the classes from the exemplars with a per-
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -171,7 +170,7 @@ class Repurpose:
         """
         settings = settings or RepurposeSettings()
         check_exemplars(generator, exemplars, labels)
-        started, device, stream = time.perf_counter(), device_of(generator), torch.Generator().manual_seed(seed)
+        device, stream = device_of(generator), torch.Generator().manual_seed(seed)
         taps = choose_taps(generator.spec, settings.min_resolution, settings.max_resolution)
         channels = sum(t.channels for t in generator.spec.taps if t.name in taps)
         settings = settings.resolved(len(exemplars), channels)
@@ -190,7 +189,6 @@ class Repurpose:
         facts = {
             "exemplars": len(exemplars),
             "loss": round(losses[-1], 6),
-            "seconds": round(time.perf_counter() - started, 2),
             "seed": seed,
         }
         head.requires_grad_(False).eval()

@@ -21,6 +21,7 @@ from gansegctl.contracts import Exemplar, Generator, Progress, Segmenter
 from gansegctl.errors import DatasetError, UsageError, did_you_mean
 from gansegctl.features.select import choose, descriptors
 from gansegctl.labels import LabelMap
+from gansegctl.methods import files
 from gansegctl.pictures import overlay, save_png
 from gansegctl.pipeline.labelling import picture_and_mask
 from gansegctl.pipeline.opening import latents_of_seeds, open_generator
@@ -206,14 +207,12 @@ def fit(source: Source, exemplars: Sequence[Exemplar], labels: LabelMap, setting
     )
 
 
-def label_dataset(source: Source, segmenter: Segmenter, path: Path, settings: AnnotateSettings) -> Iterator[Progress]:
+def label_dataset(
+    source: Source, segmenter: Segmenter, path: Path, record: dict[str, Any], shots: int
+) -> Iterator[Progress]:
     """Write every shard anew with masks, each picture made again in the very pass that its mask comes from."""
-    about: dict[str, Any] = {
-        "method": segmenter.method,
-        "shots": settings.shots,
-        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-    }
-    manifest = with_segmenter(source.manifest, about, segmenter.labels, to_dict(settings))
+    about: dict[str, Any] = {"method": segmenter.method, "shots": shots, "sha256": files.digest(path)}
+    manifest = with_segmenter(source.manifest, about, segmenter.labels, record)
     manifest.write(source.folder)
     shards = tuple(PlannedShard(i, tuple(manifest.shard_seeds(i))) for i in range(len(manifest.shards)))
     yield from write_shards(
@@ -222,17 +221,30 @@ def label_dataset(source: Source, segmenter: Segmenter, path: Path, settings: An
     finish(source.folder)
 
 
+def fitted_before(source: Source, path: Path, record: dict[str, Any]) -> bool:
+    """Whether `path` is the segmenter of an earlier run with these settings and these masks: then it is used again."""
+    manifest = Manifest.read(source.folder)
+    same = manifest.segmenter is not None and manifest.settings.get("annotate") == json.loads(json.dumps(record))
+    return same and path.is_file() and files.digest(path) == manifest.segmenter["sha256"]
+
+
 def annotate(
     source: Source, exemplars: Sequence[Exemplar], labels: LabelMap, settings: AnnotateSettings
 ) -> Iterator[Progress]:
     """Fit, save the segmenter as DATASET/segmenter.safetensors, and write masks into the dataset."""
+    path = source.folder / SEGMENTER
+    masks = {str(e.seed): hashlib.sha256(np.ascontiguousarray(e.mask).tobytes()).hexdigest() for e in exemplars}
+    record = to_dict(settings) | {"exemplars": masks}
+    if fitted_before(source, path, record):
+        yield Progress("fit", 1, 1, "segmenter", {"segmenter": str(path), "fitted": "before"})
+        yield from label_dataset(source, methods.load(path), path, record, len(exemplars))
+        return
     yield Progress("fit", 0, 1, "segmenter", {"method": settings.method, "shots": len(exemplars)})
     segmenter = fit(source, exemplars, labels, settings)
-    path = source.folder / SEGMENTER
     segmenter.save(path)
     (source.folder / EXEMPLARS).mkdir(exist_ok=True)
     for e in exemplars:
         picture = source.pictures([e.seed])[0]
         save_png(source.folder / EXEMPLARS / f"exemplar-{e.seed:08d}.overlay.png", overlay(picture, e.mask, labels))
     yield Progress("fit", 1, 1, "segmenter", {"segmenter": str(path)})
-    yield from label_dataset(source, segmenter, path, settings)
+    yield from label_dataset(source, segmenter, path, record, len(exemplars))

@@ -131,7 +131,7 @@ def test_other_settings_are_refused_with_the_difference(generator_file, dataset)
 def test_masks_belong_to_the_pictures_beside_them(generator_file, annotated):
     g = open_generator(str(generator_file))
     segmenter = methods.load(annotated / "segmenter.safetensors")
-    pictures = make_pictures = 0
+    pictures = 0
     for _, arrays in iter_shards(annotated):
         seeds = [int(s) for s in arrays.seed]
         for a in range(0, len(seeds), 4):
@@ -139,10 +139,7 @@ def test_masks_belong_to_the_pictures_beside_them(generator_file, annotated):
             synthesis = g.synthesize(ws, taps=segmenter.taps)
             assert np.array_equal(segmenter.predict(g, synthesis).labels.numpy(), arrays.mask[a : a + 4])
             pictures += len(ws)
-        bright = arrays.image.mean(axis=3) > 127
-        make_pictures += (bright == arrays.mask.astype(bool)).mean() > 0.6
     assert pictures == 12
-    assert make_pictures == 3
 
 
 def test_annotating_keeps_the_pictures_and_fills_the_manifest(generator_file, annotated, tmp_path):
