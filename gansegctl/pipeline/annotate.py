@@ -141,6 +141,8 @@ def masks_folder(name_or_folder: str, dataset: Path) -> Path:
         name = mask_path(folder, seed).name
         if not (folder / name).exists():
             shutil.copyfile(presets.resource(f"{name_or_folder}-{name}"), folder / name)
+    order = {"exemplars": [{"seed": seed} for seed in brought["seeds"]]}
+    (folder / "exemplars.json").write_text(json.dumps(order) + "\n")
     labels = folder / "labels.json"
     if not labels.exists():
         labels.write_text(
