@@ -1,4 +1,4 @@
-"""What all tests share: two threads, and a tiny generator, labelled set and student made once."""
+"""What all tests share: one thread, and a tiny generator, labelled set and student made once."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-torch.set_num_threads(2)
+torch.set_num_threads(1)  # the tensors of the tests are small: a second thread only waits
 
 
 @pytest.fixture(scope="session")

@@ -251,12 +251,12 @@ def test_sigterm_ends_in_143_and_the_command_goes_on_afterwards(generator_file, 
     out = tmp_path / "o"
     arguments = ["generate", "--generator", str(generator_file), "-n", "3000", "--batch-size", "1", "--shard-size", "4"]
     process = subprocess.Popen([sys.executable, "-m", "gansegctl", *arguments, "-o", str(out)], stderr=subprocess.PIPE)
-    for _ in range(400):
+    for _ in range(2400):
         if list(out.glob("shard-*.json")):
             break
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=10)
+    _, err = process.communicate(timeout=120)
     assert process.returncode == 143
     assert b"terminated" in err
     assert not [p for p in os.listdir(out) if ".part" in p]

@@ -29,7 +29,7 @@ def settings(**changes) -> TrainSettings:
 
 
 def test_learns_the_colours_and_the_border():
-    trainer = Trainer(pictures(), settings(images=8 * 250, r1=0.1, ema_images=200))
+    trainer = Trainer(pictures(), settings(images=8 * 160, r1=0.1, ema_images=200))
     list(trainer.run())
     g = trainer.average
     image = g.synthesize(g.map(z_of_seeds(range(16), 8))).image.mean(dim=0)  # [3, 8, 8]
