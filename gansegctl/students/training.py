@@ -34,7 +34,7 @@ class StudentSettings:
     lr: float = 4e-3
     weight_decay: float = 1e-4
     clip: float = 1.0
-    weigh_by_confidence: bool = True
+    weigh_by_confidence: bool = False  # starves classes the teacher is unsure of: nose IoU 0.000, else 0.343
     validation: float = 0.05
     precision: str = "fp32"
     seed: int = 0

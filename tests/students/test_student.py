@@ -96,7 +96,7 @@ def test_ignored_pixels_teach_nothing():
 def test_unsure_pixels_are_dropped():
     pairs = shapes(32)
     pairs = Pairs(pairs.image, pairs.target, torch.zeros_like(pairs.target))
-    training = StudentTraining(pairs, LABELS, settings(steps=1))
+    training = StudentTraining(pairs, LABELS, settings(steps=1, weigh_by_confidence=True))
     assert training.train_step() == 0.0
     kept = StudentTraining(pairs, LABELS, settings(steps=1, weigh_by_confidence=False))
     assert kept.train_step() > 0.5
