@@ -17,8 +17,6 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from gansegctl.contracts import Progress
@@ -26,7 +24,9 @@ from gansegctl.errors import GansegError, UsageError
 from gansegctl.generators.augment import augment
 from gansegctl.generators.discriminator import Discriminator
 from gansegctl.generators.stylegan2 import StyleGAN2, StyleGAN2Config
+from gansegctl.resuming import load_state, save_state
 
+KIND = "gansegctl.training"
 AUGMENTATIONS = ("none", "diff", "ada")
 
 
@@ -209,49 +209,22 @@ class Trainer:
         for optimizer, lr in zip((self.g_optimizer, self.d_optimizer), self.base_lr, strict=True):
             optimizer.param_groups[0]["lr"] = lr * factor
 
-    # -- checkpoints: tensors and a JSON header, nothing that can execute -------------------------------------------
-
     def save(self, path: Path) -> None:
         """Write everything a resume needs; the file appears whole or not at all."""
-        tensors = {"stream": self.stream.get_state()}
-        for name, part in self._parts().items():
-            tensors |= {f"{name}/{k}": v.detach().cpu().contiguous() for k, v in part.state_dict().items()}
-        for name, optimizer in self._optimizers().items():
-            for i, state in optimizer.state_dict()["state"].items():
-                tensors |= {f"{name}/{i}/{k}": torch.as_tensor(v).cpu().contiguous() for k, v in state.items()}
         counters = {"step": self.step, "seconds": self.seconds, "augment_p": self.augment_p, "sign": self.sign}
-        header = {
-            "kind": "gansegctl.training",
-            "settings": json.dumps(asdict(self.settings)),
-            "counters": json.dumps(counters),
-        }
-        part = path.with_name(path.name + ".part")
-        part.write_bytes(save(tensors, header))
-        part.replace(path)
+        facts = {"settings": asdict(self.settings), "counters": counters}
+        save_state(path, KIND, facts, self._parts(), self._optimizers(), self.stream)
 
     def resume(self, path: Path) -> None:
         """Go on from `save`. UsageError when the file was made with another network."""
-        with safe_open(str(path), "pt") as f:
-            header = f.metadata() or {}
-            tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 - safe_open is no mapping
-        if header.get("kind") != "gansegctl.training":
-            raise UsageError(f"got {path}", wanted="a checkpoint of `gansegctl train`")
+        state = load_state(path, KIND)
         network = json.loads(json.dumps(asdict(self.settings.network)))
-        if json.loads(header["settings"])["network"] != network:
+        if state.facts["settings"]["network"] != network:
             raise UsageError(
                 f"got {path}: another network", wanted=json.dumps(network), remedy="use the settings it was begun with"
             )
-        for name, part in self._parts().items():
-            part.load_state_dict({k.split("/", 1)[1]: v for k, v in tensors.items() if k.split("/", 1)[0] == name})
-        for name, optimizer in self._optimizers().items():
-            state: dict[int, dict[str, Tensor]] = {}
-            for k, v in tensors.items():
-                if k.startswith(name + "/"):
-                    _, i, key = k.split("/")
-                    state.setdefault(int(i), {})[key] = v
-            optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-        self.stream.set_state(tensors["stream"])
-        for key, value in json.loads(header["counters"]).items():
+        state.restore(self._parts(), self._optimizers(), self.stream)
+        for key, value in state.facts["counters"].items():
             setattr(self, key, value)
         if self.settings.augment != "ada":
             self.augment_p = self._fixed_p()

@@ -11,15 +11,16 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from gansegctl.contracts import Progress
 from gansegctl.errors import GansegError, UsageError
 from gansegctl.labels import IGNORE, LabelMap
+from gansegctl.resuming import load_state, save_state
 from gansegctl.students.augment import AugmentSettings, augment
 from gansegctl.students.student import Student, build
+
+KIND = "gansegctl.distilling"
 
 
 @dataclass(frozen=True)
@@ -161,37 +162,20 @@ class StudentTraining:
 
     def save(self, path: Path) -> None:
         """Weights, optimiser, random stream and step: tensors and JSON only."""
-        tensors = {f"model/{k}": v for k, v in self.student.model.state_dict().items()}
-        for i, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer/{i}/{k}": torch.as_tensor(v) for k, v in state.items()}
-        tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()} | {"stream": self.stream.get_state()}
-        header = {"kind": "gansegctl.distilling", "step": str(self.step), "settings": json.dumps(asdict(self.settings))}
-        part = path.with_name(path.name + ".part")
-        part.write_bytes(save(tensors, header))
-        part.replace(path)
+        facts = {"step": self.step, "settings": asdict(self.settings)}
+        save_state(path, KIND, facts, {"model": self.student.model}, {"optimizer": self.optimizer}, self.stream)
 
     def resume(self, path: Path) -> None:
         """Go on from `save`. UsageError when the settings differ."""
-        with safe_open(str(path), "pt") as f:
-            header = f.metadata() or {}
-            tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 - safe_open is no mapping
-        if header.get("settings") != json.dumps(asdict(self.settings)):
+        state = load_state(path, KIND)
+        if state.facts["settings"] != json.loads(json.dumps(asdict(self.settings))):
             raise UsageError(
                 f"got {path}, begun with other settings",
                 wanted="the same settings",
                 remedy=f"delete {path} to start anew",
             )
-        model = {k.removeprefix("model/"): v for k, v in tensors.items() if k.startswith("model/")}
-        self.student.model.load_state_dict(model)
-        state: dict[int, dict[str, Tensor]] = {}
-        for k, v in tensors.items():
-            if k.startswith("optimizer/"):
-                _, i, key = k.split("/")
-                state.setdefault(int(i), {})[key] = v
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
-        self.stream.set_state(tensors["stream"])
-        self.step = int(header["step"])
+        state.restore({"model": self.student.model}, {"optimizer": self.optimizer}, self.stream)
+        self.step = state.facts["step"]
 
 
 def loss_of(logits: Tensor, target: Tensor) -> Tensor:
