@@ -60,9 +60,12 @@ class DistillSettings:
     lr: float = 4e-3
     precision: str = "fp32"
     seed: int = 0
+    augment: str = "full"  # full | light (no rotation, shift or scale) | none
 
     def __post_init__(self) -> None:
         _positive(self, "epochs", "batch_size")
+        if self.augment not in ("full", "light", "none"):
+            raise UsageError(f"got augment {self.augment!r}", wanted="full | light | none")
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,13 @@ from gansegctl.cli import console, options
 @click.option("--batch-size", type=options.POSITIVE, default=32, show_default=True)
 @click.option("--lr", type=float, default=4e-3, show_default=True, help="Peak learning rate.")
 @click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True)
+@click.option(
+    "--augment",
+    type=click.Choice(["full", "light", "none"]),
+    default="full",
+    show_default=True,
+    help="What is varied: pose, light, blur and grain; light: all but pose (mirror only); or nothing.",
+)
 @click.option("--limit", type=options.POSITIVE, help="Use only the first so many pairs.")
 @options.seed
 @options.device
@@ -31,6 +38,7 @@ def command(
     batch_size: int,
     lr: float,
     precision: str,
+    augment: str,
     limit: int | None,
     seed: int,
     device: str,
@@ -43,6 +51,6 @@ def command(
     from gansegctl.config import DistillSettings
     from gansegctl.pipeline.distill import distill
 
-    settings = DistillSettings(arch, epochs, steps or 0, batch_size, lr, precision, seed)
+    settings = DistillSettings(arch, epochs, steps or 0, batch_size, lr, precision, seed, augment)
     last = console.follow(distill(dataset, out, settings, options.pick_device(device), limit))
     console.emit({"student": str(out)} | (last.facts if last else {}), as_json)

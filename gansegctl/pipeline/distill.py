@@ -13,6 +13,7 @@ from gansegctl.contracts import Progress
 from gansegctl.errors import UsageError
 from gansegctl.labels import LabelMap
 from gansegctl.pipeline.truth import load_truth
+from gansegctl.students.augment import PRESETS
 from gansegctl.students.student import Student
 from gansegctl.students.training import Pairs, StudentSettings, StudentTraining
 
@@ -47,6 +48,7 @@ def distill(
             lr=settings.lr,
             precision=settings.precision,
             seed=settings.seed,
+            augment=PRESETS[settings.augment],
         ),
         device,
     )

@@ -29,6 +29,16 @@ class AugmentSettings:
     grain: float = 0.08
 
 
+STILL = {"rotation": 0.0, "shift": 0.0, "scale": 1.0}
+PRESETS = {
+    "full": AugmentSettings(),
+    "light": AugmentSettings(**STILL),
+    "none": AugmentSettings(**STILL, mirror=0.0, light=0.0, blur=0.0, grain=0.0),
+}
+"""full: for a student of generated pictures. light: where there is plenty of exact truth and pose varies enough in it;
+no pixel is moved off its own label. none: the pictures as they are."""
+
+
 def augment(x: Tensor, target: Tensor, settings: AugmentSettings, stream: torch.Generator) -> tuple[Tensor, Tensor]:
     """x [N,c,H,W] in [-1,1]; target uint8/int64 [N,H,W] or probabilities [N,K,H,W] → both, warped alike.
 

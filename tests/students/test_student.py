@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 from gansegctl.errors import UsageError
 from gansegctl.labels import IGNORE, LabelMap
-from gansegctl.students.augment import AugmentSettings, augment
+from gansegctl.students.augment import PRESETS, AugmentSettings, augment
 from gansegctl.students.student import Student, build
 from gansegctl.students.training import Pairs, StudentSettings, StudentTraining, loss_of
 from gansegctl.students.unet import UNet
@@ -125,6 +125,22 @@ def test_augmentation_repeats_and_leaves_the_mask_alone_in_light():
     assert torch.equal(a, b)
     assert torch.equal(target, pairs.target)
     assert a.std() > 0
+
+
+def test_the_named_augmentations_move_what_they_say():
+    pairs = shapes(8)
+    x = torch.rand(8, 3, 16, 16, generator=torch.Generator().manual_seed(2)) * 2 - 1
+    results = {k: augment(x, pairs.target, s, torch.Generator().manual_seed(3)) for k, s in PRESETS.items()}
+    image, target = results["none"]
+    assert torch.allclose(image, x, atol=1e-5)
+    assert torch.equal(target, pairs.target)
+    image, target = results["light"]
+    assert not torch.allclose(image, x, atol=0.05)
+    same = [torch.equal(a, b) for a, b in zip(target, pairs.target, strict=True)]
+    mirrored = [torch.equal(a, b.flip(-1)) for a, b in zip(target, pairs.target, strict=True)]
+    assert all(a or b for a, b in zip(same, mirrored, strict=True))
+    assert 0 < sum(same) < 8
+    assert (results["full"][1] == IGNORE).any()  # what came in from outside
 
 
 @pytest.mark.parametrize("size", [(16, 16), (17, 23), (5, 40)])
