@@ -61,11 +61,17 @@ class DistillSettings:
     precision: str = "fp32"
     seed: int = 0
     augment: str = "full"  # full | light (no rotation, shift or scale) | none
+    drop_uncertain: float = 0.0  # share of samples left out, those with the highest scores
+    ignore_below: int = 0  # pixels of less confidence (0-255) are not learned from
 
     def __post_init__(self) -> None:
         _positive(self, "epochs", "batch_size")
         if self.augment not in ("full", "light", "none"):
             raise UsageError(f"got augment {self.augment!r}", wanted="full | light | none")
+        if not 0 <= self.drop_uncertain < 1:
+            raise UsageError(f"got --drop-uncertain {self.drop_uncertain}", wanted="a share from 0 to below 1")
+        if not 0 <= self.ignore_below <= 255:
+            raise UsageError(f"got --ignore-below {self.ignore_below}", wanted="a confidence from 0 to 255")
 
 
 @dataclass(frozen=True)

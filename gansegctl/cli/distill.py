@@ -25,6 +25,12 @@ from gansegctl.cli import console, options
     show_default=True,
     help="What is varied: pose, light, blur and grain; light: all but pose (mirror only); or nothing.",
 )
+@click.option(
+    "--drop-uncertain", type=float, default=0.0, show_default=True, help="Leave out this share, the least certain."
+)
+@click.option(
+    "--ignore-below", type=int, default=0, show_default=True, help="Do not learn from pixels of less confidence, 0-255."
+)
 @click.option("--limit", type=options.POSITIVE, help="Use only the first so many pairs.")
 @options.seed
 @options.device
@@ -39,6 +45,8 @@ def command(
     lr: float,
     precision: str,
     augment: str,
+    drop_uncertain: float,
+    ignore_below: int,
     limit: int | None,
     seed: int,
     device: str,
@@ -51,6 +59,8 @@ def command(
     from gansegctl.config import DistillSettings
     from gansegctl.pipeline.distill import distill
 
-    settings = DistillSettings(arch, epochs, steps or 0, batch_size, lr, precision, seed, augment)
+    settings = DistillSettings(
+        arch, epochs, steps or 0, batch_size, lr, precision, seed, augment, drop_uncertain, ignore_below
+    )
     last = console.follow(distill(dataset, out, settings, options.pick_device(device), limit))
     console.emit({"student": str(out)} | (last.facts if last else {}), as_json)

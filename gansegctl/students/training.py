@@ -21,6 +21,8 @@ from gansegctl.students.augment import AugmentSettings, augment
 from gansegctl.students.student import Student, build
 
 KIND = "gansegctl.distilling"
+MOST_HELD = 2000
+"""Pairs held back for validation at most: enough for the third decimal, and they are in memory together."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,9 @@ class StudentSettings:
 
 @dataclass
 class Pairs:
-    """Pairs in memory: image uint8 [N,H,W,c], target uint8 [N,H,W] (hard) or float16 [N,K,H,W] (soft), and
-    confidence uint8 [N,H,W] where there is one."""
+    """Pairs: image uint8 [N,H,W,c], target uint8 [N,H,W] (hard) or float16 [N,K,H,W] (soft), and confidence uint8
+    [N,H,W] where there is one. Tensors, or anything that gives tensors when indexed with int64 [n] and has their shape.
+    """
 
     image: Tensor
     target: Tensor
@@ -74,16 +77,14 @@ class StudentTraining:
     """One training run: `run()` yields progress once an epoch, then `.student` is the result (the last weights)."""
 
     def __init__(self, pairs: Pairs, labels: LabelMap, settings: StudentSettings, device: str = "cpu") -> None:
-        if pairs.target.ndim == 3:
-            seen = pairs.target[pairs.target != IGNORE]
-            if len(seen) and int(seen.max()) >= len(labels):
-                raise UsageError(f"got mask value {int(seen.max())}", wanted=f"0 to {len(labels) - 1} or {IGNORE}")
-        elif pairs.target.shape[1] != len(labels):
+        if isinstance(pairs.target, Tensor) and pairs.target.ndim == 3:
+            _check_values(pairs.target, len(labels))
+        elif len(pairs.target.shape) == 4 and pairs.target.shape[1] != len(labels):
             raise UsageError(f"got {pairs.target.shape[1]} soft classes", wanted=f"{len(labels)}")
         self.pairs, self.labels, self.settings, self.device = pairs, labels, settings, torch.device(device)
         self.stream = torch.Generator().manual_seed(settings.seed)
         order = torch.randperm(len(pairs), generator=self.stream)
-        held = int(len(pairs) * settings.validation)
+        held = min(int(len(pairs) * settings.validation), MOST_HELD)
         self.validation, self.training = order[:held], order[held:]
         channels = pairs.image.shape[3]
         with torch.random.fork_rng(devices=[]):
@@ -128,7 +129,10 @@ class StudentTraining:
         self.optimizer.param_groups[0]["lr"] = s.lr * self._schedule()
         chosen = self.training[torch.randint(len(self.training), (s.batch_size,), generator=self.stream)]
         x = self.pairs.image[chosen].to(self.device).permute(0, 3, 1, 2).float() / 127.5 - 1
-        target = self.pairs.target[chosen].to(self.device)
+        target = self.pairs.target[chosen]
+        if not isinstance(self.pairs.target, Tensor):  # read just now, so checked only here
+            _check_values(target, len(self.labels))
+        target = target.to(self.device)
         if self.pairs.confidence is not None and s.weigh_by_confidence and target.ndim == 3:
             # An unsure pixel is worth less: it is dropped with the probability that it is wrong.
             sure = self.pairs.confidence[chosen].float() / 255
@@ -176,6 +180,13 @@ class StudentTraining:
             )
         state.restore({"model": self.student.model}, {"optimizer": self.optimizer}, self.stream)
         self.step = state.facts["step"]
+
+
+def _check_values(target: Tensor, classes: int) -> None:
+    """UsageError for a mask value that is neither a class nor IGNORE."""
+    seen = target[target != IGNORE]
+    if len(seen) and int(seen.max()) >= classes:
+        raise UsageError(f"got mask value {int(seen.max())}", wanted=f"0 to {classes - 1} or {IGNORE}")
 
 
 def loss_of(logits: Tensor, target: Tensor) -> Tensor:

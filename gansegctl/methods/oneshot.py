@@ -1,0 +1,247 @@
+"""oneshot: gansegctl's own method for one or a few annotated pictures.
+
+A small ensemble of perceptrons on single pixels of standardised activations (as DatasetGAN, Zhang et al. 2021, reads
+them), kept from leaning on what one picture happens to show:
+- pixels are drawn so that rare classes are seen often (weight share^-balance);
+- every draw of a pixel is moved by Gaussian noise of random strength, in deviations of each channel over the
+  generator's world, so that classes are learned as regions and not as the points of one picture;
+- whole levels of the pyramid are left out at random, so that no resolution alone decides a class;
+- members see different pixels, noise and levels, and their mean probability is the answer.
+Each part can be switched off (balance 0, noise 0, level_dropout 0, members 1); docs/methods.md has the ablation.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gansegctl.contracts import Annotation, Exemplar, Generator, Synthesis
+from gansegctl.errors import GansegError, UsageError
+from gansegctl.features.pyramid import FeaturePyramid, fold_affine
+from gansegctl.labels import IGNORE, LabelMap
+from gansegctl.methods.base import (
+    BaseSegmenter,
+    annotation_of,
+    check_exemplars,
+    choose_taps,
+    device_of,
+    read_segmenter,
+    resynthesize,
+)
+from gansegctl.methods.fitting import feature_statistics, standardised
+
+SLOPE = 0.2
+PIXELS_AT_ONCE = 200_000
+"""Pixels whose first hidden layer exists at one time when pictures are labelled: 0.1 GB at 128 units."""
+
+
+@dataclass(frozen=True)
+class OneShotSettings:
+    """Settings of `oneshot`.
+
+    members: perceptrons. hidden: their hidden widths, a list or "128,64". steps: of `batch` pixels a member. lr: peak,
+    falling as a cosine. noise: largest deviation of the Gaussian noise, in standard deviations of each channel.
+    level_dropout: share of levels left out of a draw. balance: a pixel of a class with share s is drawn with weight
+    s^-balance. statistics_samples: random samples over which channels are standardised (0 = over the exemplars).
+    pixels: of an exemplar that are kept, drawn once. min_resolution, max_resolution: of the taps to read, in pixels.
+    mode: bilinear | nearest | bilinear-corners. Errors: UsageError for values out of range.
+    """
+
+    members: int = 3
+    hidden: tuple[int, ...] | str = (128, 64)
+    steps: int = 300
+    batch: int = 1024
+    lr: float = 2e-3
+    weight_decay: float = 1e-4
+    noise: float = 1.0
+    level_dropout: float = 0.2
+    balance: float = 0.5
+    statistics_samples: int = 32
+    pixels: int = 16_384
+    min_resolution: int = 0
+    max_resolution: int | None = None
+    mode: str = "bilinear"
+
+    def __post_init__(self) -> None:
+        widths = str(self.hidden).split(",") if isinstance(self.hidden, str | int) else self.hidden
+        try:
+            object.__setattr__(self, "hidden", tuple(int(w) for w in widths))
+        except ValueError:
+            raise UsageError(f"got hidden {self.hidden!r}", wanted='widths, as in [128, 64] or "128,64"') from None
+        if not self.hidden or min(self.hidden) < 1:
+            raise UsageError(f"got hidden {list(self.hidden)}", wanted="one positive width or more")
+        for name, low, high in (
+            ("members", 1, 100),
+            ("steps", 1, None),
+            ("batch", 1, None),
+            ("pixels", 1, None),
+            ("statistics_samples", 0, 10_000),
+            ("weight_decay", 0, None),
+            ("noise", 0, None),
+            ("level_dropout", 0, 0.9),
+            ("balance", 0, 1),
+        ):
+            value = getattr(self, name)
+            if value < low or (high is not None and value > high):
+                upper = "" if high is None else f" and at most {high}"
+                raise UsageError(f"got {name} {value}", wanted=f"at least {low}{upper}")
+        if not self.lr > 0:
+            raise UsageError(f"got lr {self.lr}", wanted="a positive learning rate")
+        if self.mode not in ("bilinear", "nearest", "bilinear-corners"):
+            raise UsageError(f"got mode {self.mode!r}", wanted="bilinear | nearest | bilinear-corners")
+
+
+class OneShot:
+    """The method (protocol `contracts.Method`)."""
+
+    name = "oneshot"
+    needs = frozenset({"exemplars"})
+    settings_type = OneShotSettings
+
+    def fit(
+        self,
+        generator: Generator,
+        exemplars: Sequence[Exemplar],
+        labels: LabelMap,
+        settings: OneShotSettings | None = None,
+        seed: int = 0,
+    ) -> OneShotSegmenter:
+        """Fit the ensemble. The same seed gives the same weights; torch's own random state is not used.
+
+        Errors: UsageError for masks of another size, undeclared values, or taps that the generator lacks.
+        """
+        settings = settings or OneShotSettings()
+        check_exemplars(generator, exemplars, labels)
+        device, stream = device_of(generator), torch.Generator().manual_seed(seed)
+        taps = choose_taps(generator.spec, settings.min_resolution, settings.max_resolution)
+        raw = resynthesize(generator, exemplars, taps, device).with_mode(settings.mode)
+        mean, scale = feature_statistics(
+            generator, taps, settings.statistics_samples, exemplars[0].noise, raw, stream
+        )  # [ΣC] each
+        points, classes = _painted_pixels(exemplars, settings.pixels, stream)
+        x = standardised(raw, mean, scale).at(points.to(device))  # [P, ΣC]
+        levels = torch.repeat_interleave(torch.arange(len(raw.widths)), torch.tensor(raw.widths))  # [ΣC]
+        weights, biases, loss = _fit_members(x, classes, levels, len(labels), settings, stream)
+        first, offset = [], []
+        for w, b in zip(weights[0], biases[0], strict=True):  # raw activations in, from here on
+            folded = fold_affine(w.T, b[0], scale, -mean * scale)
+            first.append(folded[0].T)
+            offset.append(folded[1][None])
+        weights[0], biases[0] = torch.stack(first), torch.stack(offset)
+        return OneShotSegmenter(
+            method=self.name,
+            labels=labels,
+            taps=taps,
+            widths=tuple(raw.widths),
+            generator_sha256=generator.sha256,
+            settings=asdict(settings),
+            facts={"exemplars": len(exemplars), "loss": round(loss, 6), "seed": seed},
+            weights=weights,
+            biases=biases,
+        )
+
+    def load(self, path: Path) -> OneShotSegmenter:
+        """Read what `save` wrote, onto the CPU. Errors: UsageError for a file of another kind or method."""
+        stored, tensors = read_segmenter(Path(path), self.name)
+        known = {f.name for f in fields(OneShotSettings)}
+        settings = OneShotSettings(**{k: v for k, v in stored["settings"].items() if k in known})
+        sizes = (sum(stored["widths"]), *settings.hidden, len(stored["labels"]))
+        wanted = {}
+        for i, (c_in, c_out) in enumerate(pairwise(sizes)):
+            wanted |= {f"weight{i}": (settings.members, c_in, c_out), f"bias{i}": (settings.members, 1, c_out)}
+        if {k: tuple(v.shape) for k, v in tensors.items()} != wanted:
+            raise UsageError(f"got {path}: other tensors than its settings say", wanted=str(wanted))
+        layers = range(len(sizes) - 1)
+        return OneShotSegmenter(
+            **stored, weights=[tensors[f"weight{i}"] for i in layers], biases=[tensors[f"bias{i}"] for i in layers]
+        )
+
+
+@dataclass
+class OneShotSegmenter(BaseSegmenter):
+    """A fitted ensemble (protocol `contracts.Segmenter`): weights [M,C_in,C_out] and biases [M,1,C_out] a layer."""
+
+    weights: list[Tensor] | None = None
+    biases: list[Tensor] | None = None
+
+    @torch.no_grad()
+    def predict(self, generator: Generator, synthesis: Synthesis, probabilities: bool = False) -> Annotation:
+        """Masks of the pictures in `synthesis`: the mean of the members' probabilities."""
+        pyramid: FeaturePyramid = self.features(generator, synthesis).with_mode(self.settings["mode"])
+        device = pyramid.levels[0].device
+        self.weights, self.biases = [w.to(device) for w in self.weights], [b.to(device) for b in self.biases]
+        step = max(1, PIXELS_AT_ONCE // (pyramid.size[0] * pyramid.size[1]))
+        means = [self._mean_probability(pyramid[i : i + step]) for i in range(0, pyramid.batch, step)]
+        return annotation_of(torch.cat(means).clamp(min=1e-12).log(), probabilities)
+
+    def _mean_probability(self, pyramid: FeaturePyramid) -> Tensor:
+        """[N,K,H,W]; one member's hidden maps exist at a time."""
+        total = 0.0
+        for m in range(len(self.weights[0])):
+            x = pyramid.project(self.weights[0][m].T, self.biases[0][m, 0])  # [N, h, H, W]
+            for w, b in zip(self.weights[1:], self.biases[1:], strict=True):
+                x = F.conv2d(F.leaky_relu_(x, SLOPE), w[m].T[:, :, None, None], b[m, 0])
+            total = total + x.softmax(dim=1)
+        return total / len(self.weights[0])
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The weights, by layer."""
+        both = {f"weight{i}": w for i, w in enumerate(self.weights)}
+        return both | {f"bias{i}": b for i, b in enumerate(self.biases)}
+
+
+def _painted_pixels(exemplars: Sequence[Exemplar], most: int, stream: torch.Generator) -> tuple[Tensor, Tensor]:
+    """points int64 [P,3] (sample, row, column) and their classes int64 [P]; ignored pixels left out."""
+    points, classes = [], []
+    for i, exemplar in enumerate(exemplars):
+        mask = torch.from_numpy(exemplar.mask.astype("int64"))
+        rows, columns = (mask != IGNORE).nonzero(as_tuple=True)
+        if len(rows) > most:
+            kept = torch.randperm(len(rows), generator=stream)[:most]
+            rows, columns = rows[kept], columns[kept]
+        points.append(torch.stack([torch.full_like(rows, i), rows, columns], dim=1))
+        classes.append(mask[rows, columns])
+    return torch.cat(points), torch.cat(classes)
+
+
+def _fit_members(
+    x: Tensor, classes: Tensor, levels: Tensor, count: int, settings: OneShotSettings, stream: torch.Generator
+) -> tuple[list[Tensor], list[Tensor], float]:
+    """x [P,ΣC], classes [P], levels [ΣC] → weights [M,C_in,C_out], biases [M,1,C_out] a layer, and the last loss."""
+    s, device = settings, x.device
+    weights, biases = [], []
+    for c_in, c_out in pairwise((x.shape[1], *s.hidden, count)):
+        drawn = torch.randn(s.members, c_in, c_out, generator=stream) * math.sqrt(2 / (1 + SLOPE**2) / c_in)
+        weights.append(drawn.to(device).requires_grad_())
+        biases.append(torch.zeros(s.members, 1, c_out, device=device, requires_grad=True))
+    optimizer = torch.optim.AdamW([*weights, *biases], lr=s.lr, weight_decay=s.weight_decay)
+    shares = torch.bincount(classes, minlength=count).float() / len(classes)
+    chance = shares.clamp(min=1e-9).pow(-s.balance)[classes]  # [P]
+    loss = torch.zeros(())
+    for step in range(s.steps):
+        optimizer.param_groups[0]["lr"] = s.lr * 0.5 * (1 + math.cos(math.pi * step / s.steps))
+        chosen = torch.multinomial(chance, s.members * s.batch, replacement=True, generator=stream)
+        chosen = chosen.view(s.members, s.batch)
+        y = x[chosen.to(device)]  # [M, B, ΣC]
+        if s.noise:
+            strength = s.noise * torch.rand(s.members, s.batch, 1, generator=stream)
+            y = y + (torch.randn(y.shape, generator=stream) * strength).to(device)
+        if s.level_dropout:
+            kept = torch.rand(s.members, 1, int(levels.max()) + 1, generator=stream) >= s.level_dropout
+            y = y * kept[:, :, levels].to(y)
+        for i, (w, b) in enumerate(zip(weights, biases, strict=True)):
+            y = torch.baddbmm(b, F.leaky_relu(y, SLOPE) if i else y, w)
+        loss = F.cross_entropy(y.flatten(0, 1), classes[chosen].flatten().to(device))
+        if not math.isfinite(float(loss.detach())):
+            raise GansegError(f"got a loss of {float(loss)} at step {step}", remedy="lower the method's lr")
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return [w.detach() for w in weights], [b.detach() for b in biases], float(loss.detach())

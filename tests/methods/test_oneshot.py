@@ -1,0 +1,111 @@
+"""oneshot: the contract, that it learns, and that each of its parts does what it says."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from methods.contract import LABELS, MethodContract
+from methods.tiny import SIDE, TinyGenerator, exemplars_of, linear_truth
+
+from gansegctl import methods
+from gansegctl.errors import GansegError, UsageError
+from gansegctl.methods.oneshot import OneShotSettings, _painted_pixels
+
+QUICK = OneShotSettings(members=2, hidden=(12,), steps=60, batch=128, lr=0.02, statistics_samples=4, noise=0.3)
+
+
+class TestOneShot(MethodContract):
+    name = "oneshot"
+    settings = QUICK
+
+
+def accuracy(settings, seeds=(3,), samples=range(200, 208)):
+    g = TinyGenerator()
+    segmenter = methods.get("oneshot").fit(g, exemplars_of(g, seeds), LABELS, settings, 0)
+    synthesis = g.synthesize(g.latents(samples))
+    labels = segmenter.predict(g, synthesis).labels.numpy()
+    return (labels == linear_truth(synthesis.pyramid)).mean()
+
+
+def test_learns_a_labelling_from_a_few_pictures():
+    assert accuracy(QUICK, seeds=(3, 5, 7)) > 0.8
+
+
+def test_without_steps_to_speak_of_it_knows_nothing():
+    assert accuracy(OneShotSettings(members=1, hidden=(12,), steps=1, lr=1e-6)) < 0.5
+
+
+@pytest.mark.parametrize("part", ["noise", "level_dropout", "balance", "members"])
+def test_every_part_changes_the_fit(part):
+    g = TinyGenerator()
+    off = {"noise": 0.0, "level_dropout": 0.0, "balance": 0.0, "members": 1}[part]
+    exemplars, ws = exemplars_of(g, (3,)), g.latents(range(4))
+    fits = [
+        methods.get("oneshot").fit(g, exemplars, LABELS, OneShotSettings(**{**vars(QUICK), **change}), 0)
+        for change in ({}, {part: off})
+    ]
+    a, b = (f.predict(g, g.synthesize(ws), probabilities=True).probabilities for f in fits)
+    assert not torch.equal(a, b)
+
+
+def test_noise_in_training_makes_it_less_sure():
+    g = TinyGenerator()
+    exemplars, ws = exemplars_of(g, (3,)), g.latents(range(300, 304))
+    sure = []
+    for noise in (0.0, 3.0):
+        settings = OneShotSettings(**{**vars(QUICK), "noise": noise})
+        segmenter = methods.get("oneshot").fit(g, exemplars, LABELS, settings, 0)
+        sure.append(segmenter.predict(g, g.synthesize(ws)).confidence.float().mean())
+    assert sure[1] < sure[0]
+
+
+def test_pixels_of_an_exemplar_are_bounded_and_ignored_ones_left_out():
+    g = TinyGenerator()
+    exemplar = exemplars_of(g, (3,))[0]
+    exemplar.mask[:4] = 255
+    stream = torch.Generator().manual_seed(0)
+    points, classes = _painted_pixels([exemplar, exemplar], 50, stream)
+    assert len(points) == len(classes) == 100
+    assert points[:, 0].bincount().tolist() == [50, 50]
+    assert int(points[:, 1].min()) >= 4
+    assert len(points[:50].unique(dim=0)) == 50
+    everything, _ = _painted_pixels([exemplar], 10_000, stream)
+    assert len(everything) == (SIDE - 4) * SIDE
+    assert np.array_equal(classes[:50].numpy(), exemplar.mask[points[:50, 1], points[:50, 2]])
+
+
+def test_a_loss_that_is_not_finite_is_an_error():
+    g = TinyGenerator()
+    with pytest.raises(GansegError, match="lower the method's lr"):
+        methods.get("oneshot").fit(g, exemplars_of(g, (3,)), LABELS, OneShotSettings(lr=1e30, steps=20, hidden=(8,)), 0)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"members": 0},
+        {"steps": 0},
+        {"batch": 0},
+        {"lr": 0.0},
+        {"noise": -1.0},
+        {"level_dropout": 0.95},
+        {"balance": 2.0},
+        {"hidden": ()},
+        {"hidden": "a,b"},
+        {"hidden": (0,)},
+        {"mode": "cubic"},
+    ],
+)
+def test_settings_out_of_range_are_refused(changes):
+    with pytest.raises(UsageError, match=next(iter(changes))):
+        OneShotSettings(**changes)
+
+
+def test_a_file_whose_tensors_are_not_its_settings_is_refused(tmp_path):
+    g = TinyGenerator()
+    segmenter = methods.get("oneshot").fit(g, exemplars_of(g, (3,)), LABELS, QUICK, 0)
+    segmenter.weights[0] = segmenter.weights[0][:, :, :5]
+    segmenter.save(tmp_path / "s.safetensors")
+    with pytest.raises(UsageError, match="other tensors"):
+        methods.load(tmp_path / "s.safetensors")
