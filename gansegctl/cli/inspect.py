@@ -13,7 +13,11 @@ from gansegctl.cli import console, options
 @click.argument("subject", metavar="GENERATOR|SEGMENTER|STUDENT|DATASET")
 @options.json_flag
 def command(subject: str, as_json: bool) -> None:
-    """What a generator (file or preset), segmenter, student or dataset is."""
+    """What a generator (preset, or a checkpoint of any family), segmenter, student or dataset is.
+
+    Of a checkpoint: its family, sizes, taps, digests, what was skipped in it and what it does not say. Nothing in it is
+    executed.
+    """
     from gansegctl.pipeline.inspecting import inspect
 
     console.emit(inspect(Path(subject)), as_json)

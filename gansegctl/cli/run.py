@@ -9,19 +9,36 @@ from gansegctl.cli import console, options
 
 @click.command()
 @click.argument("preset", metavar="PRESET|FILE.toml")
+@options.generator()
 @options.out("Folder: dataset, segmenter, student and eval go into it.")
+@click.option("--until", type=click.Choice(["generate", "annotate", "distill"]), help="Stop after this stage.")
 @options.device
+@options.task
 @options.json_flag
 @options.dry_run
-def command(preset: str, out, device: str, as_json: bool, dry_run: bool) -> None:
+def command(
+    preset: str,
+    generator: str | None,
+    out,
+    until: str | None,
+    device: str,
+    task_text: str | None,
+    as_json: bool,
+    dry_run: bool,
+) -> None:
     """All stages from one TOML: tables [generate] [annotate] [distill] [eval]. What is there is not made again.
 
-    Without masks it stops after writing the exemplars, and says what to do next.
+    Without masks it stops after writing the exemplars, and says what to do next. Most presets name a published
+    generator without bringing it: download it, and pass the file as --generator.
     """
     from gansegctl.pipeline.running import read_plan, run
+    from gansegctl.pipeline.tasks import ALONE
 
     plan = read_plan(preset)
+    if generator is not None:
+        plan = plan.with_generator(generator)
     if dry_run:
         console.emit(plan.describe(), as_json)
         return
-    console.emit(run(plan, out, options.pick_device(device), console.follow), as_json)
+    task = options.pick_task(task_text) if until == "generate" or task_text else ALONE
+    console.emit(run(plan, out, options.pick_device(device), console.follow, until or "", task), as_json)

@@ -1,1 +1,1 @@
-"""Generators: StyleGAN2 in plain torch, its latents, its discriminator and its adversarial training."""
+"""Generators: StyleGAN2, StyleGAN3 and StyleGAN-XL in plain torch, their latents and adversarial training."""

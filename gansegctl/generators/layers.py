@@ -17,10 +17,10 @@ SQRT2 = math.sqrt(2.0)
 
 
 def fir_filter(taps: Sequence[float] = (1, 3, 3, 1)) -> Tensor:
-    """The separable low-pass as a [n,n] kernel with sum 1."""
+    """The separable low-pass of sum 1: a [n,n] kernel, or from 8 taps on [n], to be applied along each axis."""
     f = torch.tensor(list(taps), dtype=torch.float32)
     f = f / f.sum()
-    return torch.outer(f, f)
+    return f if len(f) >= 8 else torch.outer(f, f)
 
 
 def filter2d(x: Tensor, kernel: Tensor, padding: tuple[int, int], gain: float = 1.0, stride: int = 1) -> Tensor:

@@ -1,4 +1,4 @@
-"""StyleGAN2 with skip connections, in plain torch: any size, grey or colour, conditional or not, with feature taps.
+"""StyleGAN2 in plain torch: any size, grey or colour, conditional or not, with feature taps.
 
 Source: Karras et al. 2020 (StyleGAN2) and 2020b (ADA). Tensor names are those of the official networks, so weights
 of that family load by name. No compiled operator; float32 on a CPU.
@@ -8,97 +8,50 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gansegctl.contracts import NOISE_MODES, FeatureTap, GeneratorSpec, Synthesis
+from gansegctl.contracts import FeatureTap, GeneratorSpec, Synthesis
 from gansegctl.errors import UsageError
 from gansegctl.features.pyramid import FeaturePyramid
 from gansegctl.generators.latents import noise_of_seeds
-from gansegctl.generators.layers import FullyConnected, filter2d, fir_filter, leaky, upsample2d
+from gansegctl.generators.layers import SQRT2, FullyConnected, filter2d, fir_filter, leaky, upsample2d
+from gansegctl.generators.mapping import Mapping
+from gansegctl.generators.network import StyleGAN, check_noise
+from gansegctl.generators.stylegan2_config import StyleGAN2Config
 
 FAMILY = "stylegan2"
+RESIDUAL_GAIN = math.sqrt(0.5)
+"""Of each of the two branches of a residual block, so that their sum keeps its variance."""
 NoiseOf = Callable[[int, "StyledConv"], "Tensor | None"]
-
-
-@dataclass(frozen=True)
-class StyleGAN2Config:
-    """What determines the tensors of a StyleGAN2. Channels at r pixels: min(channel_base // r, channel_max)."""
-
-    resolution: int = 64
-    image_channels: int = 3
-    z_dim: int = 128
-    w_dim: int = 128
-    c_dim: int = 0
-    channel_base: int = 2048
-    channel_max: int = 128
-    mapping_layers: int = 4
-    conv_clamp: float | None = None
-    use_noise: bool = True
-    filter_taps: tuple[float, ...] = (1, 3, 3, 1)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "filter_taps", tuple(self.filter_taps))
-        if self.resolution < 8 or self.resolution & (self.resolution - 1):
-            raise UsageError(f"got resolution {self.resolution}", wanted="a power of two, at least 8")
-
-    @property
-    def resolutions(self) -> list[int]:
-        """4, 8, …, resolution."""
-        return [2**i for i in range(2, self.resolution.bit_length())]
-
-    def channels(self, resolution: int) -> int:
-        """Feature channels at a resolution."""
-        return min(self.channel_base // resolution, self.channel_max)
-
-    def to_json(self) -> dict:
-        return asdict(self)
-
-
-class Mapping(nn.Module):
-    """z (and a class vector) → w. Both inputs are normalised to unit mean square, each by itself."""
-
-    def __init__(self, config: StyleGAN2Config) -> None:
-        super().__init__()
-        self.layers = config.mapping_layers
-        self.embed = FullyConnected(config.c_dim, config.w_dim) if config.c_dim else None
-        width = config.z_dim + (config.w_dim if config.c_dim else 0)
-        for i in range(config.mapping_layers):
-            features_in = width if i == 0 else config.w_dim
-            self.add_module(f"fc{i}", FullyConnected(features_in, config.w_dim, lr_multiplier=0.01, activate=True))
-        self.register_buffer("w_avg", torch.zeros(config.w_dim))
-
-    def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
-        """z [N,z_dim], c [N,c_dim] or None → w [N,w_dim]."""
-        x = _unit_mean_square(z)
-        if self.embed is not None:
-            x = torch.cat([x, _unit_mean_square(self.embed(c))], dim=1)
-        for i in range(self.layers):
-            x = getattr(self, f"fc{i}")(x)
-        return x
+__all__ = ["FAMILY", "Mapping", "StyleGAN2", "StyleGAN2Config", "StyledConv", "SynthesisNetwork"]
 
 
 class StyledConv(nn.Module):
-    """Modulated 3×3 convolution, noise, bias, leaky ReLU. With `up`, its output is twice the size of its input."""
+    """Modulated 3×3 convolution, noise, bias, leaky ReLU. With `up`, its output is twice the size of its input.
 
-    def __init__(self, channels_in: int, channels_out: int, resolution: int, config: StyleGAN2Config, up: bool) -> None:
+    name: "b{r}.conv{i}", by which the configuration may give this one its own clamp or take its noise away.
+    """
+
+    def __init__(
+        self, channels_in: int, channels_out: int, resolution: int, config: StyleGAN2Config, up: bool, name: str = ""
+    ) -> None:
         super().__init__()
-        self.up, self.clamp, self.resolution = up, config.conv_clamp, resolution
+        self.up, self.clamp, self.resolution = up, config.clamp_of(name), resolution
         self.weight = nn.Parameter(torch.randn(channels_out, channels_in, 3, 3))
         self.bias = nn.Parameter(torch.zeros(channels_out))
         self.affine = FullyConnected(config.w_dim, channels_in, bias=1.0)
         self.register_buffer("resample_filter", fir_filter(config.filter_taps))
-        if config.use_noise:
+        if config.has_noise(name):
             self.register_buffer("noise_const", torch.randn(resolution, resolution))
             self.noise_strength = nn.Parameter(torch.zeros([]))
         else:
             self.noise_const = None
 
-    def forward(self, x: Tensor, w: Tensor, noise: Tensor | None) -> Tensor:
-        """x [N,C_in,h,w], w [N,w_dim], noise [1|N,1,r,r] or None → [N,C_out,r,r] (StyleGAN2 section 2.2)."""
+    def forward(self, x: Tensor, w: Tensor, noise: Tensor | None, gain: float = 1.0) -> Tensor:
+        """x [N,C_in,h,w], w [N,w_dim], noise [1|N,1,r,r] or None → gain · [N,C_out,r,r] (StyleGAN2, section 2.2)."""
         style = self.affine(w)  # [N, C_in]
         # Scaling activations before and after equals scaling the kernel, and keeps one convolution for the batch.
         demodulation = torch.rsqrt(style.square() @ self.weight.square().sum(dim=(2, 3)).T + 1e-8)  # [N, C_out]
@@ -113,18 +66,18 @@ class StyledConv(nn.Module):
         x = x * demodulation[:, :, None, None]
         if noise is not None:
             x = x + noise * self.noise_strength
-        return leaky(x + self.bias.view(1, -1, 1, 1), clamp=self.clamp)
+        return leaky(x + self.bias.view(1, -1, 1, 1), SQRT2 * gain, self.clamp)
 
 
 class ToRGB(nn.Module):
     """Modulated 1×1 convolution to image channels, without demodulation."""
 
-    def __init__(self, channels: int, config: StyleGAN2Config) -> None:
+    def __init__(self, channels: int, config: StyleGAN2Config, name: str = "") -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(config.image_channels, channels, 1, 1))
         self.bias = nn.Parameter(torch.zeros(config.image_channels))
         self.affine = FullyConnected(config.w_dim, channels, bias=1.0)
-        self.gain, self.clamp = 1.0 / math.sqrt(channels), config.conv_clamp
+        self.gain, self.clamp = 1.0 / math.sqrt(channels), config.clamp_of(name)
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         style = self.affine(w) * self.gain
@@ -132,18 +85,38 @@ class ToRGB(nn.Module):
         return x if self.clamp is None else x.clamp(-self.clamp, self.clamp)
 
 
+class Shortcut(nn.Module):
+    """The other branch of a residual block: 1×1 convolution without bias, then twice the size."""
+
+    def __init__(self, channels_in: int, channels_out: int, config: StyleGAN2Config, name: str = "") -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(channels_out, channels_in, 1, 1))
+        self.register_buffer("resample_filter", fir_filter(config.filter_taps))
+        self.gain, self.clamp = 1.0 / math.sqrt(channels_in), dict(config.clamps).get(name)
+
+    def forward(self, x: Tensor, gain: float) -> Tensor:
+        """x [N,C_in,h,w] → [N,C_out,2h,2w], times gain."""
+        x = upsample2d(F.conv2d(x, self.weight * self.gain), self.resample_filter) * gain
+        return x if self.clamp is None else x.clamp(-self.clamp * gain, self.clamp * gain)
+
+
 class Block(nn.Module):
-    """One resolution: conv0 (upsampling, absent at 4 px), conv1, torgb."""
+    """One resolution: conv0 (upsampling, absent at 4 px), conv1, torgb (skip: always; else in the last block), skip."""
 
     def __init__(self, resolution: int, config: StyleGAN2Config) -> None:
         super().__init__()
-        channels = config.channels(resolution)
+        channels, name = config.channels(resolution), f"b{resolution}"
         if resolution == 4:
             self.const = nn.Parameter(torch.randn(channels, 4, 4))
         else:
-            self.conv0 = StyledConv(config.channels(resolution // 2), channels, resolution, config, up=True)
-        self.conv1 = StyledConv(channels, channels, resolution, config, up=False)
-        self.torgb = ToRGB(channels, config)
+            before = config.channels(resolution // 2)
+            self.conv0 = StyledConv(before, channels, resolution, config, up=True, name=f"{name}.conv0")
+        self.conv1 = StyledConv(channels, channels, resolution, config, up=False, name=f"{name}.conv1")
+        last = resolution == config.resolution
+        rgb = last or config.architecture == "skip"
+        self.torgb = ToRGB(channels, config, f"{name}.torgb") if rgb else None
+        residual = resolution > 4 and config.architecture == "resnet"
+        self.skip = Shortcut(before, channels, config, f"{name}.skip") if residual else None
         self.register_buffer("resample_filter", fir_filter(config.filter_taps))
 
 
@@ -167,69 +140,51 @@ class SynthesisNetwork(nn.Module):
             block: Block = getattr(self, f"b{r}")
             if r == 4:
                 x = block.const.expand(n, -1, -1, -1).contiguous(memory_format=torch.channels_last)
+            shortcut = None if block.skip is None else block.skip(x, RESIDUAL_GAIN)
             for name in ("conv0", "conv1")[r == 4 :]:
                 conv: StyledConv = getattr(block, name)
-                x = conv(x, ws[:, slot], noise_of(layer, conv))
+                gain = RESIDUAL_GAIN if name == "conv1" and shortcut is not None else 1.0
+                x = conv(x, ws[:, slot], noise_of(layer, conv), gain)
                 slot, layer = slot + 1, layer + 1
                 if tap is not None:
                     tap(f"b{r}.{name}", x)
-            rgb = block.torgb(x, ws[:, slot])
-            image = rgb if image is None else upsample2d(image, block.resample_filter) + rgb
+            if shortcut is not None:
+                x = shortcut + x
+            if block.torgb is not None:
+                rgb = block.torgb(x, ws[:, slot])
+                image = rgb if image is None else upsample2d(image, block.resample_filter) + rgb
         return image
 
 
-class StyleGAN2(nn.Module):
-    """A StyleGAN2 generator that gives its activations with its pictures (protocol `contracts.Generator`)."""
+class StyleGAN2(StyleGAN):
+    """A StyleGAN2 generator that gives its activations with its pictures (protocol `contracts.Generator`).
+
+    A tap is what a convolution gives after its non-linearity; in residual blocks before the shortcut is added.
+    """
 
     def __init__(self, config: StyleGAN2Config) -> None:
         super().__init__()
-        self.config = config
-        self.mapping = Mapping(config)
+        self.config = c = config
+        self.mapping = Mapping(
+            c.z_dim, c.w_dim, c.c_dim, c.mapping_layers, c.mapping_lr, c.embed_features, c.layer_features
+        )
         self.synthesis = SynthesisNetwork(config)
-        self.sha256 = ""
-        taps = tuple(
-            FeatureTap(name, conv.resolution, config.channels(conv.resolution)) for name, conv in self.synthesis.convs()
-        )
-        num_ws = 2 * len(config.resolutions)
-        self.spec = GeneratorSpec(
-            FAMILY, config.resolution, config.image_channels, config.z_dim, config.w_dim, config.c_dim, num_ws, taps
-        )
-
-    def map(self, z: Tensor, c: Tensor | None = None, truncation: float = 1.0, cutoff: int | None = None) -> Tensor:
-        """z [N,z_dim], c [N,c_dim] → ws [N,num_ws,w_dim]; the first `cutoff` slots (all when None) are truncated.
-
-        Truncation: w_avg + psi·(w − w_avg). Errors: UsageError for a class vector that is missing or of another size.
-        """
-        if self.spec.c_dim and (c is None or c.shape != (z.shape[0], self.spec.c_dim)):
-            got = "none" if c is None else list(c.shape)
-            raise UsageError(
-                f"got class vector {got}", wanted=f"[{z.shape[0]}, {self.spec.c_dim}]", remedy="pass --class INDEX"
-            )
-        if not self.spec.c_dim and c is not None and c.shape[1]:
-            raise UsageError("got a class for a generator without classes", wanted="no --class")
-        ws = self.mapping(z, c).unsqueeze(1).repeat(1, self.spec.num_ws, 1)  # [N, num_ws, w_dim]
-        if truncation != 1.0:
-            cutoff = self.spec.num_ws if cutoff is None else cutoff
-            ws[:, :cutoff] = self.mapping.w_avg.lerp(ws[:, :cutoff], truncation)
-        return ws
+        taps = tuple(FeatureTap(name, conv.resolution, conv.weight.shape[0]) for name, conv in self.synthesis.convs())
+        num_ws = 2 * len(c.resolutions)  # of all three architectures
+        self.spec = GeneratorSpec(FAMILY, c.resolution, c.image_channels, c.z_dim, c.w_dim, c.c_dim, num_ws, taps)
 
     def synthesize(
         self, ws: Tensor, noise: str = "const", taps: Sequence[str] | None = None, seeds: Sequence[int] | None = None
     ) -> Synthesis:
         """ws [N,num_ws,w_dim] → image [N,c,H,W] and the pyramid of the named taps, coarse to fine (all when None)."""
-        noise_of = self._noise_of(noise, seeds, ws)
-        wanted = {t.name for t in self.spec.taps} if taps is None else set(taps)
-        unknown = wanted - {t.name for t in self.spec.taps}
-        if unknown:
-            raise UsageError(f"got tap {sorted(unknown)[0]!r}", wanted="a tap of this generator's table")
+        noise_of, wanted = self._noise_of(noise, seeds, ws), self.wanted_taps(taps)
         kept: list[Tensor] = []
         image = self.synthesis(ws, noise_of, lambda name, x: kept.append(x) if name in wanted else None)
         size = (self.spec.resolution, self.spec.resolution)
         return Synthesis(image, FeaturePyramid(kept, size) if kept else None)
 
     def _noise_of(self, noise: str, seeds: Sequence[int] | None, ws: Tensor) -> NoiseOf:
-        if noise not in NOISE_MODES:
-            raise UsageError(f"got noise {noise!r}", wanted=" | ".join(NOISE_MODES))
+        check_noise(noise)
         if noise == "none" or not self.config.use_noise:
             return lambda layer, conv: None
         if noise == "const":
@@ -237,8 +192,4 @@ class StyleGAN2(nn.Module):
         if seeds is None or len(seeds) != ws.shape[0]:
             raise UsageError(f"got {0 if seeds is None else len(seeds)} seeds for noise", wanted=f"{ws.shape[0]} seeds")
         maps = [m.to(ws) for m in noise_of_seeds(seeds, [conv.resolution for _, conv in self.synthesis.convs()])]
-        return lambda layer, conv: maps[layer]
-
-
-def _unit_mean_square(x: Tensor) -> Tensor:
-    return x * (x.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()
+        return lambda layer, conv: None if conv.noise_const is None else maps[layer]

@@ -218,11 +218,10 @@ class Trainer:
     def resume(self, path: Path) -> None:
         """Go on from `save`. UsageError when the file was made with another network."""
         state = load_state(path, KIND)
-        network = json.loads(json.dumps(asdict(self.settings.network)))
-        if state.facts["settings"]["network"] != network:
-            raise UsageError(
-                f"got {path}: another network", wanted=json.dumps(network), remedy="use the settings it was begun with"
-            )
+        network = self.settings.network
+        if StyleGAN2Config(**state.facts["settings"]["network"]) != network:
+            wanted = json.dumps(network.to_json())
+            raise UsageError(f"got {path}: another network", wanted=wanted, remedy="use the settings it was begun with")
         state.restore(self._parts(), self._optimizers(), self.stream)
         for key, value in state.facts["counters"].items():
             setattr(self, key, value)

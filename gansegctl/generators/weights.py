@@ -1,12 +1,13 @@
 """Generators on disk: one safetensors file, the network's configuration in its header, nothing that can execute.
 
-float16 storage halves a file; the network that comes back is float32.
+float16 storage halves a file; the network that comes back is float32. Families: stylegan2, stylegan3, stylegan-xl.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +17,40 @@ from safetensors.torch import save
 from torch import Tensor
 
 from gansegctl.errors import UsageError
-from gansegctl.generators.stylegan2 import FAMILY, StyleGAN2, StyleGAN2Config
+from gansegctl.generators import stylegan2, stylegan3_config
+from gansegctl.generators.network import StyleGAN
+from gansegctl.generators.stylegan2 import StyleGAN2, StyleGAN2Config
+from gansegctl.generators.stylegan3 import StyleGAN3
+from gansegctl.generators.stylegan3_config import StyleGAN3Config
 
 KIND = "gansegctl.generator"
 FORMAT_VERSION = 1
+Config = StyleGAN2Config | StyleGAN3Config
+NETWORKS: dict[str, tuple[type, type]] = {
+    stylegan2.FAMILY: (StyleGAN2, StyleGAN2Config),
+    **dict.fromkeys(stylegan3_config.FAMILIES, (StyleGAN3, StyleGAN3Config)),
+}
+"""Family in the header → network and the table it is built from."""
 
 
 def save_generator(
-    generator: StyleGAN2, path: Path, facts: dict | None = None, dtype: torch.dtype = torch.float32
+    generator: StyleGAN, path: Path, facts: dict | None = None, dtype: torch.dtype | None = torch.float32
 ) -> None:
-    """Write weights, configuration and `facts` (images seen, licence …); the file appears whole or not at all."""
-    tensors = {k: v.detach().to("cpu", dtype).contiguous() for k, v in generator.state_dict().items()}
+    """Write weights, configuration and `facts` (images seen, licence …); the file appears whole or not at all.
+
+    facts: the generator's own when None; what it had to assume is added as "assumed". dtype: None keeps every tensor's
+    own, which loses nothing.
+    """
+    tensors = {k: v.detach().to("cpu", dtype or v.dtype).contiguous() for k, v in generator.state_dict().items()}
+    facts = dict(generator.facts if facts is None else facts)
+    if generator.assumed:
+        facts.setdefault("assumed", list(generator.assumed))
     header = {
         "kind": KIND,
         "format": FORMAT_VERSION,
-        "family": FAMILY,
+        "family": generator.spec.family,
         "config": generator.config.to_json(),
-        "facts": facts or {},
+        "facts": facts,
     }
     part = path.with_name(path.name + ".part")
     # One key: safetensors writes several in an order that changes from run to run, and the sha256 with it.
@@ -56,7 +74,7 @@ def read_header(path: Path) -> dict[str, Any]:
         ) from e
 
 
-def load_generator(path: Path) -> StyleGAN2:
+def load_generator(path: Path) -> StyleGAN:
     """Read a generator in eval mode. UsageError for another kind of file, a newer format, missing or extra tensors."""
     path = Path(path)
     header = read_header(path)
@@ -66,17 +84,44 @@ def load_generator(path: Path) -> StyleGAN2:
         raise UsageError(
             f"got {path}: format {header['format']}", wanted=f"at most {FORMAT_VERSION}", remedy="update gansegctl"
         )
-    generator = StyleGAN2(StyleGAN2Config(**header["config"]))
+    family = header.get("family", stylegan2.FAMILY)
+    if family not in NETWORKS:
+        raise UsageError(f"got {path}: family {family!r}", wanted=" | ".join(NETWORKS), remedy="update gansegctl")
+    network, config = NETWORKS[family]
+    try:
+        settings = config(**header["config"])
+    except (KeyError, TypeError) as e:
+        raise UsageError(
+            f"got {path}: a configuration that cannot be read ({e})", wanted=KIND, remedy="update gansegctl"
+        ) from e
     with safe_open(str(path), "pt") as f:
         tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 - safe_open is no mapping
-    load_exactly(generator, tensors, path)
+    generator = network_of_tensors(lambda: network(settings), tensors, str(path))
+    generator.facts = header.get("facts", {})
+    generator.assumed = list(generator.facts.get("assumed", []))
     generator.sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    return generator
+
+
+def network_of_tensors(make: Callable[[], StyleGAN], tensors: dict[str, Tensor], source: str) -> StyleGAN:
+    """`make()` with these tensors in place of its own, in eval mode; float32, or float64 where that would lose values.
+
+    Leaves torch's random stream as it was. Errors: UsageError naming tensors missing, unexpected or of another shape.
+    """
+    # Not on the "meta" device: its first use imports a compiler, which takes longer than drawing what is thrown away.
+    with torch.random.fork_rng(devices=[]):
+        generator = make()
+    check_tensors(generator.state_dict(), tensors, source)
+    wide = any(t.dtype == torch.float64 and not torch.equal(t.float().double(), t) for t in tensors.values())
+    dtype = torch.float64 if wide else torch.float32
+    # Copies: what a reader hands over may lie anywhere in the bytes of a file.
+    tensors = {k: v.detach().to("cpu", dtype, copy=True).contiguous() for k, v in tensors.items()}
+    generator.load_state_dict(tensors, assign=True)
     return generator.eval().requires_grad_(False)
 
 
-def load_exactly(module: torch.nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
-    """Copy tensors into the module; a partial load is an error that names what differs."""
-    own = module.state_dict()
+def check_tensors(own: dict[str, Tensor], tensors: dict[str, Tensor], source: str) -> None:
+    """UsageError unless names and shapes are the same: a partial load is an error that names what differs."""
     wrong = [f"{k} missing" for k in own if k not in tensors]
     wrong += [f"{k} unexpected" for k in tensors if k not in own]
     wrong += [
@@ -85,5 +130,9 @@ def load_exactly(module: torch.nn.Module, tensors: dict[str, Tensor], path: Path
         if k in tensors and tensors[k].shape != own[k].shape
     ]
     if wrong:
-        raise UsageError(f"got {path}: {'; '.join(wrong[:5])}", wanted="every tensor of the network, no other")
-    module.load_state_dict(tensors)
+        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        raise UsageError(
+            f"got {source}: {'; '.join(wrong[:5])}{more}",
+            wanted="every tensor of the network, no other",
+            remedy="the file is incomplete, or of a network that was changed: get it again from where it was trained",
+        )

@@ -11,27 +11,47 @@ from torch import Tensor
 from gansegctl import presets
 from gansegctl.contracts import Generator
 from gansegctl.errors import UsageError, did_you_mean
+from gansegctl.generators.checkpoints import open_checkpoint
 from gansegctl.generators.latents import z_of_seeds
-from gansegctl.generators.weights import load_generator
 
 
 def generator_path(name_or_file: str) -> Path:
-    """The file behind --generator: a path if there is one, else the weights of the preset of that name."""
+    """The file behind --generator: a path if there is one, else the weights of the preset of that name.
+
+    A preset either brings its weights or names the upstream file, which is then looked for in the current folder.
+    UsageError for an unknown name, and for weights that are not here: it says where they are published.
+    """
     path = Path(name_or_file)
     if path.exists() or path.suffix:
         return path
     if name_or_file not in presets.names():
         raise UsageError(
             f"got generator {name_or_file!r}",
-            wanted="a .safetensors file or a preset",
+            wanted="a checkpoint file or a preset",
             remedy=did_you_mean(name_or_file, presets.names()),
         )
-    return Path(presets.resource(presets.load(name_or_file)["generator"]["weights"]))
+    tables = presets.load(name_or_file)
+    brought = tables.get("generator", {})
+    if "weights" in brought:
+        return Path(presets.resource(brought["weights"]))
+    if not brought.get("file"):
+        raise UsageError(
+            f"got preset {name_or_file!r}, for which no weights are published",
+            wanted="a generator of that domain",
+            remedy="pass --generator FILE; `gansegctl train` makes a small one from pictures",
+        )
+    if Path(brought["file"]).is_file():
+        return Path(brought["file"])
+    raise UsageError(
+        f"got preset {name_or_file!r}, whose weights {brought['file']} are not here",
+        wanted=f"{brought['file']}, published as {brought['published']} ({brought['licence']})",
+        remedy=f"download it, and pass --generator FILE (as in `gansegctl run {name_or_file} --generator FILE`)",
+    )
 
 
 def open_generator(name_or_file: str, device: str = "cpu") -> Generator:
-    """Load a generator in eval mode on `device`."""
-    generator = load_generator(generator_path(name_or_file))
+    """Load a generator of any family that is read, in eval mode on `device`; see `generators.checkpoints`."""
+    generator, _ = open_checkpoint(generator_path(name_or_file))
     return generator.to(device=torch.device(device), memory_format=torch.channels_last)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ from gansegctl.pipeline import annotate as annotating
 from gansegctl.pipeline.distill import distill
 from gansegctl.pipeline.evaluate import evaluate, write_report
 from gansegctl.pipeline.stages import describe_dataset, plan_generate
-from gansegctl.pipeline.synthesize import synthesize
+from gansegctl.pipeline.synthesize import licence_of, synthesize
+from gansegctl.pipeline.tasks import ALONE, Task
 
 DESCRIPTIVE = ("generator", "labeller", "exemplars", "demo")
 """Tables that say what a preset brings; `run` reads the others."""
@@ -37,7 +38,10 @@ STAGES = {
 
 @dataclass(frozen=True)
 class Plan:
-    """The settings of each stage; None for a stage that the preset leaves out. against: the truth of `eval`."""
+    """The settings of each stage; None for a stage that the preset leaves out.
+
+    against: the truth of `eval`. preset: whose classes and licence hold, also with another file of the same domain.
+    """
 
     name: str
     generate: GenerateSettings
@@ -45,6 +49,11 @@ class Plan:
     distill: DistillSettings | None = None
     eval: EvalSettings | None = None
     against: str = ""
+    preset: str = ""
+
+    def with_generator(self, file: str) -> Plan:
+        """The same plan on the weights in `file`: a preset names its generator, but seldom brings it."""
+        return replace(self, generate=replace(self.generate, generator=file))
 
     def describe(self) -> dict[str, Any]:
         stages = {name: getattr(self, name) for name in STAGES}
@@ -73,35 +82,57 @@ def read_plan(name_or_file: str) -> Plan:
     against = scoring.pop("against", "")
     tables = tables | {"eval": scoring} if "eval" in tables else tables
     stages = {k: from_dict(cls, tables[k], k) for k, cls in STAGES.items() if k in tables}
-    return Plan(path.stem, against=against, **stages)
+    preset = "" if path.suffix == ".toml" else name_or_file
+    return Plan(path.stem, against=against, preset=preset, **stages)
 
 
-def run(plan: Plan, out: Path, device: str, follow: Callable[[Iterable[Progress]], Any]) -> dict[str, Any]:
-    """Run the plan into OUT; returns what there is at the end."""
+def run(
+    plan: Plan,
+    out: Path,
+    device: str,
+    follow: Callable[[Iterable[Progress]], Any],
+    until: str = "",
+    task: Task = ALONE,
+) -> dict[str, Any]:
+    """Run the plan into OUT, or no further than the stage `until`; returns what there is at the end.
+
+    task: this process's part of `generate`, the one stage that several share.
+    """
+    if task.count > 1 and until != "generate":
+        raise UsageError(f"got task {task} for all stages", wanted="--until generate with it")
     dataset, student = out / "dataset", out / "student.safetensors"
     job, network, _ = plan_generate(plan.generate, None, device)
-    follow(synthesize(job, dataset, network, device=device))
+    preset = plan.preset or plan.generate.generator
+    if not job.manifest.licence:
+        job = replace(job, manifest=replace(job.manifest, licence=licence_of(preset)))
+    follow(synthesize(job, dataset, network, device=device, task=task))
     result: dict[str, Any] = {"dataset": describe_dataset(dataset)}
-    if plan.annotate is None:
+    if plan.annotate is None or until == "generate":
         return result
     source = annotating.Source.open(dataset, device=device)
-    if not plan.annotate.masks:
-        labels = annotating.known_labels(None, dataset, None, plan.generate.generator)
+    annotating.check_method(plan.annotate)
+    if plan.annotate.shots and not plan.annotate.masks:
+        labels = annotating.known_labels(None, dataset, None, preset)
         folder, choice = annotating.write_exemplars(source, plan.annotate.shots, labels)
         return result | {
             "next": f"paint the masks in {folder}, set annotate.masks to it, and run again",
             "seeds": choice.seeds,
         }
-    folder = annotating.masks_folder(plan.annotate.masks, dataset)
-    labels = annotating.known_labels(folder, dataset, None, plan.generate.generator)
-    exemplars = annotating.exemplars_of(source, annotating.exemplar_seeds(folder, plan.annotate.shots), folder, labels)
+    exemplars, labels = [], None
+    if plan.annotate.shots:
+        folder = annotating.masks_folder(plan.annotate.masks, dataset)
+        labels = annotating.known_labels(folder, dataset, None, preset)
+        seeds = annotating.exemplar_seeds(folder, plan.annotate.shots)
+        exemplars = annotating.exemplars_of(source, seeds, folder, labels)
     follow(annotating.annotate(source, exemplars, labels, plan.annotate))
     result["dataset"] = describe_dataset(dataset)
+    if until == "annotate":
+        return result
     if plan.distill is not None:
         if not student.exists():
             follow(distill(dataset, student, plan.distill, device))
         result["student"] = str(student)
-    if plan.eval is not None and plan.against:
+    if plan.eval is not None and plan.against and until != "distill":
         report = evaluate(dataset, plan.against, plan.eval, device=device)
         write_report(report, out / "eval")
         result["scores"] = report.to_json()["scores"]

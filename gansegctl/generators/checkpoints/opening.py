@@ -1,0 +1,91 @@
+"""From a file to a generator: the container and the family are found by content, never by the file's name."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gansegctl.contracts import Generator
+from gansegctl.errors import UsageError
+from gansegctl.generators import weights
+from gansegctl.generators.checkpoints import (
+    bare,
+    genforce,
+    lucidrains,
+    mmgeneration,
+    nvlabs,
+    reading,
+    refused,
+    rosinality,
+    tensorflow,
+)
+from gansegctl.generators.checkpoints.records import CheckpointReport, ModuleRecord
+from gansegctl.generators.from_record import generator_from_record
+
+READERS = (tensorflow, rosinality, mmgeneration, genforce, bare, lucidrains)
+"""One module a family: `matches(value)`, `read(value, container, sha256)`; the first that matches reads."""
+
+
+def open_checkpoint(path: Path) -> tuple[Generator, CheckpointReport]:
+    """A generator in eval mode from any file that is read, float32 on the CPU, and the report on the file.
+
+    `generator.sha256` is that of the whole file. Errors: UsageError for a file that is missing, damaged, of a family
+    that is not read, or with missing or extra tensors; it names the family where it can be told.
+    """
+    path = Path(path)
+    header = our_header(path)
+    if header is not None:
+        return _ours(path, header)
+    loaded = reading.read(path)
+    try:
+        record, report = _record(loaded)
+        refused.refuse_record(record)
+        generator = generator_from_record(record)
+    except UsageError as e:
+        raise UsageError(f"got {path}: {e.got.removeprefix('got ')}", wanted=e.wanted, remedy=e.remedy) from e
+    report.assumed += [line for line in generator.assumed if line not in report.assumed]
+    report.skipped += [line for line in loaded.unknown if line not in report.skipped]
+    generator.assumed, generator.sha256 = list(report.assumed), loaded.sha256
+    return generator, report
+
+
+def our_header(path: Path) -> dict[str, Any] | None:
+    """The header of a safetensors file that gansegctl wrote, else None; reads nothing but the header."""
+    try:
+        with path.open("rb") as f:
+            start = f.read(8)
+            size = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+            if not 2 <= size <= 100 << 20 or size > path.stat().st_size:
+                return None
+            metadata = json.loads(f.read(size)).get("__metadata__")
+        ours = json.loads(metadata["gansegctl"]) if "gansegctl" in metadata else metadata
+    except (OSError, ValueError, AttributeError, TypeError):
+        return None
+    kind = ours.get("kind") if isinstance(ours, Mapping) else None
+    return dict(ours) if isinstance(kind, str) and kind.startswith("gansegctl.") else None
+
+
+def _ours(path: Path, header: dict[str, Any]) -> tuple[Generator, CheckpointReport]:
+    if header["kind"] != weights.KIND:
+        raise UsageError(
+            f"got {path}: a {header['kind'].removeprefix('gansegctl.')}, not a generator",
+            wanted="a generator",
+            remedy="check --generator",
+        )
+    generator = weights.load_generator(path)
+    facts = dict(header.get("facts") or {})
+    report = CheckpointReport(generator.spec.family, "safetensors of gansegctl", generator.sha256, facts=facts)
+    report.assumed = list(facts.get("assumed", ()))
+    return generator, report
+
+
+def _record(loaded: reading.Loaded) -> tuple[ModuleRecord, CheckpointReport]:
+    for family in READERS:
+        if family.matches(loaded.value):
+            return family.read(loaded.value, loaded.container, loaded.sha256)
+    if nvlabs.is_snapshot(loaded.value):
+        return nvlabs.generator_record(loaded)
+    return refused.refuse(loaded.value)
