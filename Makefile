@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 TORCH := $(shell grep '^torch==' constraints.txt)
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test check format docs bench study wheel gpu-check clean
+.PHONY: help setup demo test check format docs bench study wheel torture fuzz gpu-check clean
 
 help: ## what each target does
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -37,8 +37,10 @@ format: $(READY) ## reformat the code
 docs: $(READY) ## rewrite docs/cli.md from the commands' own help
 	$(BIN)/python docs/generate_cli.py
 
-bench: $(READY) ## the feature path against upsample-and-concatenate, on this machine
-	$(BIN)/python docs/bench_features.py
+bench: $(READY) ## speed and memory on this CPU, into docs/pyramid.md (half an hour)
+	$(BIN)/gansegctl bench features --device cpu --shapes demo,stylegan2-256,stylegan3-t-256,stylegan2-1024 --operations project,ensemble --into docs/pyramid.md
+	$(BIN)/gansegctl bench pairs --device cpu --into docs/pyramid.md
+	$(BIN)/gansegctl bench store --into docs/pyramid.md
 
 study: $(READY) ## one, five and ten shots of repurpose on the demo generator (slow; docs/study.md)
 	$(BIN)/python docs/study.py
@@ -46,8 +48,17 @@ study: $(READY) ## one, five and ten shots of repurpose on the demo generator (s
 wheel: $(READY) ## a wheel in dist/
 	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation -w dist .
 
-gpu-check: $(READY) ## the tests that need a GPU
+fuzz: $(READY) ## 20,000 altered checkpoints: each an equal load or a clear error, nothing executed (slow)
+	$(BIN)/python tests/generators/checkpoints/fuzz.py --num $(or $(NUM),20000) --seed $(or $(SEED),0)
+
+torture: $(READY) ## hundreds of killed, full-disk, flipped-byte and crowded runs, each equal to an unbroken one (slow)
+	$(BIN)/python tests/store/torture.py --seed $(or $(SEED),0)
+
+gpu-check: $(READY) ## kernels on a GPU: correctness, bandwidth, pairs a second, into gpu-out/ (docs/gpu.md)
+	@$(BIN)/python -c "import sys, torch; sys.exit(0 if torch.cuda.is_available() else 'gpu-check: no CUDA device here')"
 	$(BIN)/pytest -q -m gpu
+	$(BIN)/pytest -q tests/kernels
+	$(BIN)/python docs/gpu_check.py -o gpu-out
 
 clean: ## remove what make made
 	rm -rf $(VENV) build dist demo-out *.egg-info

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 from gansegctl.errors import UsageError
 from gansegctl.generators.checkpoints.inert import Inert
+from gansegctl.generators.checkpoints.limits import shown
 from gansegctl.generators.checkpoints.records import ModuleRecord
 
 READ = (
@@ -66,7 +67,7 @@ def refuse(value: Any) -> NoReturn:
             raise UsageError(f"got a checkpoint of {family}", wanted=READ, remedy="pass the generator's own file")
     top = type(value).__name__
     if isinstance(value, Mapping):
-        top = ", ".join(sorted(map(str, value))[:8])
+        top = ", ".join(sorted(shown(key).strip("'") for key in list(value)[:8]))
     elif isinstance(value, Inert):
         top = f"an object of the class {value.name}"
     raise UsageError(
@@ -79,6 +80,7 @@ def refuse(value: Any) -> NoReturn:
 def _names(value: Any, depth: int = 0) -> Iterable[str]:
     if isinstance(value, Mapping):
         for key, inner in value.items():
-            yield str(key)
+            if isinstance(key, str):
+                yield key
             if depth < 2:
                 yield from _names(inner, depth + 1)

@@ -333,3 +333,12 @@ def test_mean_w_of_a_conditional_mapping_takes_every_class():
         ws = g.mapping(z, torch.eye(3)[torch.arange(6000) % 3])
     assert (found - ws.mean(dim=0)).abs().max() < 0.2 * ws.std()
     assert len(convolutions(g)) == 5
+
+
+def test_names_of_an_unknown_file_are_shown_without_terminal_escapes(tmp_path):
+    path = tmp_path / "odd.pt"
+    torch.save({"\x1b[31mred": torch.zeros(2), (1, 2): 3}, path)
+    with pytest.raises(UsageError, match="unknown family") as raised:
+        open_checkpoint(path)
+    assert "\x1b" not in str(raised.value)
+    assert "red" in str(raised.value)
