@@ -1,7 +1,7 @@
-"""What every kernel means, in plain torch: the definition that other backends are held to, and the CPU path.
+"""What every kernel means, in plain torch: the definition that other backends are held to.
 
-Upsampling U is linear, acts on each channel alone and is separable: U(a) = R a Cᵀ with one small matrix an axis.
-Modes: "bilinear" (half-pixel centres), "nearest" (pixel ⌊p·h/H⌋), "bilinear-corners" (corner pixels coincide).
+On a CPU sums of upsampled maps are made in strips (strips.py), with the gradient that follows from the definition.
+Upsampling and its modes: axes.py.
 """
 
 from __future__ import annotations
@@ -10,15 +10,27 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from gansegctl.kernels import strips
+from gansegctl.kernels.axes import MODES, axis_matrix, axis_taps, check_mode
 from torch import Tensor
 
-MODES = ("bilinear", "nearest", "bilinear-corners")
-
-
-def check_mode(mode: str) -> None:
-    """ValueError for an unknown upsampling mode."""
-    if mode not in MODES:
-        raise ValueError(f"got mode {mode!r}; wanted one of {', '.join(MODES)}")
+__all__ = [
+    "MODES",
+    "axis_matrix",
+    "axis_taps",
+    "check_mode",
+    "conv_upsampled",
+    "gather_points",
+    "native_project",
+    "segment_pool",
+    "segment_sums",
+    "squared_norm",
+    "sum_of_upsampled",
+    "upsample",
+    "upsample_adjoint",
+    "upsample_concat",
+    "upsample_sum",
+]
 
 
 def upsample(x: Tensor, size: tuple[int, int], mode: str = "bilinear") -> Tensor:
@@ -34,37 +46,6 @@ def upsample(x: Tensor, size: tuple[int, int], mode: str = "bilinear") -> Tensor
     return F.interpolate(x, size=size, mode="bilinear", align_corners=mode == "bilinear-corners")
 
 
-def axis_taps(native: int, full: int, mode: str, device: torch.device | None = None) -> tuple[Tensor, Tensor, Tensor]:
-    """For each of `full` positions its two native taps (int64 [full] each) and the weight of the second (float64)."""
-    check_mode(mode)
-    p = torch.arange(full, dtype=torch.float64, device=device)
-    if native == full or mode == "nearest":
-        first = torch.div(p.long() * native, full, rounding_mode="floor")
-        return first, first, torch.zeros_like(p)
-    if mode == "bilinear":
-        at = ((p + 0.5) * (native / full) - 0.5).clamp(min=0)
-    else:
-        at = p * ((native - 1) / (full - 1) if full > 1 else 0.0)
-    first = at.floor().long().clamp(max=native - 1)
-    return first, (first + 1).clamp(max=native - 1), at - first
-
-
-def axis_matrix(native: int, full: int, mode: str, like: Tensor, shift: int = 0) -> Tensor:
-    """Upsampling along one axis as a matrix [full,native]; row p is that of position p + shift, 0 outside."""
-    first, second, weight = axis_taps(native, full, mode, like.device)
-    weight = weight.to(like.dtype)
-    matrix = torch.zeros(full, native, dtype=like.dtype, device=like.device)
-    rows = torch.arange(full, device=like.device)
-    matrix.index_put_((rows, first), 1 - weight, accumulate=True)
-    matrix.index_put_((rows, second), weight, accumulate=True)
-    if shift:
-        moved = torch.zeros_like(matrix)
-        if abs(shift) < full:
-            moved[max(-shift, 0) : full - max(shift, 0)] = matrix[max(shift, 0) : full - max(-shift, 0)]
-        return moved
-    return matrix
-
-
 def upsample_adjoint(y: Tensor, native: tuple[int, int], mode: str = "bilinear") -> Tensor:
     """The transpose of `upsample`: y [N,K,H,W] → [N,K,h,w], so that ⟨U(a), y⟩ = ⟨a, Uᵀ(y)⟩."""
     if tuple(native) == tuple(y.shape[-2:]):
@@ -78,8 +59,19 @@ def upsample_sum(
     maps: Sequence[Tensor], size: tuple[int, int], mode: str = "bilinear", bias: Tensor | None = None
 ) -> Tensor:
     """Σ U(a_i) + bias: maps [N,K,h_i,w_i] → [N,K,H,W]. Maps of one size are added before they are upsampled."""
+    check_mode(mode)
     if not maps:
         raise ValueError("got no maps; wanted at least one [N,K,h,w]")
+    if maps[0].device.type != "cpu":
+        return sum_of_upsampled(maps, size, mode, bias)
+    total = _UpsampleSum.apply(tuple(size), mode, *maps)
+    return total if bias is None else total + bias.view(1, -1, 1, 1)
+
+
+def sum_of_upsampled(
+    maps: Sequence[Tensor], size: tuple[int, int], mode: str = "bilinear", bias: Tensor | None = None
+) -> Tensor:
+    """`upsample_sum` by its definition, on any device: every size upsampled whole, then added."""
     by_size: dict[tuple[int, int], Tensor] = {}
     for x in maps:
         native = (x.shape[-2], x.shape[-1])
@@ -89,6 +81,34 @@ def upsample_sum(
         up = upsample(x, size, mode)
         total = up if total is None else total + up
     return total if bias is None else total + bias.view(1, -1, 1, 1)
+
+
+class _UpsampleSum(torch.autograd.Function):
+    """Σ U(a_i) in strips; the gradient of each map is Uᵀ of the sum's, itself differentiable."""
+
+    @staticmethod
+    def forward(ctx, size: tuple[int, int], mode: str, *maps: Tensor) -> Tensor:
+        ctx.mode, ctx.natives = mode, [(x.shape[-2], x.shape[-1]) for x in maps]
+        return strips.upsample_sum(maps, size, mode)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        """Maps of one size share one gradient."""
+        adjoint = {native: upsample_adjoint(grad, native, ctx.mode) for native in set(ctx.natives)}
+        return None, None, *(adjoint[native] for native in ctx.natives)
+
+
+def native_project(levels: Sequence[Tensor], weights: Sequence[Tensor]) -> list[Tensor]:
+    """Σ W_i a_i of the levels of each size: levels [N,C_i,h_i,w_i], weights [K,C_i] → one [N,K,h,w] a size.
+
+    Matrix products on pixels, channels-last in memory; the sum over levels of one size is made in the product.
+    """
+    by_size: dict[tuple[int, int], Tensor] = {}
+    for x, weight in zip(levels, weights, strict=True):
+        native = (x.shape[2], x.shape[3])
+        pixels, w = x.flatten(2).transpose(1, 2), weight.T.expand(x.shape[0], -1, -1)  # [N, h·w, C], [N, C, K]
+        by_size[native] = torch.baddbmm(by_size[native], pixels, w) if native in by_size else pixels @ w
+    return [y.unflatten(1, native).permute(0, 3, 1, 2) for native, y in by_size.items()]
 
 
 def upsample_concat(maps: Sequence[Tensor], size: tuple[int, int], mode: str = "bilinear") -> Tensor:
@@ -156,9 +176,21 @@ def segment_pool(weights: Tensor, x: Tensor, mode: str = "bilinear") -> Tensor:
 
     Half precision is summed in float32, and comes back as that: 65504 is soon exceeded.
     """
-    x = _wide(x)
-    native = upsample_adjoint(weights.to(x.dtype), (x.shape[-2], x.shape[-1]), mode)
-    return torch.einsum("nkhw,nchw->kc", native, x)
+    return segment_sums(weights, [x], mode)[0]
+
+
+def segment_sums(weights: Tensor, maps: Sequence[Tensor], mode: str = "bilinear") -> list[Tensor]:
+    """`segment_pool` of several maps [N,C_i,h_i,w_i] → [K,C_i] each; the adjoint is taken once a size."""
+    adjoint: dict[tuple[int, int, torch.dtype], Tensor] = {}
+    sums = []
+    for x in maps:
+        x = _wide(x)
+        key = (x.shape[2], x.shape[3], x.dtype)
+        if key not in adjoint:
+            adjoint[key] = upsample_adjoint(weights.to(x.dtype), key[:2], mode)
+        native = adjoint[key].flatten(2)  # [N, K, h·w]
+        sums.append((native @ x.flatten(2).transpose(1, 2)).sum(dim=0))
+    return sums
 
 
 def gather_points(x: Tensor, points: Tensor, size: tuple[int, int], mode: str = "bilinear") -> Tensor:

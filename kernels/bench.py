@@ -1,0 +1,246 @@
+"""Seconds, bytes and bandwidth of every op of the feature path, beside the speed of a plain copy on the same device.
+
+Speeds are given only for results that agree with the reference. Bytes are those an op must move: its inputs read once
+and its outputs written once; what a backend moves beyond that lowers its share of the copy's bandwidth.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+from gansegctl.kernels import backend as backends
+from torch import Tensor
+
+from gansegctl import kernels
+
+UNITS, CLASSES, POINTS = 128, 12, 4096
+"""First-layer units, classes and sampled pixels of the measured calls."""
+
+TOLERANCE = {torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 1e-1}
+
+
+def _doubling(size: int, base: int, widest: int) -> tuple[tuple[int, int], ...]:
+    """(channels, pixels) of a StyleGAN2's levels: one at 4 px, two at each doubling."""
+    rows = [(min(base // 4, widest), 4)]
+    for r in (2**i for i in range(3, size.bit_length())):
+        rows += [(min(base // r, widest), r)] * 2
+    return tuple(rows)
+
+
+SHAPES: dict[str, tuple[int, tuple[tuple[int, int], ...]]] = {
+    "demo": (64, _doubling(64, 1536, 128)),
+    "stylegan2-256": (256, _doubling(256, 32768, 512)),
+    "stylegan2-1024": (1024, _doubling(1024, 32768, 512)),
+    # T-256 at base 32768, cropped by its 10-pixel margins (Karras et al. 2021).
+    "stylegan3-t-256": (
+        256,
+        (*[(512, 16)] * 3, *[(512, 32)] * 2, *[(512, 64)] * 2, *[(512, 128)] * 2, (362, 128), (256, 256), (181, 256),
+         (128, 256), (128, 256)),
+    ),
+}  # fmt: skip
+"""Name → (pixels of the picture, (channels, native pixels) of each level)."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One call: `run` takes a backend; `bytes` it must move."""
+
+    op: str
+    run: Callable[[str], Tensor | tuple[Tensor, ...]]
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One measured call. of_copy: its bytes a second over those of a copy; peak_bytes: allocated beyond its inputs."""
+
+    op: str
+    backend: str
+    shape: str
+    batch: int
+    dtype: str
+    seconds: float
+    bytes: int
+    of_copy: float
+    peak_bytes: int | None
+
+    def to_json(self) -> dict:
+        """Plain numbers and text."""
+        return asdict(self)
+
+
+def levels_of(shape: str, batch: int, dtype: torch.dtype, device: torch.device | str) -> list[Tensor]:
+    """Random activations of a shape of SHAPES: [batch,C_i,h_i,h_i] each, channels-last on a GPU."""
+    device = torch.device(device)
+    stream = torch.Generator(device).manual_seed(0)
+    format = torch.channels_last if device.type == "cuda" else torch.contiguous_format
+    return [
+        torch.randn(batch, c, r, r, generator=stream, device=device).to(dtype, memory_format=format)
+        for c, r in SHAPES[shape][1]
+    ]
+
+
+def cases(shape: str, batch: int, dtype: torch.dtype, device: torch.device | str) -> Iterator[Case]:
+    """Every op on the activations of a shape. Sums and heads start from products at native size, as in a pyramid."""
+    size = (SHAPES[shape][0], SHAPES[shape][0])
+    levels = levels_of(shape, batch, dtype, device)
+    device = levels[0].device
+    stream = torch.Generator(device).manual_seed(1)
+    pixels = batch * size[0] * size[1]
+
+    def draw(*dimensions: int) -> Tensor:
+        return torch.randn(*dimensions, generator=stream, device=device).to(dtype)
+
+    item = levels[0].element_size()
+    read = _bytes(levels)
+    yield Case(
+        "upsample_concat",
+        lambda b: kernels.upsample_concat(levels, size, backend=b),
+        read + pixels * sum(x.shape[1] for x in levels) * item,
+    )
+    natives = sorted({x.shape[2] for x in levels})
+    sums = [draw(batch, UNITS, r, r).to(memory_format=torch.channels_last) for r in natives]
+    bias = draw(UNITS)
+    yield Case(
+        "upsample_sum",
+        lambda b: kernels.upsample_sum(sums, size, bias=bias, slope=0.0, backend=b),
+        _bytes(sums) + pixels * UNITS * item,
+    )
+    layers = [(draw(1, CLASSES, UNITS) / UNITS**0.5, draw(1, CLASSES))]
+    yield Case(
+        "pixel_head",
+        lambda b: kernels.pixel_head(sums, size, layers, bias=bias, per_pixel=False, backend=b),
+        _bytes(sums) + 2 * pixels,
+    )
+    middle = levels[len(levels) // 2]
+    yield Case("squared_norm", lambda b: kernels.squared_norm(middle, size, backend=b), _bytes([middle]) + 4 * pixels)
+    labels = torch.randint(0, CLASSES, (batch, *size), generator=stream, device=device, dtype=torch.uint8)
+    yield Case(
+        "segment_pool_labels",
+        lambda b: kernels.segment_pool_labels(labels, middle, CLASSES, backend=b),
+        _bytes([middle]) + pixels,
+    )
+    limits = torch.tensor([batch, *size], device=device)
+    points = torch.randint(0, 2**31, (POINTS, 3), generator=stream, device=device) % limits
+    yield Case(
+        "gather_points",
+        lambda b: kernels.gather_points(middle, points, size, backend=b),
+        5 * POINTS * middle.shape[1] * item,
+    )
+
+
+def measure(
+    shape: str,
+    batch: int,
+    dtype: torch.dtype,
+    device: torch.device | str,
+    names: Sequence[str] | None = None,
+    rounds: int = 10,
+    ops: Sequence[str] | None = None,
+) -> list[Timing]:
+    """Every op of a shape under each backend that can run it here (`names`: only these).
+
+    Errors: ValueError for a backend that was named and cannot run; RuntimeError when a result does not agree with the
+    reference, of which no speed is given then.
+    """
+    device = torch.device(device)
+    chosen = names or [
+        n for n, why in backends.available().items() if not why and (n != "triton" or device.type == "cuda")
+    ]
+    copy = copy_bandwidth(device)
+    rows = []
+    for case in cases(shape, batch, dtype, device):
+        if ops and case.op not in ops:
+            continue
+        wanted = case.run("reference")
+        for name in chosen:
+            if name == "cuda" and case.op != "upsample_concat":
+                continue
+            got, peak = peak_memory(lambda n=name, c=case: c.run(n), device)
+            difference = disagreement(got, wanted)
+            if difference > TOLERANCE[dtype]:
+                raise RuntimeError(
+                    f"got {case.op} by {name} that differs from the reference by {difference:.2g} of its range; "
+                    f"wanted at most {TOLERANCE[dtype]}: no speed is given"
+                )
+            del got
+            took = seconds(lambda n=name, c=case: c.run(n), device, rounds)
+            share = case.bytes / took / copy
+            kind = str(dtype).removeprefix("torch.")
+            rows.append(Timing(case.op, name, shape, batch, kind, took, case.bytes, share, peak))
+    return rows
+
+
+def run(device: torch.device | str = "cuda", repeats: int = 10, shape: str = "stylegan2-256", batch: int = 8) -> dict:
+    """The table of `gansegctl bench kernels`: {"device", "torch", "copy_bytes_per_second", "rows": one Timing each}."""
+    device = torch.device(device)
+    dtypes = (torch.bfloat16, torch.float32) if device.type == "cuda" else (torch.float32,)
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "torch": torch.__version__,
+        "copy_bytes_per_second": copy_bandwidth(device),
+        "rows": [t.to_json() for dtype in dtypes for t in measure(shape, batch, dtype, device, rounds=repeats)],
+    }
+
+
+def disagreement(got: Tensor | tuple[Tensor, ...], wanted: Tensor | tuple[Tensor, ...]) -> float:
+    """The largest difference over the largest magnitude; of uint8 labels the share that differ."""
+    if isinstance(wanted, tuple):
+        return max(disagreement(a, b) for a, b in zip(got, wanted, strict=True))
+    if wanted.dtype == torch.uint8:
+        return float(((got.int() - wanted.int()).abs() > 1).float().mean())
+    scale = max(float(wanted.abs().max()), 1e-12)
+    return float((got.float() - wanted.float()).abs().max()) / scale
+
+
+def copy_bandwidth(device: torch.device | str, size: int | None = None) -> float:
+    """Bytes read and written a second by a copy of `size` bytes (default: 1 GiB on a GPU, 128 MiB on a CPU)."""
+    device = torch.device(device)
+    size = size or (2**30 if device.type == "cuda" else 2**27)
+    source = torch.ones(size, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    return 2 * size / seconds(lambda: target.copy_(source), device, 10)
+
+
+def seconds(function: Callable[[], object], device: torch.device | str, rounds: int = 10) -> float:
+    """The median of `rounds` runs after two to warm up: CUDA events with the L2 cache flushed, or a clock."""
+    device = torch.device(device)
+    for _ in range(2):
+        function()
+    if device.type != "cuda":
+        times = []
+        for _ in range(rounds):
+            began = time.perf_counter()
+            function()
+            times.append(time.perf_counter() - began)
+        return statistics.median(times)
+    flush = torch.empty(2**28, dtype=torch.uint8, device=device)  # several times the L2 of any device so far
+    events = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(rounds)]
+    for began, ended in events:
+        flush.zero_()
+        began.record()
+        function()
+        ended.record()
+    torch.cuda.synchronize(device)
+    return statistics.median(a.elapsed_time(b) for a, b in events) / 1e3
+
+
+def peak_memory(function: Callable[[], Tensor], device: torch.device | str) -> tuple[Tensor, int | None]:
+    """The result, and the bytes that torch allocated on top of what was there; None on a CPU, which does not say."""
+    device = torch.device(device)
+    if device.type != "cuda":
+        return function(), None
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    result = function()
+    torch.cuda.synchronize(device)
+    return result, torch.cuda.max_memory_allocated(device) - before
+
+
+def _bytes(tensors: Sequence[Tensor]) -> int:
+    return sum(x.numel() * x.element_size() for x in tensors)
