@@ -52,10 +52,17 @@ class GeneratorSpec:
 
 @dataclass
 class Synthesis:
-    """Pictures and the activations that made them: image [N,c,H,W] float, nominally in [-1,1] and not clamped."""
+    """Pictures and the activations that made them: image [N,c,H,W] float, nominally in [-1,1] and not clamped.
+
+    ws [N,num_ws,w], noise and seeds [N] are what they were made from, filled in by the pipeline for methods that make
+    further pictures of the same sample (stylemix); None where nobody did.
+    """
 
     image: Tensor
     pyramid: FeaturePyramid
+    ws: Tensor | None = None
+    noise: str | None = None
+    seeds: tuple[int, ...] | None = None
 
 
 @dataclass
@@ -113,7 +120,12 @@ class Segmenter(Protocol):
 
 
 class Method(Protocol):
-    """An algorithm. `name` is what --method takes; `needs` what it takes beyond a generator."""
+    """An algorithm. `name` is what --method takes; `needs` what it cannot do without beyond a generator.
+
+    A method that can use exemplars but works without has `takes = frozenset({"exemplars"})` beside its `needs`. One
+    that needs no exemplars may be fitted with none and labels None: its segmenter brings its own classes. What else it
+    needs (a discriminator, real pictures) is handed to `fit` by name.
+    """
 
     name: str
     needs: frozenset[str]  # of "exemplars", "images", "discriminator", "boxes"

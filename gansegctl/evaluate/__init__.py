@@ -6,6 +6,7 @@ from gansegctl.evaluate.bootstrap import interval
 from gansegctl.evaluate.confusion import (
     class_shares,
     dice,
+    foreground_miou,
     iou,
     mean_iou,
     per_image_confusion,
@@ -14,6 +15,7 @@ from gansegctl.evaluate.confusion import (
     wiou_manerikar_maximum,
     wiou_tritrong,
 )
+from gansegctl.evaluate.matching import assignment, match_segments
 from gansegctl.evaluate.report import CLASS_COLUMNS, SCORE_COLUMNS, Case, Report, score
 from gansegctl.evaluate.trimap import band, trimap_confusion
 
@@ -22,11 +24,14 @@ __all__ = [
     "SCORE_COLUMNS",
     "Case",
     "Report",
+    "assignment",
     "band",
     "class_shares",
     "dice",
+    "foreground_miou",
     "interval",
     "iou",
+    "match_segments",
     "mean_iou",
     "per_image_confusion",
     "pixel_accuracy",

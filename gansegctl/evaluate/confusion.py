@@ -110,6 +110,13 @@ def mean_iou(conf: np.ndarray) -> np.ndarray:
     return nanmean(iou(conf))
 
 
+def foreground_miou(conf: np.ndarray) -> np.ndarray:
+    """`mean_iou` of two parts, class 0 against all others together: [..., K, K] → [...] (Feng et al.'s fg/bg mIoU)."""
+    conf = np.asarray(conf)
+    columns = np.stack([conf[..., 0], conf[..., 1:].sum(-1)], -1)  # [..., K, 2]
+    return mean_iou(np.stack([columns[..., 0, :], columns[..., 1:, :].sum(-2)], -2))
+
+
 def pixel_accuracy(conf: np.ndarray) -> np.ndarray:
     """The share of counted pixels that are right: [..., K, K] → [...]; nan where none is counted."""
     hit, true, _ = _parts(conf)

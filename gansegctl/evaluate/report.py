@@ -48,7 +48,8 @@ class Report:
     iou, dice, share: [K], classes as in `labels`. scores: by name, see docs/metrics.md. intervals: (low, high) of each
     score at `level`; iou_intervals [K, 2]. ignored: the share of pixels that no score counts. confusion: int64 [K, K].
     truth_error: when the truth is itself a labeller, its scores against exact masks, as `as_truth_error` gives them;
-    to be shown beside every score, because no difference below it means anything.
+    to be shown beside every score, because no difference below it means anything. matched: cluster → the class it was
+    taken for, where the subject's clusters have no names.
     """
 
     subject: str
@@ -68,6 +69,7 @@ class Report:
     level: float
     seed: int
     truth_error: dict[str, Any] | None = None
+    matched: dict[str, str] | None = None
     worst: list[Case] = field(default_factory=list, repr=False)
 
     @property
@@ -98,6 +100,7 @@ class Report:
                 "classes": classes,
                 "confusion": self.confusion,
                 "truth_error": self.truth_error,
+                "matched": self.matched,
                 "worst": [{"index": case.index, "miou": case.miou} for case in self.worst],
             }
         )
@@ -195,6 +198,7 @@ def score(
         "wiou_manerikar": (per_image, c.wiou_manerikar_each, True),
         "wiou_manerikar_maximum": (per_image, lambda m: c.class_shares(m)[..., 1:].sum(-1), True),
         "pixel_accuracy": (per_image, c.pixel_accuracy, False),
+        "foreground_miou": (per_image, c.foreground_miou, False),
         "trimap_miou": (trimap, c.mean_iou, False),
     }
     pooled_scores = {

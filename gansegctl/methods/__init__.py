@@ -15,7 +15,14 @@ if TYPE_CHECKING:
 __all__ = ["METHODS", "digest", "get", "load", "read_header"]
 
 METHODS: dict[str, str] = {
+    "oneshot": "gansegctl.methods.oneshot:OneShot",
+    "contrastive": "gansegctl.methods.contrastive:Contrastive",
+    "labels4free": "gansegctl.methods.labels4free:Labels4Free",
     "repurpose": "gansegctl.methods.repurpose:Repurpose",
+    "linear": "gansegctl.methods.linear:Linear",
+    "datasetgan": "gansegctl.methods.datasetgan:DatasetGAN",
+    "segment_in_style": "gansegctl.methods.segment_in_style:SegmentInStyle",
+    "stylemix": "gansegctl.methods.stylemix:StyleMix",
 }
 """Name → "module:class" of the method. The class takes no arguments."""
 

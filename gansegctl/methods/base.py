@@ -124,14 +124,18 @@ class BaseSegmenter:
         }
         files.write(path, header, self.tensors())
 
-    def features(self, generator: Generator, synthesis: Synthesis) -> FeaturePyramid:
-        """The pyramid to read, float32. UsageError for another generator, or other taps than this segmenter's."""
+    def check_generator(self, generator: Generator) -> None:
+        """UsageError for a generator other than the one it was fitted on."""
         if generator.sha256 and self.generator_sha256 and generator.sha256 != self.generator_sha256:
             raise UsageError(
                 f"got generator {generator.sha256[:12]}…",
                 wanted=f"{self.generator_sha256[:12]}…, on whose activations this segmenter was fitted",
                 remedy="pass that generator, or fit again on this one",
             )
+
+    def features(self, generator: Generator, synthesis: Synthesis) -> FeaturePyramid:
+        """The pyramid to read, float32. UsageError for another generator, or other taps than this segmenter's."""
+        self.check_generator(generator)
         pyramid = synthesis.pyramid
         widths = tuple(pyramid.widths) if pyramid is not None else ()
         if widths != self.widths:

@@ -109,6 +109,7 @@ def fit_head(
     weights: Tensor,
     settings: FitSettings,
     stream: torch.Generator,
+    betas: tuple[float, float] = (0.9, 0.999),
 ) -> list[float]:
     """Adam on the head; every step one batch of exemplars, each exemplar once before any comes again. Losses by step.
 
@@ -117,7 +118,7 @@ def fit_head(
     device, losses = pyramid.levels[0].device, []
     usable = weights.flatten(1).sum(dim=1).nonzero().flatten().cpu()  # a picture that is ignored whole teaches nothing
     size = min(settings.batch, len(usable))
-    optimizer = torch.optim.Adam(head.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
+    optimizer = torch.optim.Adam(head.parameters(), lr=settings.lr, betas=betas, weight_decay=settings.weight_decay)
     queue = torch.empty(0, dtype=torch.long)
     with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
         for step in range(settings.steps):
@@ -127,6 +128,9 @@ def fit_head(
             part, target, weight = pyramid.map(lambda x, rows=rows: x[rows]), targets[rows], weights[rows]
             if settings.flip and torch.rand(1, generator=stream) < 0.5:
                 part, target, weight = part.map(lambda x: x.flip(-1)), target.flip(-1), weight.flip(-1)
+            if noise := getattr(settings, "feature_noise", 0.0):  # a setting that not every method has
+                strength = noise * float(torch.rand(1, generator=stream))
+                part = part.map(lambda x, s=strength: x + s * torch.randn(x.shape, generator=stream).to(device))
             optimizer.param_groups[0]["lr"] = learning_rate(settings, step)
             gain = _gain(settings.feature_dropout, pyramid.channels, stream, device)
             loss = cross_entropy(head(part, gain), target, weight)

@@ -240,7 +240,7 @@ def _fit_members(
             y = torch.baddbmm(b, F.leaky_relu(y, SLOPE) if i else y, w)
         loss = F.cross_entropy(y.flatten(0, 1), classes[chosen].flatten().to(device))
         if not math.isfinite(float(loss.detach())):
-            raise GansegError(f"got a loss of {float(loss)} at step {step}", remedy="lower the method's lr")
+            raise GansegError(f"got a loss of {loss.item()} at step {step}", remedy="lower the method's lr")
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

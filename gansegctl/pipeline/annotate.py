@@ -6,8 +6,9 @@ import hashlib
 import json
 import re
 import shutil
+import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +24,17 @@ from gansegctl.features.select import choose, descriptors
 from gansegctl.labels import LabelMap
 from gansegctl.methods import files
 from gansegctl.pictures import overlay, save_png
+from gansegctl.pipeline.adversary import beyond_generator
 from gansegctl.pipeline.labelling import picture_and_mask
 from gansegctl.pipeline.opening import latents_of_seeds, open_generator
 from gansegctl.pipeline.plan import PlannedShard, batches
 from gansegctl.pipeline.synthesize import finish, with_segmenter, write_shards
+from gansegctl.pipeline.tasks import ALONE, Task
 from gansegctl.store.manifest import Manifest
 
 SEGMENTER = "segmenter.safetensors"
 EXEMPLARS = "exemplars"
+POLL = 2.0  # seconds between two looks for the segmenter of the first task
 
 CANDIDATES = 512
 """Exemplars are chosen among the first so many samples: enough to cover a generator's world, seconds to describe."""
@@ -94,12 +98,30 @@ def choose_exemplars(source: Source, seeds: Sequence[int], shots: int) -> Choice
     )
 
 
+def has_option(method: str, name: str) -> bool:
+    """Whether the method of that name has such a setting."""
+    return name in {f.name for f in fields(methods.get(method).settings_type)}
+
+
 def check_method(settings: AnnotateSettings) -> None:
-    """UsageError for an unknown method, unknown options, or --shots 0 where exemplars are needed; before any work."""
+    """UsageError for an unknown method, unknown options, or shots or masks that do not fit it; before any work."""
     method = methods.get(settings.method)
     from_dict(method.settings_type, settings.options, "options")
     if "exemplars" in method.needs and settings.shots < 1:
-        raise UsageError(f"got --shots 0 for {settings.method}", wanted="--shots 1 or more")
+        free = [name for name in methods.METHODS if "exemplars" not in methods.get(name).needs]
+        raise UsageError(
+            f"got --shots 0 for {settings.method}",
+            wanted="--shots 1 or more",
+            remedy=f"or take a method that needs no exemplars: {', '.join(free)}",
+        )
+    if settings.shots and not {"exemplars"} & (method.needs | getattr(method, "takes", frozenset())):
+        raise UsageError(
+            f"got --shots {settings.shots} for {settings.method}, which reads no exemplars",
+            wanted="--shots 0",
+            remedy=f"pass --method {settings.method} --shots 0",
+        )
+    if not settings.shots and settings.masks:
+        raise UsageError("got --masks with --shots 0", wanted="one or the other", remedy="leave --masks out")
 
 
 def write_exemplars(
@@ -129,7 +151,7 @@ def masks_folder(name_or_folder: str, dataset: Path) -> Path:
     if path.is_dir():
         return path
     brought = presets.load(name_or_folder).get("exemplars") if name_or_folder in presets.names() else None
-    if not brought:
+    if not brought or "seeds" not in brought:
         raise UsageError(
             f"got --masks {name_or_folder}",
             wanted="a folder of painted masks, or a preset that brings its own",
@@ -201,16 +223,18 @@ def exemplars_of(source: Source, seeds: Sequence[int], folder: Path, labels: Lab
     return [Exemplar(source.latents([s]), s, masks[s], source.settings.noise) for s in seeds]
 
 
-def fit(source: Source, exemplars: Sequence[Exemplar], labels: LabelMap, settings: AnnotateSettings) -> Segmenter:
-    """Fit the method on the exemplars."""
+def fit(
+    source: Source, exemplars: Sequence[Exemplar], labels: LabelMap | None, settings: AnnotateSettings
+) -> Segmenter:
+    """Fit the method on the exemplars, or with none (labels None) one that needs none; by name what else it needs."""
     method = methods.get(settings.method)
-    return method.fit(
-        source.generator, exemplars, labels, from_dict(method.settings_type, settings.options, "options"), settings.seed
-    )
+    options = from_dict(method.settings_type, settings.options, "options")
+    given = beyond_generator(method, source.generator, options)
+    return method.fit(source.generator, exemplars, labels, options, settings.seed, **given)
 
 
 def label_dataset(
-    source: Source, segmenter: Segmenter, path: Path, record: dict[str, Any], shots: int
+    source: Source, segmenter: Segmenter, path: Path, record: dict[str, Any], shots: int, task: Task = ALONE
 ) -> Iterator[Progress]:
     """Write every shard anew with masks, each picture made again in the very pass that its mask comes from."""
     about: dict[str, Any] = {"method": segmenter.method, "shots": shots, "sha256": files.digest(path)}
@@ -218,7 +242,7 @@ def label_dataset(
     manifest.write(source.folder)
     shards = tuple(PlannedShard(i, tuple(manifest.shard_seeds(i))) for i in range(len(manifest.shards)))
     yield from write_shards(
-        manifest, shards, source.folder, source.generator, segmenter, source.settings, source.device, "annotate"
+        manifest, shards, source.folder, source.generator, segmenter, source.settings, source.device, "annotate", task
     )
     finish(source.folder)
 
@@ -231,22 +255,32 @@ def fitted_before(source: Source, path: Path, record: dict[str, Any]) -> bool:
 
 
 def annotate(
-    source: Source, exemplars: Sequence[Exemplar], labels: LabelMap, settings: AnnotateSettings
+    source: Source,
+    exemplars: Sequence[Exemplar],
+    labels: LabelMap | None,
+    settings: AnnotateSettings,
+    task: Task = ALONE,
 ) -> Iterator[Progress]:
-    """Fit, save the segmenter as DATASET/segmenter.safetensors, and write masks into the dataset."""
+    """Fit, save the segmenter as DATASET/segmenter.safetensors, and write masks into the dataset.
+
+    Of several tasks the first fits; the others wait for its segmenter, so that all masks come from one.
+    """
     path = source.folder / SEGMENTER
     masks = {str(e.seed): hashlib.sha256(np.ascontiguousarray(e.mask).tobytes()).hexdigest() for e in exemplars}
     record = to_dict(settings) | {"exemplars": masks}
+    while task.index and not fitted_before(source, path, record):
+        yield Progress("fit", 0, 1, "segmenter", {"waiting": f"for task 0/{task.count} to fit"})
+        time.sleep(POLL)
     if fitted_before(source, path, record):
         yield Progress("fit", 1, 1, "segmenter", {"segmenter": str(path), "fitted": "before"})
-        yield from label_dataset(source, methods.load(path), path, record, len(exemplars))
+        yield from label_dataset(source, methods.load(path), path, record, len(exemplars), task)
         return
     yield Progress("fit", 0, 1, "segmenter", {"method": settings.method, "shots": len(exemplars)})
     segmenter = fit(source, exemplars, labels, settings)
     segmenter.save(path)
-    (source.folder / EXEMPLARS).mkdir(exist_ok=True)
     for e in exemplars:
+        (source.folder / EXEMPLARS).mkdir(exist_ok=True)
         picture = source.pictures([e.seed])[0]
         save_png(source.folder / EXEMPLARS / f"exemplar-{e.seed:08d}.overlay.png", overlay(picture, e.mask, labels))
     yield Progress("fit", 1, 1, "segmenter", {"segmenter": str(path)})
-    yield from label_dataset(source, segmenter, path, record, len(exemplars))
+    yield from label_dataset(source, segmenter, path, record, len(exemplars), task)

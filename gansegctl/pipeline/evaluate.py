@@ -11,8 +11,9 @@ import numpy as np
 from gansegctl import methods, presets
 from gansegctl.config import EvalSettings
 from gansegctl.errors import UsageError
+from gansegctl.evaluate.matching import are_segments, match_segments, overlap_of
 from gansegctl.evaluate.report import Report, score
-from gansegctl.labels import LabelMap
+from gansegctl.labels import IGNORE, LabelMap
 from gansegctl.pipeline.distill import predict_masks
 from gansegctl.pipeline.labelling import picture_and_mask
 from gansegctl.pipeline.opening import grouped, latents_of_seeds, open_generator
@@ -66,6 +67,7 @@ def evaluate(
 
     dataset × labeller: its masks against the labeller's on the same pictures. dataset × labelled set: sample by sample.
     student × labelled set: predictions on its pictures. segmenter × labeller: on samples of `generator` made for it.
+    Clusters without names are matched to classes, and two-part masks score the truth in two parts: see `aligned`.
     Errors: UsageError for pairs of another kind, other classes, or a missing subject.
     """
     if not subject.exists():
@@ -78,10 +80,10 @@ def evaluate(
         labels, truth_error = labeller.labels, labeller.facts.get("held_out")
         if subject_kind == "segmenter":
             rows = _segmenter_rows(subject, labeller, generator, seeds or list(range(settings.num)), device)
-            _same_classes(methods.load(subject).labels, labels)
+            own_labels = methods.load(subject).labels
         elif subject_kind == "dataset":
             own = load_truth(subject)
-            _same_classes(own.labels, labels)
+            own_labels = own.labels
             rows = (
                 (own.mask[i], predict_masks(labeller, own.image[i]), own.image[i]) for i in _slices(own, settings.num)
             )
@@ -92,25 +94,29 @@ def evaluate(
         labels = truth.labels
         if subject_kind == "student":
             student = Student.load(subject, device)
-            _same_classes(student.labels, labels)
+            own_labels = student.labels
             rows = ((predict_masks(student, truth.image[i]), truth.mask[i], truth.image[i]) for i in _slices(truth))
         elif subject_kind == "dataset":
             own = load_truth(subject)
-            _same_classes(own.labels, labels)
+            own_labels = own.labels
             if own.mask.shape != truth.mask.shape:
                 raise UsageError(f"got masks {own.mask.shape}", wanted=f"{truth.mask.shape}, sample by sample")
             rows = ((own.mask[i], truth.mask[i], own.image[i]) for i in _slices(own))
         else:
             raise UsageError(f"got a {subject_kind} against labelled pictures", wanted="a student or a dataset")
-    return score(
+    of_truth = labels.names
+    rows, labels, matched = aligned(rows, own_labels, labels)
+    report = score(
         rows,
         labels,
         subject=str(subject),
         truth=against,
         trimap_width=settings.trimap,
         bootstrap=settings.bootstrap,
-        truth_error=truth_error,
+        truth_error=truth_error if labels.names == of_truth else None,
     )
+    report.matched = matched
+    return report
 
 
 def write_report(report: Report, folder: Path) -> list[Path]:
@@ -136,10 +142,31 @@ def _segmenter_rows(path: Path, labeller: Student, generator: str | None, seeds:
         yield annotation.labels.cpu().numpy(), predict_masks(labeller, image), image
 
 
-def _same_classes(subject: LabelMap, truth: LabelMap) -> None:
-    if subject.names != truth.names:
-        raise UsageError(
-            f"got classes {', '.join(subject.names)}",
-            wanted=f"those of the truth: {', '.join(truth.names)}",
-            remedy="use the same class names in the same order",
-        )
+def aligned(rows: Rows, subject: LabelMap, truth: LabelMap) -> tuple[Rows, LabelMap, dict[str, str] | None]:
+    """Rows whose two masks have the same classes, those classes, and which cluster was taken for which class.
+
+    Equal names: as they are. Clusters without names: each is taken for the class that makes the best score
+    (`match_segments`), over all pictures at once. Two-part masks against more classes: the truth's first class is
+    background, the others foreground. Errors: UsageError for any other difference.
+    """
+    if subject.names == truth.names:
+        return rows, truth, None
+    if are_segments(subject):
+        kept = list(rows)
+        overlap = np.zeros((len(subject), len(truth)), np.int64)
+        for p, t, _ in kept:
+            overlap += overlap_of(p, t, len(subject), len(truth))
+        mapping = match_segments(overlap)
+        table = np.full(256, IGNORE, np.uint8)
+        table[: len(subject)] = mapping
+        named = {name: truth.names[c] for name, c in zip(subject.names, mapping.tolist(), strict=True)}
+        return ((table[p], t, image) for p, t, image in kept), truth, named
+    if subject.names == ("background", "foreground"):
+        table = np.full(256, IGNORE, np.uint8)
+        table[: len(truth)] = [min(c, 1) for c in range(len(truth))]
+        return ((p, table[t], image) for p, t, image in rows), subject, None
+    raise UsageError(
+        f"got classes {', '.join(subject.names)}",
+        wanted=f"those of the truth: {', '.join(truth.names)}",
+        remedy="use the same class names in the same order",
+    )

@@ -19,5 +19,6 @@ def picture_and_mask(
     """ws [N,num_ws,w] → uint8 pictures [N,H,W,c] and what the segmenter says of these very activations."""
     taps = segmenter.taps if segmenter else ()
     synthesis = generator.synthesize(ws, noise, taps, seeds)
+    synthesis.ws, synthesis.noise, synthesis.seeds = ws, noise, tuple(int(s) for s in seeds)
     annotation = segmenter.predict(generator, synthesis) if segmenter else None
     return to_uint8(synthesis.image), annotation

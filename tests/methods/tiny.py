@@ -45,7 +45,7 @@ class TinyGenerator:
             if tap.name in wanted:
                 kept.append(x)
         image = torch.tanh(F.conv2d(x, self.rgb))
-        return Synthesis(image, pyramids.FeaturePyramid(kept, (SIDE, SIDE)))
+        return Synthesis(image, pyramids.FeaturePyramid(kept, (SIDE, SIDE)) if kept else None)
 
     def _noise(self, mode, i, seeds, x):
         if mode == "none":

@@ -1,0 +1,175 @@
+"""Training an alpha network against a discriminator: composites that look like pictures (Labels4Free, ICCV 2021)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gansegctl.contracts import Generator
+from gansegctl.errors import GansegError
+from gansegctl.features.pyramid import FeaturePyramid
+from gansegctl.methods.alpha import AlphaNetwork, alpha_taps
+from gansegctl.methods.area_guard import AreaGuard
+from gansegctl.methods.base import device_of
+from gansegctl.methods.fitting import feature_statistics, standardised
+from gansegctl.methods.views import draw_class
+
+if TYPE_CHECKING:
+    from gansegctl.methods.labels4free import Labels4FreeSettings
+
+MIN_AREA = 0.25  # mean alpha below which a picture pays (Labels4Free's area term)
+R1, R1_INTERVAL = 10.0, 16
+HALF_LIFE = 10_000 / 32  # iterations, of the averaged alpha network
+
+
+class Adversary(Protocol):
+    """What a generator alone does not bring."""
+
+    def critic(self, seed: int) -> nn.Module:
+        """A discriminator, pictures [N,c,H,W] → logits [N,1]: new from `seed`, or trained already. Its owner keeps it
+        as it is: `fit` trains a copy."""
+
+    def background(self, ws: Tensor, noise: str, seeds: Sequence[int]) -> Tensor:
+        """Pictures [N,c,H,W] of ws without their coarse content."""
+
+
+class AlphaTraining:
+    """One run: networks, optimisers, random stream and guard."""
+
+    def __init__(
+        self,
+        generator: Generator,
+        adversary: Adversary,
+        images: Tensor | np.ndarray | None,
+        settings: Labels4FreeSettings,
+        seed: int,
+    ) -> None:
+        self.generator, self.adversary, self.settings = generator, adversary, settings
+        self.images = None if images is None else torch.as_tensor(images)  # uint8 [N, H, W, c]
+        self.device, self.stream = device_of(generator), torch.Generator().manual_seed(seed)
+        self.taps = alpha_taps(generator.spec)
+        self.names = tuple(t.name for t in self.taps)
+        sizes = [t.resolution for t in self.taps], [t.channels for t in self.taps]
+        self.alpha = AlphaNetwork(*sizes, self.stream).to(self.device)
+        self.average = copy.deepcopy(self.alpha).requires_grad_(False)
+        self.critic = copy.deepcopy(adversary.critic(seed)).to(self.device).train().requires_grad_(True)
+        self.mean = self.scale = None
+        if settings.standardise:
+            first = self._sample(1)[1]
+            samples = settings.statistics_samples
+            self.mean, self.scale = feature_statistics(
+                generator, self.names, samples, settings.noise, first, self.stream
+            )
+        lazy = R1_INTERVAL / (R1_INTERVAL + 1)  # Adam is rescaled for lazy penalties (Karras et al. 2020, app. B)
+        self.a_optimizer = torch.optim.Adam(self.alpha.parameters(), lr=settings.lr * 0.8, betas=(0.0, 0.99**0.8))
+        self.d_optimizer = torch.optim.Adam(self.critic.parameters(), lr=settings.lr * lazy, betas=(0.0, 0.99**lazy))
+        self.guard = AreaGuard()
+
+    def run(self) -> dict:
+        """Train until the iterations are done or masks have settled → facts."""
+        s = self.settings
+        held = [self._sample(1)[1] for _ in range(s.guard_samples)]
+        losses, stopped = (0.0, 0.0), "iterations done"
+        done = 0
+        for done in range(1, s.iterations + 1):
+            losses = self.step(done - 1)
+            if not torch.tensor(losses).isfinite().all():
+                raise GansegError(f"got losses {losses} at iteration {done}", wanted="finite ones", remedy="lower lr")
+            if done % s.guard_every == 0 or done == s.iterations:
+                settled = self.guard.look(self._alpha_of(held), done)
+                if settled and s.early_stop and done >= s.min_iterations:
+                    stopped = "masks settled"
+                    break
+        last = self.guard.looks[-1]
+        return {
+            "iterations": done,
+            "stopped": stopped,
+            "loss_alpha": round(losses[0], 6),
+            "loss_critic": round(losses[1], 6),
+            "area": round(last.area, 4),
+            "area_histogram": last.histogram,
+            "undecided": round(last.undecided, 4),
+        }
+
+    def step(self, index: int) -> tuple[float, float]:
+        """One step of both networks → their losses, alpha's first."""
+        s = self.settings
+        fg, pyramid, bg = self._sample(s.batch, background=True)
+        a = self.alpha(self._ready(pyramid).levels, pyramid.size).sigmoid()  # [N, 1, H, W]
+        composite = a * fg + (1 - a) * bg
+        real = self._real()
+        self.critic.requires_grad_(True)
+        loss_d = F.softplus(self.critic(composite.detach())).mean() + F.softplus(-self.critic(real)).mean()
+        self._descend(self.d_optimizer, loss_d)
+        if index % R1_INTERVAL == 0:
+            real = real.detach().requires_grad_()
+            score = self.critic(real)
+            (slope,) = torch.autograd.grad(score.sum(), real, create_graph=True)
+            penalty = slope.square().sum(dim=(1, 2, 3)).mean() * (R1 / 2 * R1_INTERVAL)
+            self._descend(self.d_optimizer, penalty + (score[0].sum() if s.biased_r1 else 0.0))
+        self.critic.requires_grad_(False)
+        loss_a = s.sat_weight * F.softplus(-self.critic(composite)).mean() + alpha_penalty(
+            a, s.mult, s.bg_weight, s.bg_share
+        )
+        self._descend(self.a_optimizer, loss_a)
+        self._update_average(index)
+        return float(loss_a.detach()), float(loss_d.detach())
+
+    def finished(self) -> AlphaNetwork:
+        """The network to keep: reads raw activations."""
+        network = self.average if self.settings.ema else self.alpha
+        if self.mean is not None:
+            network.fold(self.mean, self.scale)
+        return network.requires_grad_(False).eval()
+
+    def _descend(self, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+
+    @torch.no_grad()
+    def _sample(self, n: int, background: bool = False) -> tuple[Tensor, FeaturePyramid, Tensor | None]:
+        """n foregrounds [n,c,H,W], their activations, and backgrounds of the same codes."""
+        spec, s = self.generator.spec, self.settings
+        z = torch.randn(n, spec.z_dim, generator=self.stream).to(self.device)
+        classes = [draw_class(spec, self.stream, self.device) for _ in range(n)] if spec.c_dim else None
+        c = torch.cat(classes) if classes else None
+        seeds = torch.randint(2**31, (n,), generator=self.stream).tolist()
+        ws = self.generator.map(z, c, truncation=s.truncation)
+        synthesis = self.generator.synthesize(ws, noise=s.noise, taps=self.names, seeds=seeds)
+        bg = self.adversary.background(self.generator.map(z, c), s.noise, seeds) if background else None
+        return synthesis.image, synthesis.pyramid.map(lambda x: x.float()), bg
+
+    def _real(self) -> Tensor:
+        n = self.settings.batch
+        if self.images is None:
+            return self._sample(n)[0]
+        chosen = self.images[torch.randint(len(self.images), (n,), generator=self.stream)]
+        return chosen.permute(0, 3, 1, 2).to(self.device).float() / 127.5 - 1  # [n, c, H, W]
+
+    def _ready(self, pyramid: FeaturePyramid) -> FeaturePyramid:
+        return pyramid if self.mean is None else standardised(pyramid, self.mean, self.scale)
+
+    @torch.no_grad()
+    def _alpha_of(self, held: Sequence[FeaturePyramid]) -> Tensor:
+        network = self.average if self.settings.ema else self.alpha
+        return torch.cat([network(self._ready(p).levels, p.size) for p in held]).sigmoid()
+
+    @torch.no_grad()
+    def _update_average(self, index: int) -> None:
+        keep = min(0.5 ** (1 / HALF_LIFE), (1 + index) / (10 + index))  # quick at first: the start means nothing
+        for average, current in zip(self.average.parameters(), self.alpha.parameters(), strict=True):
+            average.lerp_(current, 1 - keep)
+
+
+def alpha_penalty(a: Tensor, mult: float, bg_weight: float, bg_share: float) -> Tensor:
+    """mult·[ mean min(A, 1−A) + mean relu(0.25 − area) ] + bg_weight·mean relu(bg_share − (1 − area)); a [N,1,H,W]."""
+    area = a.flatten(1).mean(dim=1)  # [N]
+    decided = torch.minimum(a, 1 - a).mean() + F.relu(MIN_AREA - area).mean()
+    return mult * decided + bg_weight * F.relu(bg_share - (1 - area)).mean()

@@ -1,0 +1,94 @@
+"""A watch over masks that nobody labelled: does the foreground still have a plausible size, and does it still change?
+
+Adversarial training of a mask collapses silently: every pixel foreground, or none. The guard looks at the same held-out
+pictures again and again; an area is the mean of alpha over a picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from gansegctl.errors import GansegError
+
+BINS = 10
+
+
+@dataclass
+class Look:
+    """One look at the held-out pictures: share of them in each tenth of area, mean area, and how undecided alpha is
+    (mean of 2·min(A, 1 − A): 0 for hard masks, 1 for alpha = ½ everywhere)."""
+
+    iteration: int
+    histogram: list[float]
+    area: float
+    undecided: float
+
+
+@dataclass
+class AreaGuard:
+    """Judges every look; raises on collapse, and says when masks have settled.
+
+    Collapse: `share` of the pictures or more have area beyond 1 − margin (all foreground) or below margin (all
+    background), in `patience` looks in a row. Settled: over `patience` looks in a row the mean area moved by less than
+    `tolerance` a look, and masks are decided (undecided below `decided`).
+    """
+
+    margin: float = 0.03
+    share: float = 0.9
+    patience: int = 3
+    tolerance: float = 0.01
+    decided: float = 0.1
+    looks: list[Look] = field(default_factory=list)
+    _collapsed: list[str] = field(default_factory=list)
+    _calm: int = 0
+
+    def look(self, alpha: Tensor, iteration: int) -> bool:
+        """alpha [N,1,H,W] in [0,1] → whether masks have settled. Error: GansegError that names the collapse."""
+        areas = alpha.flatten(1).mean(dim=1)  # [N]
+        seen = Look(
+            iteration,
+            area_histogram(areas),
+            float(areas.mean()),
+            float(2 * torch.minimum(alpha, 1 - alpha).mean()),
+        )
+        moved = abs(seen.area - self.looks[-1].area) if self.looks else 1.0
+        self.looks.append(seen)
+        kind = self._kind(areas)
+        self._collapsed = [*self._collapsed, kind] if kind and set(self._collapsed) <= {kind} else [kind] * bool(kind)
+        if len(self._collapsed) >= self.patience:
+            self._raise(kind)
+        self._calm = self._calm + 1 if not kind and moved < self.tolerance and seen.undecided < self.decided else 0
+        return self._calm >= self.patience
+
+    def healthy(self) -> int | None:
+        """The iteration of the last look before any collapse, None when there is none."""
+        good = [s.iteration for s in self.looks if self.margin < s.area < 1 - self.margin]
+        return good[-1] if good else None
+
+    def _kind(self, areas: Tensor) -> str:
+        if float((areas > 1 - self.margin).float().mean()) >= self.share:
+            return "foreground"
+        return "background" if float((areas < self.margin).float().mean()) >= self.share else ""
+
+    def _raise(self, kind: str) -> None:
+        last = self.looks[-1]
+        good = self.healthy()
+        raising = "bg_weight and bg_share" if kind == "foreground" else "mult"
+        stop = "" if good is None else f", or stop at iterations = {good}, the last healthy look"
+        raise GansegError(
+            f"got all-{kind} masks at iteration {last.iteration}: mean area {last.area:.3f}, "
+            f"areas by tenths {' '.join(f'{x:.2f}' for x in last.histogram)}",
+            wanted="a foreground that is neither everything nor nothing",
+            remedy=f"raise {raising}{stop}",
+        )
+
+
+def area_histogram(areas: Tensor | Sequence[float]) -> list[float]:
+    """Share of the areas [N] in each tenth of [0,1]."""
+    areas = torch.as_tensor(areas, dtype=torch.float32)
+    counts = torch.bincount((areas * BINS).long().clamp(0, BINS - 1).cpu(), minlength=BINS)
+    return [round(float(x), 4) for x in counts / max(len(areas), 1)]

@@ -1,0 +1,314 @@
+"""stylemix: pixels of one part change colour together when the style changes; no labels, nothing to fit.
+
+Feng et al.: Network-Free, Unsupervised Semantic Segmentation with Synthetic Images, CVPR 2023. Of each picture, N
+variants are made that keep its coarse styles and take finer ones from other latents: shapes stay, colours change. The
+pixels of the picture are clustered by their colours over all variants, and a rule says which clusters are foreground.
+
+Constants are settings, because the paper's are unknown: N, k, crossover and rule are those of a community
+implementation (profile release) or what served on the demo domain (fixed). The picture itself is the first variant and
+its own latents and noise make the others, so the mask is of this very picture; `predict` needs `Synthesis.ws`, and
+makes N−1 more passes a picture. Memory: N·c·H·W·4 bytes, 39 MB for 50 variants at 256 px, and a few passes at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gansegctl.contracts import Annotation, Exemplar, Generator, GeneratorSpec, Synthesis
+from gansegctl.errors import UsageError
+from gansegctl.labels import IGNORE, LabelMap
+from gansegctl.methods.base import BaseSegmenter, annotation_of, read_segmenter
+from gansegctl.methods.checking import filled, one_of, within
+from gansegctl.methods.unsupervised import (
+    FOREGROUND,
+    RULES,
+    centrality,
+    check_sides,
+    foreground_clusters,
+    no_exemplars,
+    parallel_kmeans,
+    segments,
+    stream_of,
+)
+
+PROFILES: dict[str, dict] = {
+    "fixed": {
+        "variants": 12,
+        "k": 4,
+        "repeats": 9,
+        "drawn": "shared",
+        "crossover_by": "depth",
+        "iterations": 12,
+        "fitted_pixels": 0,
+        "keep_noise": True,
+        "standardise": True,
+        "rule": "border",
+        "sides": "tlr",
+    },
+    "release": {
+        "variants": 50,
+        "k": 3,
+        "repeats": 10,
+        "drawn": "anew",
+        "crossover_by": "resolution",
+        "iterations": 200,
+        "fitted_pixels": 256,
+        "keep_noise": False,
+        "standardise": False,
+        "rule": "least-central",
+        "sides": "tlrb",
+    },
+}
+"""What a profile puts where the settings leave None.
+
+fixed: the idea as meant, at the cost of 11 more passes a picture; the repeats that the vote is taken over are random
+halves of the same variants. release: as the community implementation runs, with its quirks:
+- 50 new variants for each of 10 repeats: 500 passes a picture, the picture itself among none of them;
+- noise drawn anew for every variant, so that fine texture moves;
+- crossover at slots 6 to 9, which are 32 to 128 px of any StyleGAN2 and next to nothing of a small one;
+- centroids fitted on 256 pixels a cluster; raw colours;
+- whatever k is, the least central cluster alone is background.
+"""
+
+
+@dataclass(frozen=True)
+class StyleMixSettings:
+    """Settings of `stylemix`; None takes the profile's value.
+
+    variants: N, the picture itself among them where noise is kept. k: clusters of a picture. crossover_by: depth (as a
+    share of the style slots, 6/18 to 9/18) | resolution (in pixels, 32 to 128); crossover_low, crossover_high: its
+    range, from which every variant draws the slot where new styles begin. truncation: psi of the new styles.
+    class_index: their class, of a conditional generator (None: drawn). output: foreground | segments (clusters of each
+    picture, from its rim, 0, to its middle, k−1). rule: see `foreground_clusters`; sides: of t, l, r, b, which border
+    counts (fixed: not the lower one, which most subjects stand on). repeats: clusterings to vote; drawn: shared (random
+    halves of the variants) | anew. keep_noise: the picture's own noise in all variants. standardise: every variant's
+    colours to deviation 1. iterations: of k-means; fitted_pixels: a cluster, that its centroids are fitted on (0 =
+    all). clusterer: torch | faiss. passes: variants made at one time. Errors: UsageError for values out of range, or
+    for faiss where it is not installed.
+    """
+
+    profile: str = "fixed"
+    variants: int | None = None
+    k: int | None = None
+    crossover_by: str | None = None
+    crossover_low: float | None = None
+    crossover_high: float | None = None
+    truncation: float = 0.7
+    class_index: int | None = None
+    output: str = "foreground"
+    rule: str | None = None
+    sides: str | None = None
+    repeats: int | None = None
+    drawn: str | None = None
+    keep_noise: bool | None = None
+    standardise: bool | None = None
+    iterations: int | None = None
+    fitted_pixels: int | None = None
+    clusterer: str = "torch"
+    passes: int = 8
+
+    def __post_init__(self) -> None:
+        one_of("profile", self.profile, tuple(PROFILES))
+        one_of("crossover_by", self.crossover_by, ("depth", "resolution"))
+        one_of("output", self.output, ("foreground", "segments"))
+        one_of("rule", self.rule, RULES)
+        one_of("drawn", self.drawn, ("shared", "anew"))
+        one_of("clusterer", self.clusterer, ("torch", "faiss"))
+        within("variants", self.variants, 2, 10_000)
+        within("k", self.k, 2, IGNORE)
+        within("crossover_low", self.crossover_low, 0)
+        within("crossover_high", self.crossover_high, self.crossover_low or 0)
+        within("class_index", self.class_index, 0)
+        within("repeats", self.repeats, 1)
+        within("iterations", self.iterations, 1)
+        within("fitted_pixels", self.fitted_pixels, 0)
+        within("passes", self.passes, 1)
+        check_sides(self.sides)
+        if self.clusterer == "faiss":
+            _faiss()
+
+    def resolved(self) -> StyleMixSettings:
+        """The same with values in place of None."""
+        settings = filled(self, PROFILES[self.profile])
+        low, high = (6 / 18, 9 / 18) if settings.crossover_by == "depth" else (32, 128)
+        settings = filled(settings, {"crossover_low": low})
+        return filled(settings, {"crossover_high": max(high, settings.crossover_low)})
+
+
+def crossover_slots(spec: GeneratorSpec, settings: StyleMixSettings) -> tuple[int, int]:
+    """First and last style slot at which new styles may begin; 1 to num_ws−1, so that something stays and changes."""
+    if settings.crossover_by == "depth":
+        ends = [round(x * spec.num_ws) for x in (settings.crossover_low, settings.crossover_high)]
+    else:  # a layer's slot: the last one is ToRGB's, and StyleGAN3 has one before its first layer
+        before = max(spec.num_ws - 1 - len(spec.taps), 0)
+        first = next((i for i, t in enumerate(spec.taps) if t.resolution >= settings.crossover_low), len(spec.taps))
+        last = next((i for i, t in enumerate(spec.taps) if t.resolution >= settings.crossover_high), len(spec.taps))
+        ends = [before + first, before + last]
+    low, high = (min(max(end, 1), spec.num_ws - 1) for end in ends)
+    return low, max(low, high)
+
+
+class StyleMix:
+    """The method (protocol `contracts.Method`)."""
+
+    name = "stylemix"
+    needs: frozenset[str] = frozenset()
+    settings_type = StyleMixSettings
+
+    def fit(
+        self,
+        generator: Generator,
+        exemplars: Sequence[Exemplar] = (),
+        labels: LabelMap | None = None,
+        settings: StyleMixSettings | None = None,
+        seed: int = 0,
+    ) -> StyleMixSegmenter:
+        """A segmenter with these settings; its variants are drawn from `seed` and the sample's seed.
+
+        Errors: UsageError for exemplars, which it cannot use, or a class that the generator lacks.
+        """
+        no_exemplars(self.name, exemplars)
+        settings = (settings or StyleMixSettings()).resolved()
+        if settings.class_index is not None and settings.class_index >= generator.spec.c_dim:
+            raise UsageError(f"got class_index {settings.class_index}", wanted=f"below {generator.spec.c_dim}")
+        return StyleMixSegmenter(
+            method=self.name,
+            labels=FOREGROUND if settings.output == "foreground" else segments(settings.k),
+            taps=(),
+            widths=(),
+            generator_sha256=generator.sha256,
+            settings=asdict(settings),
+            facts={"exemplars": 0, "seed": seed},
+        )
+
+    def load(self, path: Path) -> StyleMixSegmenter:
+        """Read what `save` wrote. Errors: UsageError for a file of another kind or method."""
+        stored, _ = read_segmenter(Path(path), self.name)
+        known = {f.name for f in fields(StyleMixSettings)}
+        StyleMixSettings(**{k: v for k, v in stored["settings"].items() if k in known})
+        return StyleMixSegmenter(**stored)
+
+
+@dataclass
+class StyleMixSegmenter(BaseSegmenter):
+    """Settings and a seed (protocol `contracts.Segmenter`); it reads no taps, only pictures."""
+
+    @torch.no_grad()
+    def predict(self, generator: Generator, synthesis: Synthesis, probabilities: bool = False) -> Annotation:
+        """Masks of the pictures in `synthesis`; probabilities are shares of votes over the repeats.
+
+        Errors: UsageError for another generator, or where `synthesis` does not say which ws, noise and seeds made it.
+        """
+        self.check_generator(generator)
+        if synthesis.ws is None or synthesis.noise is None or synthesis.seeds is None:
+            raise UsageError(
+                "got pictures without their latents",
+                wanted="Synthesis.ws, noise and seeds, from which stylemix makes its variants",
+                remedy="fill them in where the pictures are made",
+            )
+        votes = [self._votes(generator, synthesis, i) for i in range(len(synthesis.image))]
+        return annotation_of(torch.stack(votes).clamp(min=1e-9).log(), probabilities)
+
+    def _votes(self, generator: Generator, synthesis: Synthesis, i: int) -> Tensor:
+        """Share of the repeats that put a pixel of picture i into each class: [K,H,W]."""
+        s = self._settings()
+        stream = stream_of(self.facts["seed"], synthesis.seeds[i])
+        height, width = synthesis.image.shape[2:]
+        rounds = [s.repeats] if s.drawn == "shared" else [1] * s.repeats
+        votes, first = [], None
+        for runs in rounds:
+            pictures = self._variants(generator, synthesis, i, stream)  # [V, c, H, W]
+            keep = _halves(runs, len(pictures), stream)  # [R, V]
+            if s.standardise:
+                middle = pictures - pictures.mean(dim=(2, 3), keepdim=True)
+                pictures = middle / middle.square().mean(dim=(1, 2, 3), keepdim=True).sqrt().clamp(min=1e-6)
+            x = pictures.flatten(0, 1).flatten(1).T.contiguous()  # [P, V·c]
+            columns = keep.repeat_interleave(synthesis.image.shape[1], dim=1).to(x.device)
+            if s.output == "segments":
+                if first is None:
+                    first = self._cluster(x, torch.ones_like(columns[:1]), stream)[0]
+                    order = centrality(first.view(1, height, width), s.k).argsort().argsort()
+                    first = order[first]
+                labels = parallel_kmeans(x, columns, s.k, s.iterations, stream, start=first)
+                votes.append(F.one_hot(labels, s.k).float())
+            else:
+                labels = self._cluster(x, columns, stream)
+                for one in labels:
+                    inside = foreground_clusters(one.view(1, height, width), s.k, s.rule, s.sides)
+                    votes.append(F.one_hot(inside[one].long(), 2).float()[None])
+        share = torch.cat(votes).mean(dim=0)  # [P, K]
+        if s.output == "foreground":  # at least half of the votes: the tie is foreground
+            share = torch.where((share[:, 1:] == 0.5), share.new_tensor([0.4999, 0.5001]), share)
+        return share.T.view(-1, height, width)
+
+    def _settings(self) -> StyleMixSettings:
+        known = {f.name for f in fields(StyleMixSettings)}
+        return StyleMixSettings(**{k: v for k, v in self.settings.items() if k in known})
+
+    def _variants(self, generator: Generator, synthesis: Synthesis, i: int, stream: torch.Generator) -> Tensor:
+        """Picture i under other fine styles, [V,c,H,W]; itself first, where its noise is kept."""
+        s, spec = self._settings(), generator.spec
+        ws, device = synthesis.ws[i : i + 1], synthesis.image.device
+        made = [synthesis.image[i : i + 1].float()] if s.keep_noise else []
+        count = s.variants - len(made)
+        z = torch.randn(count, spec.z_dim, generator=stream).to(device)
+        c = None
+        if spec.c_dim:
+            drawn = torch.randint(spec.c_dim, (count,), generator=stream)
+            drawn = drawn if s.class_index is None else torch.full_like(drawn, s.class_index)
+            c = F.one_hot(drawn, spec.c_dim).float().to(device)
+        low, high = crossover_slots(spec, s)
+        begins = torch.randint(low, high + 1, (count,), generator=stream)
+        noise_seeds = torch.randint(2**31, (count,), generator=stream).tolist()
+        fresh = generator.map(z, c, s.truncation)  # [V, num_ws, w]
+        new = (torch.arange(spec.num_ws) >= begins[:, None]).to(device)[:, :, None]
+        mixed = torch.where(new, fresh, ws.to(fresh))
+        noise = synthesis.noise if s.keep_noise else "seed"
+        for some in torch.arange(count).split(s.passes):
+            seeds = [synthesis.seeds[i]] * len(some) if s.keep_noise else [noise_seeds[j] for j in some]
+            made.append(generator.synthesize(mixed[some], noise=noise, taps=(), seeds=seeds).image.float())
+        return torch.cat(made)
+
+    def _cluster(self, x: Tensor, columns: Tensor, stream: torch.Generator) -> Tensor:
+        """Clusters of the rows of x [P,D], once with each set of columns [R,D]: int64 [R,P]."""
+        s = self._settings()
+        if s.clusterer == "torch":
+            return parallel_kmeans(x, columns, s.k, s.iterations, stream, sample=s.k * s.fitted_pixels or None)
+        found = []
+        for keep in columns:
+            part = x[:, keep].float().cpu().contiguous().numpy()
+            points = {"max_points_per_centroid": s.fitted_pixels or len(part), "min_points_per_centroid": 1}
+            seed = int(torch.randint(2**31 - 1, (1,), generator=stream))
+            run = _faiss().Kmeans(part.shape[1], s.k, niter=s.iterations, seed=seed, **points)
+            run.train(part)
+            found.append(torch.from_numpy(run.index.search(part, 1)[1][:, 0]))
+        return torch.stack(found).to(x.device)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """None: nothing was fitted."""
+        return {}
+
+
+def _halves(runs: int, count: int, stream: torch.Generator) -> Tensor:
+    """Which of the variants each run reads, bool [R,V]: all for a single run, else the first and a random half."""
+    if runs == 1:
+        return torch.ones(1, count, dtype=torch.bool)
+    keep = torch.rand(runs, count, generator=stream).argsort(dim=1) < (count + 1) // 2
+    keep[:, 0] = True
+    return keep
+
+
+def _faiss():
+    try:
+        import faiss
+    except ImportError:
+        raise UsageError(
+            "got clusterer faiss, which is not installed", wanted="faiss", remedy="pip install 'gansegctl[cpu]'"
+        ) from None
+    return faiss

@@ -1,0 +1,66 @@
+"""The guard: collapse is named after some patience, settled masks end a fit, and neither happens without cause."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from gansegctl.errors import GansegError
+from gansegctl.methods.area_guard import AreaGuard, area_histogram
+
+
+def masks(*areas, soft=0.0):
+    """One picture of 100 pixels per area, hard (or with all values `soft` away from 0 and 1)."""
+    pictures = torch.zeros(len(areas), 1, 10, 10)
+    for picture, area in zip(pictures, areas, strict=True):
+        picture.view(-1)[: round(100 * area)] = 1
+    return pictures * (1 - 2 * soft) + soft
+
+
+def test_histogram_counts_tenths():
+    assert area_histogram([0.0, 0.05, 0.15, 0.999, 1.0]) == [0.4, 0.2, 0, 0, 0, 0, 0, 0, 0, 0.4]
+
+
+@pytest.mark.parametrize(("area", "kind", "remedy"), [(1.0, "foreground", "bg_share"), (0.0, "background", "mult")])
+def test_collapse_is_named_after_three_looks_in_a_row(area, kind, remedy):
+    guard = AreaGuard()
+    assert not guard.look(masks(0.4, 0.5), 10)
+    for i in (20, 30):
+        assert not guard.look(masks(area, area), i)
+    with pytest.raises(GansegError, match=rf"all-{kind} masks at iteration 40") as e:
+        guard.look(masks(area, area), 40)
+    assert remedy in e.value.remedy and "iterations = 10" in e.value.remedy and f"{area:.3f}" in e.value.got
+
+
+def test_without_a_healthy_look_no_iteration_is_recommended():
+    guard = AreaGuard(patience=1)
+    with pytest.raises(GansegError) as e:
+        guard.look(masks(1.0), 5)
+    assert "iterations =" not in e.value.remedy and guard.healthy() is None
+
+
+def test_looks_that_recover_or_change_sides_are_no_collapse():
+    guard = AreaGuard(patience=2)
+    for i, area in enumerate([1.0, 0.5, 1.0, 0.0, 1.0, 0.0, 0.3, 1.0]):
+        guard.look(masks(area, area), i)
+    with pytest.raises(GansegError, match="all-foreground"):
+        guard.look(masks(1.0, 1.0), 9)
+
+
+def test_a_few_full_pictures_among_others_are_no_collapse():
+    guard = AreaGuard(patience=1)
+    guard.look(masks(1.0, 1.0, 1.0, 0.5), 1)
+    assert guard.looks[0].area == pytest.approx(0.875) and guard.looks[0].histogram[-1] == 0.75
+
+
+def test_masks_settle_when_they_are_hard_and_stay_as_they_are():
+    guard = AreaGuard()
+    assert [guard.look(masks(0.3, 0.5), i) for i in range(5)] == [False, False, False, True, True]
+    assert not guard.look(masks(0.3, 0.6), 6)  # moved by 0.05: begins anew
+    assert [guard.look(masks(0.3, 0.6), i) for i in range(7, 10)] == [False, False, True]
+
+
+def test_undecided_masks_never_settle():
+    guard = AreaGuard()
+    assert not any(guard.look(masks(0.3, 0.5, soft=0.2), i) for i in range(8))
+    assert guard.looks[-1].undecided == pytest.approx(0.4)

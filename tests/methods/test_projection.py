@@ -1,0 +1,159 @@
+"""The learned projection: one step against plain autograd on the hypercolumn, and the controls."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from methods.test_sinkhorn import plain
+from methods.tiny import SIDE, TinyGenerator
+
+from gansegctl.errors import GansegError
+from gansegctl.methods import projection
+from gansegctl.methods.contrastive import ContrastiveSettings
+from gansegctl.methods.projection import Source, pretrain, principal_axes, random_projection
+from gansegctl.methods.views import draw_warp
+
+CPU = torch.device("cpu")
+QUICK = ContrastiveSettings(dimension=10, pixels=64, prototypes=9, draws=2, pretrain_steps=1, epsilon=0.05).resolved(
+    1, (SIDE, SIDE)
+)
+SIZE = (SIDE, SIDE)
+
+
+def stream(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def source(generator=None, mode="bilinear", standardise=False):
+    generator = generator or TinyGenerator()
+    channels = sum(t.channels for t in generator.spec.taps)
+    mean = torch.linspace(-1, 1, channels) if standardise else None
+    scale = torch.linspace(0.5, 2, channels) if standardise else None
+    return Source(generator, [t.name for t in generator.spec.taps], mode, "const", mean, scale, CPU)
+
+
+def written_down(src, weight, settings, seed, warp=None):
+    """One step of pre-training by autograd on the dense hypercolumn, with the plain Sinkhorn in float64."""
+    s, bound = stream(seed), weight.shape[0] ** -0.5
+    prototypes = torch.empty(settings.prototypes, len(weight)).uniform_(-bound, bound, generator=s)
+    bias = torch.empty(settings.prototypes).uniform_(-bound, bound, generator=s)
+    prototypes = F.normalize(prototypes, dim=1).double().requires_grad_()
+    bias = bias.double().requires_grad_()
+    w = weight.double().clone().requires_grad_()
+    pairs = projection.style_pairs(src.generator.spec, settings.perturb_from, settings.perturb_last)
+    ws = projection.draw_views(
+        src.generator, pairs, settings.truncation, settings.sigma, not settings.single_truncation, s, CPU
+    )
+    torch.randint(2**31, (1,), generator=s)
+    dense = src.pyramid(ws, [0, 0]).dense().double().flatten(2)  # [2, ΣC, H·W]
+    if not settings.aligned:
+        warps = [draw_warp(SIZE, s), draw_warp(SIZE, s)]
+        dense = torch.stack([dense[i][:, warp.source] * warp.inside for i, warp in enumerate(warps)])
+    total = 0.0
+    for _ in range(settings.draws):
+        chosen = torch.randperm(SIDE * SIDE, generator=s)[: settings.pixels]
+        scores = [F.linear(F.normalize((w @ view[:, chosen]).T, dim=1), prototypes, bias) for view in dense]
+        codes = [plain(x.detach() / settings.epsilon, settings.sinkhorn_rounds) for x in scores]
+        for mine, other in ((0, 1), (1, 0)):
+            wanted = (scores[other] / settings.temperature).log_softmax(dim=1)
+            total = total - (codes[mine] * wanted).sum(dim=1).mean() / 2 / settings.draws
+    total.backward()
+    step = settings.pretrain_lr * settings.trust * w.detach().norm() / w.grad.norm()
+    return (w.detach() - step * w.grad).float(), float(total.detach())
+
+
+@pytest.mark.parametrize("hold", [True, False])
+@pytest.mark.parametrize("profile", ["fixed", "release"])
+def test_a_step_is_the_one_written_down_on_the_hypercolumn(profile, hold, monkeypatch):
+    monkeypatch.setattr(projection, "HELD", 1 << 24 if hold else 0)
+    monkeypatch.setattr(projection, "AT_ONCE", 200)  # blocks of 22 pixels
+    changed = {k: getattr(QUICK, k) for k in CHANGED} | {"pretrain_lr": 5.0}  # so that a step shows
+    settings = replace(ContrastiveSettings(profile=profile), **changed).resolved(1, SIZE)
+    src = source(mode=settings.mode, standardise=profile == "fixed")
+    weight = random_projection(10, 19, stream(4))
+    found, losses = pretrain(src, weight, SIZE, settings, stream(7))
+    wanted, loss = written_down(src, weight, settings, 7)
+    assert losses == pytest.approx([loss], rel=1e-4)
+    moved = float((wanted - weight).norm())
+    assert moved == pytest.approx(0.05 * float(weight.norm()), rel=1e-3)  # the share that LARC grants
+    assert float((found - wanted).norm()) < 2e-3 * moved
+
+
+CHANGED = ("dimension", "pixels", "prototypes", "draws", "pretrain_steps", "epsilon")
+
+
+def test_the_start_is_not_written_over():
+    weight = random_projection(10, 19, stream(4))
+    kept = weight.clone()
+    pretrain(source(), weight, SIZE, QUICK, stream())
+    assert torch.equal(weight, kept)
+
+
+def test_the_loss_falls_when_it_is_given_time():
+    settings = replace(QUICK, pretrain_steps=25, pretrain_lr=3.0, temperature=0.1)
+    _, losses = pretrain(source(), random_projection(10, 19, stream(1)), SIZE, settings, stream(2))
+    assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
+
+
+def test_a_draw_of_all_pixels_is_made_once(monkeypatch):
+    calls = []
+    one = projection._draw
+    monkeypatch.setattr(projection, "_draw", lambda *a: calls.append(a[3]) or one(*a))
+    pretrain(source(), random_projection(10, 19, stream()), SIZE, replace(QUICK, pixels=SIDE * SIDE), stream())
+    assert calls == [1]
+    pretrain(source(), random_projection(10, 19, stream()), SIZE, QUICK, stream())
+    assert calls == [1, 2, 2]
+
+
+@pytest.mark.parametrize("marginals", ["uniform", "norm", "histogram"])
+@pytest.mark.parametrize("aligned", [True, False])
+def test_marginals_lead_to_different_but_finite_projections(marginals, aligned):
+    settings = replace(QUICK, marginals=marginals, aligned=aligned)
+    weight = random_projection(10, 19, stream())
+    found, losses = pretrain(source(), weight, SIZE, settings, stream(3))
+    assert found.isfinite().all() and len(losses) == 1
+    other, _ = pretrain(source(), weight, SIZE, replace(settings, marginals="uniform"), stream(3))
+    assert torch.equal(found, other) == (marginals == "uniform")
+
+
+def test_a_loss_that_is_not_finite_is_an_error():
+    class Broken(TinyGenerator):
+        def synthesize(self, ws, noise="const", taps=None, seeds=None):
+            synthesis = super().synthesize(ws, noise, taps, seeds)
+            synthesis.pyramid = synthesis.pyramid.map(lambda x: x * float("nan"))
+            return synthesis
+
+    with pytest.raises(GansegError, match="step 0 of the pre-training"):
+        pretrain(source(Broken()), random_projection(10, 19, stream()), SIZE, QUICK, stream())
+
+
+def test_principal_axes_are_those_of_the_hypercolumns():
+    src = source(standardise=True)
+    axes = principal_axes(src, 4, 19, 6, stream(5))
+    s, rows = stream(5), []
+    for _ in range(6):
+        z = torch.randn(1, 6, generator=s)
+        torch.randint(2**31, (1,), generator=s)
+        rows.append(src.pyramid(src.generator.map(z), [0]).dense()[0].flatten(1).T.double())
+        torch.randperm(SIDE * SIDE, generator=s)
+    x = torch.cat(rows)
+    values, vectors = torch.linalg.eigh(torch.cov(x.T, correction=0))
+    wanted = vectors.flip(1)[:, :4].T
+    unit = F.normalize(axes.double(), dim=1)
+    torch.testing.assert_close((unit * wanted).sum(dim=1).abs(), torch.ones(4, dtype=torch.float64), atol=1e-4, rtol=0)
+    assert bool((axes.gather(1, axes.abs().argmax(dim=1, keepdim=True)) > 0).all())
+    power = ((x - x.mean(dim=0)) @ axes.double().T).square().mean()
+    assert float(power) == pytest.approx(float(values.sum()) / (3 * 19), rel=1e-3)
+
+
+def test_there_are_never_more_axes_than_channels():
+    assert principal_axes(source(), 512, 19, 2, stream()).shape == (19, 19)
+    assert random_projection(512, 19, stream()).shape == (512, 19)
+
+
+def test_a_random_projection_has_the_stated_bounds():
+    weight = random_projection(300, 25, stream())
+    assert 0.19 < float(weight.abs().max()) <= 0.2 and abs(float(weight.mean())) < 0.01

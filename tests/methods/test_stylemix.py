@@ -1,0 +1,238 @@
+"""stylemix: one annotation contract without exemplars, variants of the very picture, votes, and parts that recolour."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from methods.tiny import SIDE, TinyGenerator
+
+from gansegctl import methods
+from gansegctl.contracts import FeatureTap, GeneratorSpec, Segmenter, Synthesis
+from gansegctl.errors import UsageError
+from gansegctl.methods import stylemix
+from gansegctl.methods.stylemix import PROFILES, StyleMix, StyleMixSettings, crossover_slots
+
+QUICK = StyleMixSettings(variants=6, repeats=5, k=3, iterations=5)
+SEEDS = (11, 12, 13)
+
+
+def made(generator, seeds=SEEDS, noise="const"):
+    ws = generator.latents(seeds)
+    synthesis = generator.synthesize(ws, noise, (), list(seeds))
+    return replace(synthesis, ws=ws, noise=noise, seeds=tuple(seeds))
+
+
+class Recoloured:
+    """A disc, or two, whose colours come from the fine style and whose place from the coarse one; no activations."""
+
+    sha256 = "d" * 64
+
+    def __init__(self, classes=0):
+        self.spec = GeneratorSpec("discs", 24, 3, 8, 8, classes, 6, ())
+        self.passes, self.asked = 0, []
+
+    def map(self, z, c=None, truncation=1.0, cutoff=None):
+        return (z if c is None else z + c[:, :1]).unsqueeze(1).repeat(1, 6, 1) * truncation
+
+    def synthesize(self, ws, noise="const", taps=None, seeds=None):
+        self.passes += len(ws)
+        self.asked.append((noise, tuple(seeds or ())))
+        inside = self.truth(ws)
+        colours = torch.tanh(ws[:, -1, :6]).view(-1, 2, 3)
+        image = colours[:, 0, :, None, None].where(inside[:, None] == 0, colours[:, 1, :, None, None])
+        grain = torch.rand(24, 24, generator=torch.Generator().manual_seed(5))
+        return Synthesis(image + 0.05 * grain, None)
+
+    def truth(self, ws):
+        y, x = torch.meshgrid(torch.arange(24.0), torch.arange(24.0), indexing="ij")
+        middle = 12 + 2 * torch.tanh(ws[:, 0, :2])
+        return ((y - middle[:, :1, None]) ** 2 + (x - middle[:, 1:2, None]) ** 2 < 36).long()
+
+    def latents(self, seeds):
+        stream = (torch.Generator().manual_seed(s) for s in seeds)
+        return self.map(torch.cat([torch.randn(1, 8, generator=g) for g in stream]))
+
+
+def test_annotation_of_the_contract():
+    generator = TinyGenerator()
+    for settings, classes in ((QUICK, 2), (replace(QUICK, output="segments"), 3)):
+        segmenter = StyleMix().fit(generator, settings=settings)
+        assert isinstance(segmenter, Segmenter) and segmenter.method == "stylemix" and len(segmenter.labels) == classes
+        a = segmenter.predict(generator, made(generator), probabilities=True)
+        assert a.labels.dtype == a.confidence.dtype == torch.uint8 and a.score.dtype == torch.float32
+        assert a.labels.shape == a.confidence.shape == (3, SIDE, SIDE) and a.score.shape == (3,)
+        assert a.probabilities.dtype == torch.float16 and a.probabilities.shape == (3, classes, SIDE, SIDE)
+        assert int(a.labels.max()) < classes and 0 <= float(a.score.min()) <= float(a.score.max()) <= 1
+        top = a.probabilities.float().amax(1)
+        assert float((top * 255 - a.confidence.float()).abs().max()) < 0.8
+        assert segmenter.predict(generator, made(generator)).probabilities is None
+
+
+def test_saved_and_loaded_it_says_the_same(tmp_path):
+    generator = TinyGenerator()
+    segmenter = StyleMix().fit(generator, settings=QUICK, seed=4)
+    segmenter.save(tmp_path / "s.safetensors")
+    loaded = methods.load(tmp_path / "s.safetensors")
+    assert type(loaded) is type(segmenter) and loaded.settings == segmenter.settings and loaded.facts["seed"] == 4
+    before, after = (s.predict(generator, made(generator), True) for s in (segmenter, loaded))
+    for field in ("labels", "confidence", "score", "probabilities"):
+        assert torch.equal(getattr(before, field), getattr(after, field)), field
+
+
+def test_a_sample_is_labelled_the_same_in_any_batch_and_the_process_is_left_alone():
+    generator = TinyGenerator()
+    segmenter = StyleMix().fit(generator, settings=QUICK, seed=1)
+    torch.manual_seed(1)
+    state = torch.random.get_rng_state()
+    together = segmenter.predict(generator, made(generator), True).probabilities
+    apart = torch.cat([segmenter.predict(generator, made(generator, (s,)), True).probabilities for s in SEEDS])
+    assert torch.equal(torch.random.get_rng_state(), state)
+    torch.testing.assert_close(apart, together, atol=2e-3, rtol=0)
+    other = StyleMix().fit(generator, settings=QUICK, seed=2).predict(generator, made(generator), True).probabilities
+    assert not torch.equal(other, together)
+
+
+@pytest.mark.parametrize("profile", ["fixed", "release"])
+def test_finds_what_recolours_together(profile):
+    generator = Recoloured()
+    settings = StyleMixSettings(profile=profile, k=2, variants=8, repeats=3, crossover_by="depth")
+    segmenter = StyleMix().fit(generator, settings=settings)
+    synthesis = made(generator, range(20))
+    labels, truth = segmenter.predict(generator, synthesis).labels, generator.truth(synthesis.ws)
+    assert float((labels == truth).float().mean()) > 0.98
+    assert 0.1 < float(truth.float().mean()) < 0.4
+
+
+def test_the_variants_are_of_this_very_picture():
+    generator = TinyGenerator()
+    synthesis = made(generator, noise="seed")
+    asked, plain = [], generator.synthesize
+
+    def watched(ws, noise="const", taps=None, seeds=None):
+        asked.append((ws, noise, seeds))
+        return plain(ws, noise, taps, seeds)
+
+    generator.synthesize = watched
+    segmenter = StyleMix().fit(generator, settings=replace(QUICK, crossover_low=0.5, crossover_high=0.5, passes=2))
+    variants = segmenter._variants(generator, synthesis, 1, torch.Generator().manual_seed(0))
+    assert torch.equal(variants[0], synthesis.image[1]) and variants.shape == (6, 3, SIDE, SIDE)
+    assert [len(ws) for ws, _, _ in asked] == [2, 2, 1]
+    for ws, noise, seeds in asked:
+        assert noise == "seed" and set(seeds) == {SEEDS[1]}
+        assert torch.equal(ws[:, :2], synthesis.ws[1:2, :2].expand(len(ws), -1, -1))  # 0.5 of 3 slots: the first two
+        assert not bool((ws[:, 2] == synthesis.ws[1, 2]).any())
+    assert not torch.equal(variants[1], variants[2])
+
+
+def test_release_draws_anew_and_counts_its_passes():
+    generator = Recoloured()
+    synthesis = made(generator, (1,))
+    generator.passes, generator.asked = 0, []
+    settings = StyleMixSettings(profile="release", variants=5, repeats=3, iterations=3)
+    StyleMix().fit(generator, settings=settings).predict(generator, synthesis)
+    assert generator.passes == 15
+    seeds = [s for _, some in generator.asked for s in some]
+    assert {noise for noise, _ in generator.asked} == {"seed"} and len(set(seeds)) == 15
+    generator.passes = 0
+    StyleMix().fit(generator, settings=replace(settings, profile="fixed")).predict(generator, synthesis)
+    assert generator.passes == 4  # the picture itself is the first of the five, and serves all repeats
+    values = PROFILES["release"]
+    assert (values["variants"], values["k"], values["repeats"], values["rule"]) == (50, 3, 10, "least-central")
+
+
+def test_the_crossover_follows_depth_or_resolution():
+    def spec(side, layers, num_ws):
+        taps = tuple(FeatureTap(f"b{i}", r, 2) for i, r in enumerate(layers))
+        return GeneratorSpec("g", side, 3, 4, 4, 0, num_ws, taps)
+
+    big = spec(1024, [4] + [r for r in (8, 16, 32, 64, 128, 256, 512, 1024) for _ in (0, 1)], 18)
+    by_depth = StyleMixSettings(crossover_by="depth").resolved()
+    by_size = StyleMixSettings(crossover_by="resolution").resolved()
+    assert crossover_slots(big, by_depth) == (6, 9)  # as the community implementation has it
+    assert crossover_slots(big, by_size) == (5, 9)
+    small = spec(64, [4] + [r for r in (8, 16, 32, 64) for _ in (0, 1)], 10)
+    assert crossover_slots(small, by_depth) == (3, 5)
+    assert crossover_slots(small, by_size) == (5, 9)
+    third = spec(64, [16, 16, 16, 32, 32, 64, 64, 64], 10)  # StyleGAN3: a slot before the first layer
+    assert crossover_slots(third, by_size) == (4, 9)
+    assert crossover_slots(small, replace(by_depth, crossover_low=0.0, crossover_high=1.0)) == (1, 9)
+
+
+def test_segments_run_from_the_rim_to_the_middle_and_keep_their_numbers():
+    generator = Recoloured()
+    settings = StyleMixSettings(k=2, variants=8, repeats=4, output="segments")
+    segmenter = StyleMix().fit(generator, settings=settings)
+    synthesis = made(generator, range(6))
+    a = segmenter.predict(generator, synthesis)
+    assert segmenter.labels.names == ("segment-0", "segment-1")
+    assert float((a.labels == generator.truth(synthesis.ws)).float().mean()) > 0.98
+    assert float(a.confidence.float().mean()) > 240  # the repeats mean the same by a number
+
+
+def test_half_of_the_votes_are_foreground(monkeypatch):
+    generator = TinyGenerator()
+    rules = iter([torch.tensor([False, True, True]), torch.tensor([False, False, True])] * 3)
+    monkeypatch.setattr(stylemix, "foreground_clusters", lambda *a: next(rules))
+    labels = torch.arange(SIDE * SIDE) % 3
+    monkeypatch.setattr(stylemix, "parallel_kmeans", lambda *a, **o: labels.expand(2, -1))
+    segmenter = StyleMix().fit(generator, settings=replace(QUICK, repeats=2))
+    a = segmenter.predict(generator, made(generator, (1,)))
+    assert a.labels[0].flatten()[:3].tolist() == [0, 1, 1]
+    assert a.confidence[0].flatten()[:3].tolist() == [255, 128, 255]
+
+
+def test_classes_of_a_conditional_generator():
+    generator = Recoloured(classes=3)
+    seen, plain = [], generator.map
+    generator.map = lambda z, c=None, *a, **o: seen.append(c) or plain(z, c, *a, **o)
+    synthesis = made(generator, (1, 2))
+    seen.clear()
+    StyleMix().fit(generator, settings=replace(QUICK, class_index=2)).predict(generator, synthesis)
+    assert all(c[:, 2].all() and float(c.sum()) == len(c) for c in seen)
+    seen.clear()
+    StyleMix().fit(generator, settings=QUICK).predict(generator, synthesis)
+    assert len(torch.cat(seen).argmax(dim=1).unique()) > 1
+    with pytest.raises(UsageError, match="class_index 3"):
+        StyleMix().fit(generator, settings=replace(QUICK, class_index=3))
+
+
+def test_faiss_clusters_as_torch_does_or_is_refused(monkeypatch):
+    if importlib.util.find_spec("faiss"):
+        generator = Recoloured()
+        segmenter = StyleMix().fit(generator, settings=StyleMixSettings(k=2, variants=6, repeats=2, clusterer="faiss"))
+        synthesis = made(generator, range(4))
+        labels = segmenter.predict(generator, synthesis).labels
+        assert float((labels == generator.truth(synthesis.ws)).float().mean()) > 0.98
+    monkeypatch.setitem(__import__("sys").modules, "faiss", None)
+    with pytest.raises(UsageError, match="not installed"):
+        StyleMixSettings(clusterer="faiss")
+
+
+def test_refusals():
+    generator = TinyGenerator()
+    with pytest.raises(UsageError, match="--shots 0"):
+        StyleMix().fit(generator, [object()])
+    segmenter = StyleMix().fit(generator, settings=QUICK)
+    bare = generator.synthesize(generator.latents(SEEDS), "const", ())
+    with pytest.raises(UsageError, match="without their latents"):
+        segmenter.predict(generator, bare)
+    other = TinyGenerator(seed=1)
+    with pytest.raises(UsageError, match="fit again"):
+        segmenter.predict(other, made(other))
+    wrongs = ({"variants": 1}, {"rule": "x"}, {"sides": "q"}, {"crossover_low": 0.6, "crossover_high": 0.2}, {"k": 1})
+    for wrong in wrongs:
+        with pytest.raises(UsageError, match=next(iter(wrong)) if len(wrong) == 1 else "crossover_high"):
+            StyleMixSettings(**wrong)
+
+
+def test_any_random_state_gives_the_same_masks():
+    generator, found = TinyGenerator(), []
+    for state in (1, 2):
+        torch.manual_seed(state)
+        np.random.seed(state)
+        found.append(StyleMix().fit(generator, settings=QUICK).predict(generator, made(generator)).labels)
+    assert torch.equal(*found)
