@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 from gansegctl.errors import DatasetError
-from gansegctl.pictures import contact_sheet, save_png
+from gansegctl.pictures import contact_sheet
+from gansegctl.store.atomic import write_bytes
 from gansegctl.store.dataset import iter_shards
 from gansegctl.store.manifest import Manifest
 
@@ -25,6 +27,7 @@ def write_contact_sheet(folder: Path, name: str = "contact.png") -> Path:
         Manifest.read(folder).labels,
         [f"seed {s}" for s in arrays.seed[:n]],
     )
-    path = folder / name
-    save_png(path, sheet)
+    path, stream = folder / name, io.BytesIO()
+    sheet.save(stream, "PNG")
+    write_bytes(path, stream.getvalue())
     return path

@@ -11,6 +11,7 @@ from gansegctl.config import GenerateSettings
 from gansegctl.contracts import Generator, Segmenter
 from gansegctl.errors import UsageError
 from gansegctl.methods import files
+from gansegctl.pipeline.batching import resolve_batch
 from gansegctl.pipeline.opening import open_generator
 from gansegctl.pipeline.synthesize import Job, plan_job, synthesize
 from gansegctl.store.manifest import Manifest
@@ -20,12 +21,17 @@ __all__ = ["GenerateSettings", "describe_dataset", "plan_generate", "synthesize"
 
 
 def plan_generate(
-    settings: GenerateSettings, segmenter: Path | None, device: str
+    settings: GenerateSettings, segmenter: Path | None, device: str, automatic: Path | None = None
 ) -> tuple[Job, Generator, Segmenter | None]:
-    """Load what `generate` needs and plan it. UsageError for a segmenter of another generator."""
+    """Load what `generate` needs and plan it. UsageError for a segmenter of another generator.
+
+    automatic: the dataset's folder when the batch size is to be chosen, and halved where it does not fit.
+    """
     network = open_generator(settings.generator, device)
     if segmenter is None:
-        return plan_job(network, settings), network, None
+        if automatic is not None:
+            settings = resolve_batch(settings, network, None, device, automatic)
+        return plan_job(network, settings, halve=automatic is not None), network, None
     fitted = methods.load(segmenter)
     header = files.read_header(segmenter)
     if header.get("generator") not in (network.sha256, None, ""):
@@ -38,7 +44,10 @@ def plan_generate(
         "sha256": files.digest(segmenter),
         "shots": json.loads(header.get("facts", "{}")).get("exemplars"),
     }
-    return plan_job(network, settings, about, fitted.labels), network, fitted
+    if automatic is not None:
+        settings = resolve_batch(settings, network, fitted, device, automatic)
+    job = plan_job(network, settings, about, fitted.labels, fitted.taps, automatic is not None)
+    return job, network, fitted
 
 
 def describe_dataset(folder: Path) -> dict[str, Any]:

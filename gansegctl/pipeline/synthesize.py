@@ -6,7 +6,7 @@ goes on where it was stopped.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,17 @@ import numpy as np
 from gansegctl import presets
 from gansegctl.config import GenerateSettings, to_dict
 from gansegctl.contracts import Generator, Progress, Segmenter
+from gansegctl.pipeline.batching import FittingBatch, MemoryEstimate, estimate
 from gansegctl.pipeline.labelling import picture_and_mask
 from gansegctl.pipeline.opening import check_class, latents_of_seeds
 from gansegctl.pipeline.plan import PlannedShard, batches, plan_shards, samples_a_shard
 from gansegctl.pipeline.sheets import write_contact_sheet
+from gansegctl.pipeline.tasks import ALONE, Task
+from gansegctl.store.atomic import clean_parts
 from gansegctl.store.card import write_card
+from gansegctl.store.claims import clean_claims, take_claim
 from gansegctl.store.manifest import Manifest
-from gansegctl.store.schema import ShardArrays, parse_seeds
+from gansegctl.store.schema import ShardArrays, format_seeds, parse_seeds
 from gansegctl.store.shard import shard_done, write_shard
 
 
@@ -34,6 +38,8 @@ class Job:
     shards: tuple[PlannedShard, ...]
     settings: GenerateSettings
     bytes_a_sample: int
+    memory: MemoryEstimate
+    halve: bool = False  # whether a batch that does not fit is halved, as --batch-size auto allows
 
     def describe(self) -> dict[str, Any]:
         """Settings, shard plan, and the raw bytes to expect, for people and for `--json`."""
@@ -44,13 +50,19 @@ class Job:
             "samples": count,
             "shards": len(self.shards),
             "raw_bytes": count * self.bytes_a_sample,
+            "memory": self.memory.describe(),
         }
 
 
 def plan_job(
-    generator: Generator, settings: GenerateSettings, segmenter: dict[str, Any] | None = None, labels=None
+    generator: Generator,
+    settings: GenerateSettings,
+    segmenter: dict[str, Any] | None = None,
+    labels=None,
+    taps: Sequence[str] = (),
+    halve: bool = False,
 ) -> Job:
-    """Resolve settings into a manifest and a shard plan. Touches no disk."""
+    """Resolve settings into a manifest and a shard plan. Touches no disk. taps: those that the segmenter reads."""
     spec = generator.spec
     check_class(generator, settings.class_index)
     size = spec.resolution**2
@@ -72,13 +84,18 @@ def plan_job(
         segmenter=segmenter,
         licence=licence_of(settings.generator),
     )
-    return Job(manifest, shards, settings, bytes_a_sample)
+    return Job(manifest, shards, settings, bytes_a_sample, estimate(spec, settings.batch_size, taps), halve)
 
 
 def synthesize(
-    job: Job, out: Path, generator: Generator, segmenter: Segmenter | None = None, device: str = "cpu"
+    job: Job,
+    out: Path,
+    generator: Generator,
+    segmenter: Segmenter | None = None,
+    device: str = "cpu",
+    task: Task = ALONE,
 ) -> Iterator[Progress]:
-    """Write every shard of the job that is not done; yields progress once a batch.
+    """Write every shard of the job that is this task's and not done; yields progress once a batch.
 
     Errors: those of `Manifest.begin` for the folder, GansegError when the disk refuses.
     """
@@ -86,7 +103,9 @@ def synthesize(
     if there.stage == "pairs" and job.manifest.stage == "images":
         yield Progress("generate", len(there.seeds), len(there.seeds), "images", {"note": "annotated already"})
         return
-    yield from write_shards(job.manifest, job.shards, out, generator, segmenter, job.settings, device, "generate")
+    yield from write_shards(
+        job.manifest, job.shards, out, generator, segmenter, job.settings, device, "generate", task, job.halve
+    )
     finish(out)
 
 
@@ -99,21 +118,56 @@ def write_shards(
     settings: GenerateSettings,
     device: str,
     stage: str,
+    task: Task = ALONE,
+    halve: bool = True,
 ) -> Iterator[Progress]:
-    """Make and commit the shards that are not done with this manifest's settings."""
-    total, done, made = sum(len(s.seeds) for s in shards), 0, 0
-    for shard in shards:
-        if shard_done(out, shard.index, manifest.digest):
-            done += len(shard.seeds)
-            continue
-        for step in make_shard(generator, segmenter, shard, settings, device):
-            if isinstance(step, ShardArrays):
-                attrs = {"generator_sha256": generator.sha256, "noise": settings.noise, "licence": manifest.licence}
-                write_shard(out, shard.index, step, manifest.labels, manifest.digest, attrs)
+    """Make and commit the shards of this task that are not done with this manifest's settings.
+
+    A shard that another process works on is left to it, and looked at once more when the others are done. One whose
+    batches do not fit into memory is begun again with half of them (halve=False: GansegError), as its attributes say.
+    """
+    batch = FittingBatch(settings, halve)
+    clean_parts(out)
+    clean_claims(out)
+    todo = [s for s in shards if task.takes(s.index)]
+    unit = "pairs" if segmenter else "images"
+    total, done, made = sum(len(s.seeds) for s in todo), 0, 0
+    busy: dict[str, list[int]] = {}
+    for _ in range(2):
+        left, busy = [], {}
+        for shard in todo:
+            if shard_done(out, shard.index, manifest.digest):
+                done += len(shard.seeds)
                 continue
-            done, made = done + step, made + step
-            yield Progress(stage, done, total, "pairs" if segmenter else "images", {"made": made})
-    if not made:
+            claim = take_claim(out, shard.index, str(task))
+            if not claim.ours:
+                busy.setdefault(f"{claim.host} (process {claim.pid})", []).append(shard.index)
+                left.append(shard)
+                continue
+            try:
+                if shard_done(out, shard.index, manifest.digest):  # between the look and the claim
+                    done += len(shard.seeds)
+                    continue
+                for step in batch.run(lambda s, shard=shard: make_shard(generator, segmenter, shard, s, device)):
+                    claim.touch()
+                    if isinstance(step, ShardArrays):
+                        attrs = {
+                            "generator_sha256": generator.sha256,
+                            "noise": settings.noise,
+                            "licence": manifest.licence,
+                            "batch_size": batch.settings.batch_size,
+                        }
+                        write_shard(out, shard.index, step, manifest.labels, manifest.digest, attrs)
+                        continue
+                    done, made = done + step, made + step
+                    yield Progress(stage, done, total, unit, {"made": made} | batch.facts)
+            finally:
+                claim.release()
+        todo = left
+    if busy:
+        note = "; ".join(f"shards {format_seeds(shards)} left to {who}" for who, shards in busy.items())
+        yield Progress(stage, done, total, unit, {"made": made, "note": note})
+    elif not made:
         yield Progress(stage, done, total, "images", {"made": 0})
 
 
@@ -157,7 +211,10 @@ def with_segmenter(manifest: Manifest, segmenter: dict[str, Any], labels, annota
 
 
 def finish(out: Path) -> None:
-    """Contact sheet and card of a finished dataset."""
+    """Contact sheet and card, once every shard is done: by whichever task is the last."""
+    manifest = Manifest.read(out)
+    if len(manifest.done(out)) < len(manifest.shards):
+        return
     write_card(out, write_contact_sheet(out).name)
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import os
 import shutil
 import socket
+from collections.abc import Iterable
 from pathlib import Path
 
 from gansegctl.errors import GansegError
@@ -17,30 +19,44 @@ def part_name(path: Path) -> Path:
     return path.with_name(f"{path.name}.part.{socket.gethostname()}.{os.getpid()}")
 
 
-def write_bytes(path: Path, data: bytes, retire: Path | None = None) -> int:
+def write_bytes(path: Path, data: bytes, retire: Path | None = None, sync: bool = True) -> int:
+    """`write_stream` of one piece."""
+    return write_stream(path, (data,), retire, sync, len(data))
+
+
+def write_stream(
+    path: Path, pieces: Iterable[bytes], retire: Path | None = None, sync: bool = True, needed: int | None = None
+) -> int:
     """Write and commit; returns the inode of the new file. Nothing half-named stays, whatever goes wrong.
 
     retire: a file that vouches for the old content of `path`, removed when the new content is safe on disk and before
-    it takes the name. Errors: GansegError for a full disk, a quota or a folder that cannot be written.
+    it takes the name. sync: make it survive a power cut; False where the caller does so once for many files, with
+    `sync_disk`. needed: bytes in all, where they are known. Errors: GansegError for a full disk, a quota or a folder
+    that cannot be written.
     """
     part = part_name(path)
+    written = 0
     try:
         with open(part, "wb") as f:
-            f.write(data)
+            for piece in pieces:
+                written += len(piece)
+                f.write(piece)
             f.flush()
-            os.fsync(f.fileno())
+            if sync:
+                os.fsync(f.fileno())
             inode = os.fstat(f.fileno()).st_ino
         if retire is not None and retire.exists():
             retire.unlink(missing_ok=True)
             sync_folder(path.parent)
         os.rename(part, path)
-        sync_folder(path.parent)
+        if sync:
+            sync_folder(path.parent)
         return inode
     except BaseException as e:
         with contextlib.suppress(OSError):
             part.unlink()
         if isinstance(e, OSError):
-            raise _explained(e, path, len(data)) from e
+            raise explained(e, path, written if needed is None else needed) from e
         raise
 
 
@@ -53,18 +69,36 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def sync_disk(folder: Path) -> None:
+    """Make all that was written to the file system of `folder` survive a power cut: one call for many small files.
+
+    Errors: OSError when something written before could not be stored.
+    """
+    flush = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
+    if flush is None:  # no glibc or musl: all file systems
+        os.sync()
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        if flush(handle):
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    finally:
+        os.close(handle)
+
+
 def clean_parts(folder: Path) -> list[Path]:
     """Remove what processes of this host that are gone left unfinished."""
     removed = []
     for part in folder.glob(f"*.part.{socket.gethostname()}.*"):
         pid = part.name.rsplit(".", 1)[1]
-        if pid.isdigit() and not _alive(int(pid)):
+        if pid.isdigit() and not process_lives(int(pid)):
             part.unlink(missing_ok=True)
             removed.append(part)
     return removed
 
 
-def _alive(pid: int) -> bool:
+def process_lives(pid: int) -> bool:
+    """Whether a process of this host is there, whoever owns it."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -74,7 +108,8 @@ def _alive(pid: int) -> bool:
     return True
 
 
-def _explained(e: OSError, path: Path, needed: int) -> GansegError:
+def explained(e: OSError, path: Path, needed: int) -> GansegError:
+    """What the disk said, for people: with the bytes needed and free where there is no room."""
     if e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         free = shutil.disk_usage(path.parent).free
         return GansegError(

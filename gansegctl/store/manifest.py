@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -97,7 +98,8 @@ class Manifest:
 
     def write(self, folder: Path) -> None:
         """Put it in place, whole or not at all."""
-        write_bytes(folder / NAME, (json.dumps(self.to_json(), indent=1) + "\n").encode())
+        row = self.to_json()
+        write_bytes(folder / NAME, (json.dumps(row | {"checksum": settings_digest(row)}, indent=1) + "\n").encode())
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
@@ -172,17 +174,43 @@ class Manifest:
 def problems_of_dataset(folder: Path) -> list[str]:
     """What is missing, unfinished, damaged, made with other settings, or out of plan; empty when all is well."""
     manifest = Manifest.read(folder)
-    rows = []
+    rows = [f"{NAME}: changed since it was written"] if manifest_changed(folder) else []
+    rows += [f"shard-{index:05d}: {problem}" for index, problem in bad_shards(folder).items()]
+    planned = {f"shard-{i:05d}.h5" for i in range(len(manifest.shards))}
+    found = {p.with_suffix(".h5").name for suffix in ("h5", "json") for p in folder.glob(f"shard-*.{suffix}")}
+    return rows + [f"{name}: not in the plan" for name in sorted(found - planned)]
+
+
+def bad_shards(folder: Path) -> dict[int, str]:
+    """The shards of the plan that are not whole, and why."""
+    manifest = Manifest.read(folder)
+    bad = {}
     for index, seeds in enumerate(manifest.shards):
         problem = problem_of_shard(folder, index)
         record = shard_record(folder, index)
         if problem is None and record and (record.seeds != seeds or record.digest != manifest.digest):
             problem = "made with other settings or seeds than the manifest says"
         if problem:
-            rows.append(f"shard-{index:05d}: {problem}")
-    planned = {f"shard-{i:05d}.h5" for i in range(len(manifest.shards))}
-    found = {p.with_suffix(".h5").name for suffix in ("h5", "json") for p in folder.glob(f"shard-*.{suffix}")}
-    return rows + [f"{name}: not in the plan" for name in sorted(found - planned)]
+            bad[index] = problem
+    return bad
+
+
+def foreign_files(folder: Path) -> list[str]:
+    """What lies in a dataset's folder and is none of its own; harmless, but named."""
+    own = re.compile(
+        r"manifest\.json|card\.md|contact\.png|segmenter\.safetensors|exemplars(-.*)?|shard-\d{5,}\.(h5|json|claim)"
+    )
+    return sorted(p.name for p in folder.iterdir() if not own.fullmatch(p.name))
+
+
+def manifest_changed(folder: Path) -> bool:
+    """By the checksum in it; False for manifests of before there was one."""
+    text = (folder / NAME).read_text()
+    row = json.loads(text)
+    checksum = row.pop("checksum", None)
+    if checksum is None:
+        return bool(row.keys() - Manifest.read(folder).to_json().keys())
+    return checksum != settings_digest(row) or text != json.dumps(row | {"checksum": checksum}, indent=1) + "\n"
 
 
 def _brief(manifest: Manifest) -> str:

@@ -61,8 +61,8 @@ def write_shard(
         tuple(arrays.present()),
         histogram,
     )
-    write_bytes(record_path, (json.dumps(record.to_json(), indent=1) + "\n").encode())
-    if path.stat().st_ino != inode and _sha256(path) != record.sha256:
+    write_bytes(record_path, _record_text(record))
+    if path.stat().st_ino != inode and file_digest(path) != record.sha256:
         record_path.unlink(missing_ok=True)  # it vouches for a file that is no longer there
         raise GansegError(
             f"got {path} replaced with other content while it was written",
@@ -158,7 +158,10 @@ def shard_done(folder: Path, index: int, digest: str, seeds: str | None = None) 
 
 
 def problem_of_shard(folder: Path, index: int) -> str | None:
-    """What is wrong with a shard (missing, unfinished, damaged), by its sha256; None when it is whole."""
+    """What is wrong with a shard (missing, unfinished, damaged); None when it is whole.
+
+    The file is checked by its sha256, and its json by all it says of the file.
+    """
     path = shard_path(folder, index)
     if not path.exists():
         return "missing"
@@ -168,11 +171,36 @@ def problem_of_shard(folder: Path, index: int) -> str | None:
     if record is None:
         return "damaged: its json cannot be read, or is of a file of another size or number"
     try:
-        return None if _sha256(path) == record.sha256 else "damaged: sha256 differs from its json"
+        if file_digest(path) != record.sha256:
+            return "damaged: sha256 differs from its json"
+        whole = path.with_suffix(".json").read_bytes() == _record_text(record) and _says_so(path, record)
+        return None if whole else "damaged: its json differs from what the file holds"
     except OSError as e:
-        return f"damaged: {e.strerror}"
+        return f"damaged: {e.strerror or e}"
+    except READ_ERRORS as e:  # of the right sha256 and yet no shard: the json was made for it
+        return f"damaged: {e}"
 
 
-def _sha256(path: Path) -> str:
+def _says_so(path: Path, record: ShardRecord) -> bool:
+    """Whether a record is the one that `write_shard` would write for this file."""
+    with h5py.File(path, "r", locking=False) as f:
+        fields = tuple(name for name in FIELDS if name in f)
+        labels, counts = json.loads(f.attrs.get("labels", "[]")), None
+        if labels and "mask" in f:
+            counts = np.zeros(256, np.int64)
+            for i in range(len(f["mask"])):
+                counts += np.bincount(read_row(f["mask"], "mask", i).ravel(), minlength=256)
+            counts = tuple(int(v) for v in counts[: len(labels)])
+        seeds = f["seed"][:]
+        said = (record.index, record.count, record.seeds, record.digest, record.fields, record.class_histogram)
+        return said == (int(f.attrs["index"]), len(seeds), format_seeds(seeds), f.attrs["digest"], fields, counts)
+
+
+def _record_text(record: ShardRecord) -> bytes:
+    return (json.dumps(record.to_json(), indent=1) + "\n").encode()
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file, in hex."""
     with open(path, "rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()

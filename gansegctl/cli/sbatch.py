@@ -1,0 +1,55 @@
+"""`gansegctl sbatch`"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from gansegctl.cli import options
+
+
+@click.command()
+@click.argument("preset", metavar="PRESET|FILE.toml")
+@options.generator()
+@options.out("Folder of the run: dataset, student, logs.")
+@click.option("--tasks", type=options.POSITIVE, default=8, show_default=True, help="Array tasks that generate.")
+@click.option("--parallel", type=options.POSITIVE, help="So many of them at a time.")
+@click.option("--time", default="04:00:00", show_default=True, metavar="H:M:S", help="Limit of a job.")
+@click.option("--gres", default="gpu:1", show_default=True, metavar="GRES", help="Of a job; '' for none.")
+@click.option("--cpus", type=options.POSITIVE, default=4, show_default=True, help="Cores of a job.")
+@click.option("--mem", default="", metavar="SIZE", help="Memory of a job, as in 32G.")
+@click.option("--partition", default="", metavar="NAME")
+@click.option("--account", default="", metavar="NAME")
+@click.option(
+    "--setup", default="", metavar="SHELL", help="A line before each stage, as in 'source .venv/bin/activate'."
+)
+def command(
+    preset: str,
+    generator: str | None,
+    out: Path,
+    tasks: int,
+    parallel: int | None,
+    time: str,
+    gres: str,
+    cpus: int,
+    mem: str,
+    partition: str,
+    account: str,
+    setup: str,
+) -> None:
+    """Print a Slurm script for all stages of PRESET: save it to a file and run it with bash.
+
+    It submits generation as an array whose tasks go back into the queue when their time is up, and annotation and
+    distillation as jobs that wait for the one before. The same file is the script of each job.
+    """
+    from gansegctl.pipeline.batch_script import Resources, batch_script
+    from gansegctl.pipeline.running import read_plan
+
+    plan = read_plan(preset)
+    if Path(preset).suffix == ".toml":
+        preset = str(Path(preset).resolve())
+    if generator is not None and Path(generator).exists():
+        generator = str(Path(generator).resolve())
+    asked = Resources(tasks, parallel or 0, time, gres, cpus, mem, partition, account, setup)
+    click.echo(batch_script(plan, preset, out.resolve(), asked, generator), nl=False)

@@ -1,0 +1,37 @@
+"""`gansegctl sbatch` as a shell sees it."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+
+from gansegctl.cli import main
+
+
+def printed(capsys, *arguments):
+    with pytest.raises(SystemExit) as stopped:
+        main(["sbatch", *(str(a) for a in arguments)])
+    out, err = capsys.readouterr()
+    return int(stopped.value.code or 0), out, err
+
+
+def test_the_demo_as_a_script_that_bash_can_read(capsys, tmp_path):
+    status, out, _ = printed(capsys, "demo", "-o", tmp_path / "run", "--tasks", 3, "--partition", "gpu")
+    assert status == 0 and out.startswith("#!/bin/bash\n#SBATCH --partition=gpu\n")
+    assert f"gansegctl run demo -o {tmp_path}/run --until generate" in out and "--array=0-2" in out
+    assert subprocess.run(["bash", "-n"], input=out, text=True, capture_output=True, check=False).returncode == 0
+
+
+def test_files_are_named_from_the_root(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.toml").write_text('[generate]\ngenerator = "demo"\n')
+    (tmp_path / "net.safetensors").write_bytes(b"")
+    status, out, _ = printed(capsys, "mine.toml", "-o", "run", "--generator", "net.safetensors")
+    assert status == 0
+    assert f"run {tmp_path}/mine.toml -o {tmp_path}/run --generator {tmp_path}/net.safetensors --until generate" in out
+
+
+def test_a_preset_that_is_none(capsys, tmp_path):
+    status, out, err = printed(capsys, "dmo", "-o", tmp_path)
+    assert status == 2 and out == "" and "demo" in err

@@ -1,0 +1,46 @@
+"""A slice of `make torture`; and that it can fail."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from store.torture import Lost, Torture
+
+SCRIPT = Path(__file__).with_name("torture.py")
+
+
+def run(*words: str) -> subprocess.CompletedProcess:
+    """A process of its own: it forks."""
+    return subprocess.run([sys.executable, str(SCRIPT), *words], capture_output=True, text=True, check=False)
+
+
+def test_killed_full_flipped_and_crowded():
+    done = run("--seed", "3", "generate=1", "annotate=1", "export=1", "full=1", "flips=4", "crowd=1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("nothing lost") == 6
+
+
+@pytest.mark.slow
+def test_more_of_it():
+    done = run("--seed", "4", "generate=20", "annotate=5", "export=5", "full=10", "flips=200", "crowd=3")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ({"a": b"1"}, "b is missing"),
+        ({"a": b"1", "b": b"2", "c": b""}, "c is too many"),
+        ({"a": b"0", "b": b"2"}, "a differs"),
+    ],
+)
+def test_what_is_lost_is_told(tmp_path, files, words):
+    for folder, content in (("got", files), ("right", {"a": b"1", "b": b"2"})):
+        (tmp_path / folder).mkdir()
+        for name, data in content.items():
+            (tmp_path / folder / name).write_bytes(data)
+    with pytest.raises(Lost, match=f"trial: {words}"):
+        Torture.compare(None, tmp_path / "got", tmp_path / "right", "trial")

@@ -1,0 +1,242 @@
+"""Kill, fill the disk, flip bytes, crowd: `make torture` at length, a slice of it in the tests.
+
+    python tests/store/torture.py [--seed 0] [generate=200] [annotate=50] [export=50] [full=30] [flips=500] [crowd=10]
+
+Every trial ends in files equal to those of an unbroken run; the first that does not ends the program with status 1.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from gansegctl.cli import main
+
+USUAL = {"generate": 200, "annotate": 50, "export": 50, "full": 30, "flips": 500, "crowd": 10}
+STATUS_FULL = 1
+KILLS = 3  # of one run, before it is left in peace
+
+
+class Lost(Exception):
+    """Something was lost, doubled, or silently wrong."""
+
+
+def command(*words: object) -> int:
+    """A command line in this process → its exit status; what it prints goes nowhere."""
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+        try:
+            main([str(w) for w in words])
+        except SystemExit as e:
+            return int(e.code or 0)
+    return 0
+
+
+def child(work: Callable[[], int]) -> int:
+    """Fork, run, return the process number."""
+    pid = os.fork()
+    if not pid:
+        status = 70
+        try:
+            status = work()
+        finally:
+            os._exit(status)
+    return pid
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder, by path."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+class Torture:
+    """A small generator, a dataset without and with masks, made once unbroken; trials against them."""
+
+    def __init__(self, root: Path, seed: int) -> None:
+        self.root, self.chance = root, random.Random(seed)
+        self.generator = root / "generator.safetensors"
+        self.make_generator()
+        self.plain, self.pairs, self.exported = root / "plain", root / "pairs", root / "exported"
+        self.seconds = {"generate": self.timed(self.generate, self.plain)}
+        self.masks = root / "masks"
+        self.paint()
+        shutil.copytree(self.plain, self.pairs)
+        self.seconds["annotate"] = self.timed(self.annotate, self.pairs)
+        self.seconds["export"] = self.timed(self.export, self.exported)
+
+    def make_generator(self) -> None:
+        """A random StyleGAN2 of 16 px."""
+        from gansegctl.generators.stylegan2 import StyleGAN2, StyleGAN2Config
+        from gansegctl.generators.weights import save_generator
+
+        torch.manual_seed(0)
+        sizes = {"z_dim": 8, "w_dim": 8, "channel_base": 256, "channel_max": 16, "mapping_layers": 2}
+        save_generator(StyleGAN2(StyleGAN2Config(resolution=16, **sizes)), self.generator)
+
+    def paint(self) -> None:
+        """One exemplar mask."""
+        self.masks.mkdir()
+        painted = np.zeros((16, 16), np.uint8)
+        painted[4:12, 4:12] = 1
+        Image.fromarray(painted).save(self.masks / "exemplar-00000003.mask.png")
+        rows = [{"id": i, "name": n, "colour": [90 * i] * 3} for i, n in enumerate(("ground", "figure"))]
+        (self.masks / "labels.json").write_text(json.dumps(rows))
+
+    def timed(self, work: Callable[[Path], int], out: Path) -> float:
+        """Run unbroken; seconds."""
+        began = time.monotonic()
+        if work(out) != 0:
+            raise Lost(f"{work.__name__} fails when nothing is done to it")
+        return time.monotonic() - began
+
+    def generate(self, out: Path, *more: object) -> int:
+        return command(
+            "generate", "--generator", self.generator, "-n", 24, "--shard-size", 4, "--batch-size", 2, "-o", out, *more
+        )
+
+    def annotate(self, out: Path) -> int:
+        chosen = ("--masks", self.masks, "--exemplars", 3, "--head", "mlp", "--set", "steps=3")
+        return command("annotate", out, "--shots", 1, *chosen)
+
+    def export(self, out: Path) -> int:
+        chosen = ("--format", "coco", "--split", "train=0.7,val=0.3", "--licence", "CC0-1.0")
+        return command("export", self.pairs, *chosen, "-o", out)
+
+    def killed(self, name: str, work: Callable[[Path], int], wanted: Path, start: Path | None = None) -> int:
+        """SIGKILL at a random moment, again and again, until a run comes through. Returns the number of kills."""
+        out, kills = self.fresh(start), 0
+        while True:
+            pid = child(lambda: work(out))
+            if kills < KILLS:
+                time.sleep(self.chance.uniform(0, 1.1 * self.seconds[name]))
+                os.kill(pid, signal.SIGKILL)
+            status = os.waitpid(pid, 0)[1]
+            if not os.WIFSIGNALED(status):
+                break
+            kills += 1
+        if status:
+            raise Lost(f"{name} ends with status {os.waitstatus_to_exitcode(status)} when it is resumed")
+        self.compare(out, wanted, name)
+        return kills
+
+    def fresh(self, start: Path | None) -> Path:
+        """A folder for a trial: none yet, or a copy of `start`."""
+        out = self.root / "trials" / (start or self.exported).name  # the name of a dataset stands in its card
+        shutil.rmtree(out.parent, ignore_errors=True)
+        out.parent.mkdir()
+        if start is not None:
+            shutil.copytree(start, out)
+        return out
+
+    def compare(self, out: Path, wanted: Path, what: str) -> None:
+        """The same files with the same bytes."""
+        got, right = files_of(out), files_of(wanted)
+        skipped = {"card.md"} if out.name != wanted.name else set()  # a card bears the name of its folder
+        for name in sorted((got.keys() | right.keys()) - skipped):
+            if got.get(name) != right.get(name):
+                state = "is missing" if name not in got else "is too many" if name not in right else "differs"
+                raise Lost(f"{what}: {name} {state}")
+
+    def trial_generate(self) -> None:
+        self.killed("generate", self.generate, self.plain)
+
+    def trial_annotate(self) -> None:
+        self.killed("annotate", self.annotate, self.pairs, self.plain)
+
+    def trial_export(self) -> None:
+        self.killed("export", self.export, self.exported)
+
+    def trial_full(self) -> None:
+        """A disk that takes no file longer than so much: status 1, nothing half-named; then room, and all is well."""
+        name, work, wanted, start = self.chance.choice(
+            [
+                ("generate", self.generate, self.plain, None),
+                ("annotate", self.annotate, self.pairs, self.plain),
+                ("export", self.export, self.exported, None),
+            ]
+        )
+        largest = max(len(data) for data in files_of(wanted).values())
+        limit = self.chance.randrange(1, largest)
+        out = self.fresh(start)
+
+        def limited() -> int:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+            return work(out)
+
+        status = os.waitstatus_to_exitcode(os.waitpid(child(limited), 0)[1])
+        left = [n for n in files_of(out) if ".part" in n or n.endswith(".claim")] if out.exists() else []
+        if status != STATUS_FULL or left:
+            raise Lost(f"{name} with files of at most {limit} bytes: status {status}, left {left}")
+        if work(out) != 0:
+            raise Lost(f"{name} does not go on when there is room again")
+        self.compare(out, wanted, f"{name} after a full disk")
+
+    def trial_flips(self) -> None:
+        """One byte of a shard or of its json: found, and made good."""
+        out = self.root / "flipped" / self.pairs.name
+        if not out.exists():
+            shutil.copytree(self.pairs, out)
+        path = self.chance.choice(sorted([*out.glob("shard-*.h5"), *out.glob("shard-*.json")]))
+        whole = path.read_bytes()
+        data, place = bytearray(whole), self.chance.randrange(len(whole))
+        data[place] ^= 1 << self.chance.randrange(8)
+        path.write_bytes(data)
+        from gansegctl.store.manifest import bad_shards
+
+        index = int(path.stem.removeprefix("shard-"))
+        if list(bad_shards(out)) != [index]:
+            raise Lost(f"byte {place} of {path.name} flipped, and bad are {list(bad_shards(out))}")
+        if self.chance.random() < 0.04:
+            if command("verify", out, "--repair") != 0:
+                raise Lost(f"{path.name} is not repaired")
+            self.compare(out, self.pairs, "repair")
+        path.write_bytes(whole)
+
+    def trial_crowd(self) -> None:
+        """Several tasks over one dataset at once, one of them twice."""
+        tasks = self.chance.choice([2, 3, 8])
+        out = self.fresh(None)
+        indices = [*range(tasks), self.chance.randrange(tasks)]
+        pids = [child(lambda i=i: self.generate(out, "--task", f"{i}/{tasks}")) for i in indices]
+        statuses = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+        if any(statuses):
+            raise Lost(f"{tasks} tasks and one twice end with {statuses}")
+        self.compare(out, self.plain, f"{tasks} tasks, one twice")
+
+
+def torture(root: Path, seed: int, trials: dict[str, int], say: Callable[[str], None] = print) -> None:
+    """Run so many trials of each kind. Lost for the first that goes wrong."""
+    scene = Torture(root, seed)
+    for kind, count in trials.items():
+        began = time.monotonic()
+        for i in range(count):
+            try:
+                getattr(scene, f"trial_{kind}")()
+            except Lost as e:
+                raise Lost(f"seed {seed}, {kind} {i + 1} of {count}: {e}") from e
+        say(f"{kind}: {count} trials, {time.monotonic() - began:.0f} s, nothing lost")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    words = sys.argv[1:]
+    seed = int(words.pop(words.index("--seed") + 1)) if "--seed" in words else 0
+    chosen = {k: int(v) for k, _, v in (w.partition("=") for w in words if w != "--seed")} or USUAL
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            torture(Path(folder), seed, chosen)
+        except Lost as lost:
+            sys.exit(f"LOST {lost}")
