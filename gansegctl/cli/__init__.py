@@ -22,9 +22,15 @@ COMMANDS = {
     "predict": "Masks for pictures, by a student.",
     "run": "All stages from one preset, resumable.",
     "inspect": "What a checkpoint, segmenter, student or dataset is.",
+    "convert": "Another project's checkpoint to a safetensors file, once.",
+    "export": "A dataset in the layout of another tool.",
+    "status": "How far a dataset is, over all tasks.",
+    "sbatch": "A Slurm script for all stages of a preset.",
     "verify": "Whether a dataset is whole.",
     "train": "Train a small StyleGAN2 on pictures of a domain.",
+    "compare": "Several methods on one generator and one truth, in one table.",
     "demo": "The built-in domain: scenes with exact masks, and the whole job on it.",
+    "bench": "Speed and memory against stated baselines.",
     "doctor": "What this machine can do.",
 }
 

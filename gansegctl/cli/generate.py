@@ -22,6 +22,7 @@ from gansegctl.cli import console, options
 @options.noise
 @options.class_index
 @options.device
+@options.task
 @options.json_flag
 @options.dry_run
 def command(
@@ -30,22 +31,25 @@ def command(
     seeds: str | None,
     out: Path,
     segmenter: Path | None,
-    batch_size: int,
+    batch_size: int | None,
     shard_size: int | None,
     truncation: float,
     truncation_cutoff: int | None,
     noise: str,
     class_index: int | None,
     device: str,
+    task_text: str | None,
     as_json: bool,
     dry_run: bool,
 ) -> None:
     """Images, or with --segmenter image/mask pairs in one pass, from a generator into a dataset of HDF5 shards.
 
-    Run again, the same command goes on where it was stopped.
+    Run again, the same command goes on where it was stopped. Several processes may work on one dataset, each with its
+    --task i/n; without it, what Slurm, torchrun, Kubernetes, AWS Batch, PBS, SGE, LSF or Open MPI says holds.
     """
     from gansegctl.pipeline import stages
 
+    task = options.pick_task(task_text)
     device = options.pick_device(device)
     settings = stages.GenerateSettings(
         generator=generator,
@@ -54,12 +58,14 @@ def command(
         truncation_cutoff=truncation_cutoff,
         class_index=class_index,
         noise=noise,
-        batch_size=batch_size,
+        batch_size=batch_size or 1,  # of "auto" the plan makes a number
         shard_size=shard_size or 0,
     )
-    job, network, fitted = stages.plan_generate(settings, segmenter, device)
+    automatic = out if batch_size is None else None
+    job, network, fitted = stages.plan_generate(settings, segmenter, device, automatic)
     if dry_run:
-        console.emit(job.describe(), as_json)
+        console.emit(job.describe() | ({"task": str(task)} if task.count > 1 else {}), as_json)
         return
-    console.follow(stages.synthesize(job, out, network, fitted, device))
+    console.say(job.memory.describe())
+    console.follow(stages.synthesize(job, out, network, fitted, device, task))
     console.emit(stages.describe_dataset(out), as_json)

@@ -1,12 +1,14 @@
 """Every flag that more than one command takes, spelled once.
 
 --generator -n/--num --seeds -o/--out --batch-size --device --truncation --truncation-cutoff --noise --class --shots
---method --masks --segmenter --profile --seed --json --dry-run
+--method --set --masks --segmenter --profile --seed --task --json --dry-run
 """
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -16,7 +18,7 @@ PATH = click.Path(path_type=Path)
 
 def generator(required: bool = False):
     return click.option(
-        "--generator", required=required, metavar="NAME|FILE", help="A preset's name, or a .safetensors generator."
+        "--generator", required=required, metavar="NAME|FILE", help="A preset's name, or a checkpoint of any family."
     )
 
 
@@ -26,7 +28,25 @@ def out(help: str, required: bool = True):
 
 num = click.option("-n", "--num", type=POSITIVE, help="How many samples: the seeds 0 to N-1.")
 seeds = click.option("--seeds", metavar="RANGES", help="Seeds, as in 0-99,200.")
-batch_size = click.option("--batch-size", type=POSITIVE, default=16, show_default=True, help="Samples a pass.")
+
+
+class BatchSize(click.ParamType):
+    """A positive number, or "auto", which is passed on as None."""
+
+    name = "size"
+
+    def convert(self, value, param, ctx):
+        return None if value == "auto" else POSITIVE.convert(value, param, ctx)
+
+
+batch_size = click.option(
+    "--batch-size",
+    type=BatchSize(),
+    metavar="N|auto",
+    default=16,
+    show_default=True,
+    help="Samples a pass; auto = as memory allows, halved where it does not.",
+)
 device = click.option(
     "--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:i]", help="Where to compute."
 )
@@ -38,6 +58,13 @@ class_index = click.option(
 )
 shots = click.option("--shots", type=click.IntRange(min=0), default=1, show_default=True, help="Annotated exemplars.")
 method = click.option("--method", default="repurpose", show_default=True, help="How masks are made.")
+method_settings = click.option(
+    "--set",
+    "assigned",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A setting of the method, as JSON or plain text; NAME=@FILE reads a JSON file. Repeatable.",
+)
 masks = click.option("--masks", metavar="FOLDER|PRESET", help="Painted masks of the exemplars.")
 segmenter = click.option("--segmenter", type=PATH, metavar="FILE", help="A segmenter that `annotate` saved.")
 profile = click.option(
@@ -48,6 +75,12 @@ profile = click.option(
     help="The algorithm as meant, or as the authors' code runs.",
 )
 seed = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the fit.")
+task = click.option(
+    "--task",
+    "task_text",
+    metavar="i/n",
+    help="This process's part of the shards; else as the scheduler's variables say.",
+)
 json_flag = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 dry_run = click.option("--dry-run", is_flag=True, help="Show what would be done, and stop.")
 
@@ -59,7 +92,10 @@ def pick_device(name: str) -> str:
     from gansegctl.errors import DeviceError
 
     if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        from gansegctl.pipeline.tasks import local_rank
+
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        return "cpu" if not count else "cuda" if count == 1 else f"cuda:{local_rank(os.environ) % count}"
     try:
         device = torch.device(name)
     except RuntimeError as e:
@@ -73,6 +109,44 @@ def pick_device(name: str) -> str:
     if device.type not in ("cpu", "cuda"):
         raise DeviceError(f"got device {name!r}", wanted="cpu or cuda[:i]")
     return name
+
+
+def assignments(given: tuple[str, ...]) -> dict[str, Any]:
+    """NAME=VALUE texts as a table: values read as JSON, plain text where they are none, @FILE from a JSON file.
+
+    UsageError for a text without a name, a name given twice, or a file that cannot be read.
+    """
+    import json
+
+    from gansegctl.errors import UsageError
+
+    table: dict[str, Any] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals or not name or name in table:
+            raise UsageError(f"got --set {text}", wanted="NAME=VALUE, every name once")
+        if value.startswith("@"):
+            try:
+                table[name] = json.loads(Path(value[1:]).read_text())
+            except (OSError, ValueError) as e:
+                raise UsageError(f"got --set {text}: {e}", wanted="a JSON file") from e
+            continue
+        try:
+            table[name] = json.loads(value)
+        except ValueError:
+            table[name] = value
+    return table
+
+
+def pick_task(text: str | None):
+    """The `Task` of --task or of the environment; says which part this is and who said so."""
+    from gansegctl.cli import console
+    from gansegctl.pipeline.tasks import resolve_task
+
+    task = resolve_task(text, os.environ)
+    if task.count > 1:
+        console.say(f"task {task} (by {task.source}): shards {task.index}, {task.index + task.count}, ...")
+    return task
 
 
 def pick_seeds(num: int | None, seeds: str | None) -> str:

@@ -153,7 +153,7 @@ def test_doctor(call):
 
 BAD = {
     "a missing generator": (("generate", "--generator", "no.safetensors", "-n", "2", "-o", "{new}"), 2, "no such file"),
-    "a picture as generator": (("generate", "--generator", "{png}", "-n", "2", "-o", "{new}"), 2, "not a safetensors"),
+    "a picture as generator": (("generate", "--generator", "{png}", "-n", "2", "-o", "{new}"), 2, "a PNG picture"),
     "an unknown preset": (("generate", "--generator", "dmeo", "-n", "2", "-o", "{new}"), 2, "did you mean 'demo'"),
     "zero samples": (("generate", "--generator", "{gen}", "-n", "0", "-o", "{new}"), 2, "-n"),
     "a negative batch": (
@@ -193,7 +193,7 @@ BAD = {
     "an unknown preset to run": (("run", "demmo", "-o", "{new}"), 2, "did you mean 'demo'"),
     "an unknown key": (("run", "{toml}", "-o", "{new}"), 2, "generate.trunkation"),
     "an unknown command": (("genrate",), 2, "did you mean 'generate'"),
-    "a png as checkpoint": (("inspect", "{png}"), 2, "not a safetensors"),
+    "a png as checkpoint": (("inspect", "{png}"), 2, "a PNG picture"),
 }
 
 
