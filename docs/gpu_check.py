@@ -44,6 +44,14 @@ def ops(mode: str, dtype: torch.dtype) -> Iterator[tuple[str, list[Tensor], obje
     yield "squared_norm", maps[1:2], lambda b, x: kernels.squared_norm(*x, SIZE, mode, backend=b), False
     yield "segment_pool", [weights, maps[1]], lambda b, x: kernels.segment_pool(*x, mode, backend=b), True
     yield "segment_pool_labels", maps[1:2], lambda b, x: kernels.segment_pool_labels(labels, *x, 9, mode, b), True
+    scale, bias, noise = draw(2, 19), draw(19), draw(2, 1, 60, 82)
+    fir = torch.outer(*[torch.tensor([1.0, 3, 3, 1], device="cuda", dtype=torch.float64) / 4] * 2)
+
+    def after(b: str, x: list[Tensor]) -> Tensor:
+        like = [t.to(x[0]) for t in (scale, bias, noise, fir)]
+        return kernels.filter_activate(x[0].clone(), *like, (1, 1), 1.4, 0.2, 2.0, backend=b)
+
+    yield "filter_activate", [draw(2, 19, *SIZE)], after, False
     yield "gather_points", maps[1:2], lambda b, x: kernels.gather_points(*x, points, SIZE, mode, backend=b), True
 
 
@@ -146,9 +154,10 @@ def pairs(quick: bool) -> list[dict]:
         g = g.cuda().eval()
         for batch in (8, 32):
             ws = g.map(torch.randn(batch, 512, device="cuda"))
-            with torch.autocast("cuda", torch.bfloat16):
-                rows.append(pair(g, ws, resolution, batch))
-            torch.cuda.empty_cache()
+            for precision in ("bf16", "fp16"):
+                g.use_precision(precision)
+                rows.append({"precision": precision} | pair(g, ws, resolution, batch))
+                torch.cuda.empty_cache()
     return rows
 
 
@@ -170,13 +179,14 @@ def pair(g, ws: Tensor, resolution: int, batch: int) -> dict:
         return F.conv2d(hidden, layers[0][0][0][:, :, None, None]).argmax(dim=1)
 
     image = bench.seconds(lambda: g.synthesize(ws, "const", taps=()), "cuda")
+    plain = plain_seconds(g, ws)
     both = bench.seconds(lambda: mask(g.synthesize(ws, "const").pyramid.levels), "cuda")
     ours, (labels, peak) = (
         bench.seconds(lambda: mask(levels), "cuda"),
         bench.peak_memory(lambda: mask(levels)[0], "cuda"),
     )
     row = {"resolution": resolution, "batch": batch, "image_s": image, "pair_s": both, "ratio": both / image,
-           "pairs_per_s": batch / both, "mask_s": ours, "mask_peak_bytes": peak}  # fmt: skip
+           "plain_image_s": plain, "pairs_per_s": batch / both, "mask_s": ours, "mask_peak_bytes": peak}  # fmt: skip
     try:
         theirs, dense_peak = bench.peak_memory(lambda: dense(levels), "cuda")
         agree = float((theirs == labels).double().mean())
@@ -187,6 +197,21 @@ def pair(g, ws: Tensor, resolution: int, batch: int) -> dict:
         row |= {"dense_s": None, "dense_peak_bytes": None, "agree": None}
         torch.cuda.empty_cache()
     return row
+
+
+def plain_seconds(g, ws: Tensor) -> float:
+    """Seconds of the same pictures with every step after a convolution in plain torch, each writing its own result."""
+    fused = kernels.filter_activate
+
+    def plain(*args, **options):
+        with torch.enable_grad():  # so that the definition writes nothing in place
+            return fused(*args, **options, backend="reference")
+
+    kernels.filter_activate = plain
+    try:
+        return bench.seconds(lambda: g.synthesize(ws, "const", taps=()), "cuda")
+    finally:
+        kernels.filter_activate = fused
 
 
 def tables(facts: dict) -> str:
@@ -206,7 +231,9 @@ def tables(facts: dict) -> str:
     lines += table(columns, rows)
     columns = (
         "pixels",
+        "precision",
         "batch",
+        "image in plain torch, ms",
         "image, ms",
         "pair, ms",
         "pair / image",
@@ -217,9 +244,9 @@ def tables(facts: dict) -> str:
     rows = []
     for r in facts.get("pairs", ()):
         dense = f"{1e3 * r['dense_s']:.1f}" if r["dense_s"] else "out of memory"
-        times = [f"{1e3 * r[name]:.2f}" for name in ("image_s", "pair_s")]
+        times = [f"{1e3 * r[name]:.2f}" for name in ("plain_image_s", "image_s", "pair_s")]
         cells = [*times, f"{r['ratio']:.2f}", f"{r['pairs_per_s']:.0f}", f"{1e3 * r['mask_s']:.2f}", dense]
-        rows.append((str(r["resolution"]), str(r["batch"]), *cells))
+        rows.append((str(r["resolution"]), r["precision"], str(r["batch"]), *cells))
     return "\n".join(lines + table(columns, rows)) + "\n"
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "conv_upsampled",
+    "filter_activate",
     "gather_points",
     "pixel_head",
     "segment_pool",
@@ -141,6 +142,40 @@ def pixel_head(
     if name == "reference":
         return reference_head.pixel_head(maps, size, layers, heads, mode, bias, slope, per_pixel)
     return _backend(name, "pixel_head")(maps, size, layers, heads, mode, bias, slope, per_pixel)
+
+
+def filter_activate(
+    x: Tensor,
+    scale: Tensor,
+    bias: Tensor,
+    noise: Tensor | None = None,
+    fir: Tensor | None = None,
+    padding: tuple[int, int] = (0, 0),
+    gain: float = 1.0,
+    slope: float = 0.2,
+    clamp: float | None = None,
+    backend: str = "auto",
+) -> Tensor:
+    """What follows a modulated convolution (StyleGAN2, section 2.2): clamp(gain · leaky(FIR(x)·scale + noise + bias)).
+
+    x [N,C,h,w], scale [N,C], bias [C], noise [1|N,1,H,W] or None, fir [n,n] or [n] (along both axes) with zero padding
+    (low, high) or None → [N,C,H,W], H = h + low + high − n + 1. gain > 0; clamp bounds the result, None: not at all.
+    Without gradients x may be overwritten: give it up. Triton: filters [n,n], and no gradients.
+    """
+    from gansegctl.kernels import reference_filter
+
+    if x.ndim != 4 or scale.shape != x.shape[:2] or bias.shape != x.shape[1:2]:
+        raise ValueError(
+            f"got x {list(x.shape)}, scale {list(scale.shape)}, bias {list(bias.shape)}; wanted [N,C,h,w], [N,C], [C]"
+        )
+    if gain <= 0:
+        raise ValueError(f"got gain {gain}; wanted a positive number")
+    given = [t for t in (x, scale, bias, noise, fir) if t is not None]
+    reason = "it takes filters [n,n] only" if fir is not None and fir.ndim != 2 else _no_gradients(*given)
+    name = _pick(backend, given, triton=reason, cuda="it has upsample_concat alone")
+    if name == "reference":
+        return reference_filter.filter_activate(x, scale, bias, noise, fir, padding, gain, slope, clamp)
+    return _backend(name, "filter_activate")(x, scale, bias, noise, fir, padding, gain, slope, clamp)
 
 
 def _pick(backend: str, tensors, triton: str | None = None, cuda: str | None = "it has upsample_concat alone") -> str:

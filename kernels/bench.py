@@ -126,6 +126,14 @@ def cases(shape: str, batch: int, dtype: torch.dtype, device: torch.device | str
     )
     limits = torch.tensor([batch, *size], device=device)
     points = torch.randint(0, 2**31, (POINTS, 3), generator=stream, device=device) % limits
+    wide = levels[-1]
+    after = (draw(batch, wide.shape[1]), draw(wide.shape[1]), draw(1, 1, wide.shape[2] - 1, wide.shape[3] - 1))
+    fir = torch.outer(*[torch.tensor([0.25, 0.75, 0.75, 0.25], device=device).to(dtype)] * 2)
+    yield Case(
+        "filter_activate",  # on a copy, since the reference writes over what it is given; the copy counts as moved
+        lambda b: kernels.filter_activate(wide.clone(), *after, fir, (1, 1), 2**0.5, backend=b),
+        4 * _bytes([wide]),
+    )
     yield Case(
         "gather_points",
         lambda b: kernels.gather_points(middle, points, size, backend=b),

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gansegctl.kernels.reference_filter import fir_filter2d as filter2d
+
 SQRT2 = math.sqrt(2.0)
 
 
@@ -21,20 +23,6 @@ def fir_filter(taps: Sequence[float] = (1, 3, 3, 1)) -> Tensor:
     f = torch.tensor(list(taps), dtype=torch.float32)
     f = f / f.sum()
     return f if len(f) >= 8 else torch.outer(f, f)
-
-
-def filter2d(x: Tensor, kernel: Tensor, padding: tuple[int, int], gain: float = 1.0, stride: int = 1) -> Tensor:
-    """x [N,C,H,W] correlated with kernel [n,n] (or [n], applied along both axes), padded (low, high) on both axes."""
-    c = x.shape[1]
-    low, high = padding
-    x = F.pad(x, (low, high, low, high))
-    k = (kernel * gain).to(x.dtype).flip(-1)
-    if k.ndim == 1:  # long filters are applied along one axis at a time: 2n taps instead of n²
-        k = (kernel * math.sqrt(gain)).to(x.dtype).flip(-1)
-        x = F.conv2d(x, k.view(1, 1, -1, 1).expand(c, 1, -1, 1), stride=(stride, 1), groups=c)
-        return F.conv2d(x, k.view(1, 1, 1, -1).expand(c, 1, 1, -1), stride=(1, stride), groups=c)
-    k = k.flip(-2).expand(c, 1, *k.shape).contiguous()
-    return F.conv2d(x, k, stride=stride, groups=c)
 
 
 def upsample2d(x: Tensor, kernel: Tensor) -> Tensor:

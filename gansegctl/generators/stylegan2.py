@@ -13,11 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gansegctl import kernels
 from gansegctl.contracts import FeatureTap, GeneratorSpec, Synthesis
 from gansegctl.errors import UsageError
 from gansegctl.features.pyramid import FeaturePyramid
 from gansegctl.generators.latents import noise_of_seeds
-from gansegctl.generators.layers import SQRT2, FullyConnected, filter2d, fir_filter, leaky, upsample2d
+from gansegctl.generators.layers import SQRT2, FullyConnected, fir_filter, upsample2d
 from gansegctl.generators.mapping import Mapping
 from gansegctl.generators.network import StyleGAN, check_noise
 from gansegctl.generators.stylegan2_config import StyleGAN2Config
@@ -25,6 +26,9 @@ from gansegctl.generators.stylegan2_config import StyleGAN2Config
 FAMILY = "stylegan2"
 RESIDUAL_GAIN = math.sqrt(0.5)
 """Of each of the two branches of a residual block, so that their sum keeps its variance."""
+HALVES: dict[str, torch.dtype | None] = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}
+HALF_BLOCKS = 4
+"""Of the largest blocks, those that the official networks were trained to compute in float16."""
 NoiseOf = Callable[[int, "StyledConv"], "Tensor | None"]
 __all__ = ["FAMILY", "Mapping", "StyleGAN2", "StyleGAN2Config", "StyledConv", "SynthesisNetwork"]
 
@@ -49,24 +53,48 @@ class StyledConv(nn.Module):
             self.noise_strength = nn.Parameter(torch.zeros([]))
         else:
             self.noise_const = None
+        self._kept: tuple | None = None  # of `_prepared`
 
     def forward(self, x: Tensor, w: Tensor, noise: Tensor | None, gain: float = 1.0) -> Tensor:
         """x [N,C_in,h,w], w [N,w_dim], noise [1|N,1,r,r] or None → gain · [N,C_out,r,r] (StyleGAN2, section 2.2)."""
         style = self.affine(w)  # [N, C_in]
+        weight, power, reach = self._prepared(x.dtype)
         # Scaling activations before and after equals scaling the kernel, and keeps one convolution for the batch.
-        demodulation = torch.rsqrt(style.square() @ self.weight.square().sum(dim=(2, 3)).T + 1e-8)  # [N, C_out]
-        x = x * style[:, :, None, None]
+        scale = torch.rsqrt(style.square() @ power.T + 1e-8)  # [N, C_out], of the demodulation
+        if x.dtype == torch.float16:  # its largest number is 65,504: styles and kernel are brought to 1, and back after
+            largest = style.abs().amax(dim=1, keepdim=True).clamp(min=1e-8)
+            style, scale = style / largest, scale * largest * reach
+        x = x * style.to(x.dtype)[:, :, None, None]
+        fir, padding = None, (0, 0)
         if self.up:
-            x = F.conv_transpose2d(x, self.weight.transpose(0, 1), stride=2)  # [N, C_out, 2h+1, 2w+1]
+            x = F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)  # [N, C_out, 2h+1, 2w+1]
             taps = self.resample_filter.shape[-1]
-            low, high = (taps + 1) // 2 + 1 - 2, (taps - 2) // 2 + 1 - 1
-            x = filter2d(x, self.resample_filter, (low, high), gain=4.0)
+            fir, padding = self.resample_filter, ((taps + 1) // 2 + 1 - 2, (taps - 2) // 2 + 1 - 1)
+            fir = fir * (4.0 if fir.ndim == 2 else 2.0)  # along each axis one pixel became two
         else:
-            x = F.conv2d(x, self.weight, padding=1)
-        x = x * demodulation[:, :, None, None]
-        if noise is not None:
-            x = x + noise * self.noise_strength
-        return leaky(x + self.bias.view(1, -1, 1, 1), SQRT2 * gain, self.clamp)
+            x = F.conv2d(x, weight, padding=1)
+        noise = None if noise is None else noise * self.noise_strength
+        clamp = None if self.clamp is None else self.clamp * gain
+        return kernels.filter_activate(x, scale, self.bias, noise, fir, padding, SQRT2 * gain, 0.2, clamp)
+
+    def _prepared(self, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The kernel in `dtype`, Σ of its squares [C_out,C_in], and for float16 the [C_out] it was divided by.
+
+        Without gradients they are made once for these weights: at small batches they cost as much as a layer.
+        """
+        if torch.is_grad_enabled():
+            return self._prepare(dtype)
+        version = (self.weight.data_ptr(), self.weight._version, dtype)
+        if self._kept is None or self._kept[0] != version:
+            self._kept = (version, self._prepare(dtype))
+        return self._kept[1]
+
+    def _prepare(self, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor | None]:
+        power, reach = self.weight.square().sum(dim=(2, 3)), None
+        if dtype == torch.float16:
+            reach = (self.weight.abs().amax(dim=(1, 2, 3)) * math.sqrt(self.weight[0].numel())).clamp(min=1e-8)
+            return (self.weight / reach[:, None, None, None]).to(dtype), power, reach
+        return self.weight.to(dtype), power, reach
 
 
 class ToRGB(nn.Module):
@@ -81,7 +109,8 @@ class ToRGB(nn.Module):
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         style = self.affine(w) * self.gain
-        x = F.conv2d(x * style[:, :, None, None], self.weight) + self.bias.view(1, -1, 1, 1)
+        x = F.conv2d(x * style.to(x.dtype)[:, :, None, None], self.weight.to(x.dtype)).float()
+        x = x + self.bias.view(1, -1, 1, 1)
         return x if self.clamp is None else x.clamp(-self.clamp, self.clamp)
 
 
@@ -96,7 +125,7 @@ class Shortcut(nn.Module):
 
     def forward(self, x: Tensor, gain: float) -> Tensor:
         """x [N,C_in,h,w] → [N,C_out,2h,2w], times gain."""
-        x = upsample2d(F.conv2d(x, self.weight * self.gain), self.resample_filter) * gain
+        x = upsample2d(F.conv2d(x, (self.weight * self.gain).to(x.dtype)), self.resample_filter) * gain
         return x if self.clamp is None else x.clamp(-self.clamp * gain, self.clamp * gain)
 
 
@@ -126,6 +155,8 @@ class SynthesisNetwork(nn.Module):
     def __init__(self, config: StyleGAN2Config) -> None:
         super().__init__()
         self.resolutions = config.resolutions
+        self.half: torch.dtype | None = None
+        self.half_from = max(8, self.resolutions[-HALF_BLOCKS:][0])
         for r in self.resolutions:
             self.add_module(f"b{r}", Block(r, config))
 
@@ -140,6 +171,8 @@ class SynthesisNetwork(nn.Module):
             block: Block = getattr(self, f"b{r}")
             if r == 4:
                 x = block.const.expand(n, -1, -1, -1).contiguous(memory_format=torch.channels_last)
+            elif self.half is not None and r >= self.half_from:
+                x = x.to(self.half)
             shortcut = None if block.skip is None else block.skip(x, RESIDUAL_GAIN)
             for name in ("conv0", "conv1")[r == 4 :]:
                 conv: StyledConv = getattr(block, name)
@@ -181,7 +214,15 @@ class StyleGAN2(StyleGAN):
         kept: list[Tensor] = []
         image = self.synthesis(ws, noise_of, lambda name, x: kept.append(x) if name in wanted else None)
         size = (self.spec.resolution, self.spec.resolution)
+        kept = kept if self.synthesis.half is None else [x.to(self.synthesis.half) for x in kept]
         return Synthesis(image, FeaturePyramid(kept, size) if kept else None)
+
+    def use_precision(self, precision: str) -> None:
+        """fp32, or fp16 | bf16 for the largest blocks (StyleGAN2-ADA, section 4: four); taps are then of that type.
+
+        The mapping, small blocks and the sum of pictures stay float32. Weights are kept as they are.
+        """
+        self.synthesis.half = HALVES[precision]
 
     def _noise_of(self, noise: str, seeds: Sequence[int] | None, ws: Tensor) -> NoiseOf:
         check_noise(noise)

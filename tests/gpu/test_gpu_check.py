@@ -40,10 +40,11 @@ def test_failures_and_speeds_are_in_the_tables(script):
     speed = {"shape": "s", "batch": 8, "op": "upsample_sum", "backend": "triton", "dtype": "float32"}
     facts["bandwidth"] = [speed | {"seconds": 0.001, "bytes": 2e9, "of_copy": 0.5, "peak_bytes": 3e6}]
     pair = {"resolution": 1024, "batch": 8, "image_s": 0.1, "pair_s": 0.11, "ratio": 1.1, "pairs_per_s": 72.7}
+    pair |= {"plain_image_s": 0.15, "precision": "fp16"}
     facts["pairs"] = [pair | {"mask_s": 0.01, "dense_s": None}]
     text = script.tables(facts)
     assert "| s, 8 | upsample_sum | triton | float32 | 1.000 | 2000 | 50% | 3 |" in text
-    assert "| 1024 | 8 | 100.00 | 110.00 | 1.10 | 73 | 10.00 | out of memory |" in text
+    assert "| 1024 | fp16 | 8 | 150.00 | 100.00 | 110.00 | 1.10 | 73 | 10.00 | out of memory |" in text
 
 
 def test_a_result_that_is_wrong_does_not_pass(script, monkeypatch):
