@@ -11,6 +11,26 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 BACKENDS = ("auto", "reference", "triton", "cuda")
+_preferred = "auto"
+
+
+def prefer(backend: str) -> None:
+    """What "auto" means from now on in this process: that backend, and no other, or "auto" again.
+
+    Errors: ValueError for an unknown backend, or one that cannot run on this machine.
+    """
+    global _preferred
+    if backend not in BACKENDS:
+        raise ValueError(f"got backend {backend!r}; wanted one of {', '.join(BACKENDS)}")
+    reason = None if backend == "auto" else available()[backend]
+    if reason:
+        raise ValueError(f"got backend {backend!r}, which cannot run here: {reason}; pass --backend auto")
+    _preferred = backend
+
+
+def preferred() -> str:
+    """What `prefer` said last; "auto" at first."""
+    return _preferred
 
 
 def interpreted() -> bool:
@@ -26,12 +46,14 @@ def available() -> dict[str, str | None]:
 def pick(backend: str, tensors: Sequence[Tensor] = (), cannot: dict[str, str] | None = None) -> str:
     """The backend that runs on `tensors`; `cannot`: backend → why it cannot do this call.
 
-    "auto" is triton where all tensors lie on a CUDA device and triton can do the call, else the reference.
+    "auto" is what was preferred; else triton where all tensors lie on a CUDA device and it can do the call; else the
+    reference.
     Errors: ValueError for an unknown backend, or one that was asked for and cannot run.
     """
     if backend not in BACKENDS:
         raise ValueError(f"got backend {backend!r}; wanted one of {', '.join(BACKENDS)}")
     cannot = cannot or {}
+    backend = _preferred if backend == "auto" else backend
     if backend == "auto":
         on_gpu = bool(tensors) and all(t.is_cuda for t in tensors)
         runs = on_gpu and "triton" not in cannot and not interpreted() and _why_no_triton() is None

@@ -22,6 +22,7 @@ from gansegctl.cli import console, options
 @options.generator()
 @options.seed
 @options.device
+@options.backend
 @options.task
 @options.json_flag
 @options.dry_run

@@ -29,6 +29,7 @@ from gansegctl.cli import console, options
 @click.option("--batch-size", type=options.POSITIVE, default=20, show_default=True, help="Samples a pass.")
 @options.out("Folder for rows.json, table.md and sheet.png; what is measured there already is kept.")
 @options.device
+@options.backend
 @options.json_flag
 def command(
     generator: str,

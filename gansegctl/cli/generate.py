@@ -22,6 +22,7 @@ from gansegctl.cli import console, options
 @options.noise
 @options.class_index
 @options.device
+@options.backend
 @options.task
 @options.json_flag
 @options.dry_run

@@ -50,6 +50,15 @@ batch_size = click.option(
 device = click.option(
     "--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:i]", help="Where to compute."
 )
+backend = click.option(
+    "--backend",
+    type=click.Choice(["auto", "reference", "triton", "cuda"]),
+    default="auto",
+    show_default=True,
+    expose_value=False,
+    callback=lambda context, parameter, value: pick_backend(value),
+    help="Who computes the feature path; auto: Triton on a GPU, else plain torch.",
+)
 truncation = click.option("--truncation", type=float, default=1.0, show_default=True, help="psi; 1 = none.")
 truncation_cutoff = click.option("--truncation-cutoff", type=POSITIVE, help="Truncate only so many leading w's.")
 noise = click.option("--noise", type=click.Choice(["const", "seed", "none"]), default="const", show_default=True)
@@ -83,6 +92,17 @@ task = click.option(
 )
 json_flag = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 dry_run = click.option("--dry-run", is_flag=True, help="Show what would be done, and stop.")
+
+
+def pick_backend(name: str) -> None:
+    """--backend for this process. DeviceError where it cannot run: it is never replaced by another."""
+    from gansegctl.errors import DeviceError
+    from gansegctl.kernels.backend import prefer
+
+    try:
+        prefer(name)
+    except ValueError as e:
+        raise DeviceError(str(e).split(";")[0], wanted="a backend that runs here", remedy="pass --backend auto") from e
 
 
 def pick_device(name: str) -> str:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from gansegctl import kernels
 from gansegctl.kernels import reference, strips
+from gansegctl.kernels.backend import preferred
 from gansegctl.kernels.strips import Layers
 
 _CLASSES_AT_ONCE = 64
@@ -246,7 +247,8 @@ class FeaturePyramid:
         return torch.cat(means), torch.cat(variances)
 
     def _on_cpu(self) -> bool:
-        return self.backend in ("auto", "reference") and all(x.device.type == "cpu" for x in self.levels)
+        backend = preferred() if self.backend == "auto" else self.backend
+        return backend in ("auto", "reference") and all(x.device.type == "cpu" for x in self.levels)
 
     def _in_strips(self, *weights: Tensor | None) -> bool:
         """Whether the CPU path may run, which makes a strip of rows at a time and no gradients."""

@@ -59,6 +59,7 @@ def test_every_op_takes_a_backend_and_refuses_an_unknown_one():
         "segment_pool_labels": (torch.zeros(1, 4, 4, dtype=torch.uint8), x, 2),
         "gather_points": (x, points, (4, 4)),
         "pixel_head": ([x], (4, 4)),
+        "filter_activate": (x, torch.ones(1, 2), torch.ones(2)),
     }
     assert set(calls) == set(kernels.__all__)
     for name, arguments in calls.items():
@@ -69,3 +70,34 @@ def test_every_op_takes_a_backend_and_refuses_an_unknown_one():
 def test_importing_the_kernels_imports_no_triton():
     code = "import sys, torch, gansegctl.kernels, gansegctl.kernels.reference; sys.exit('triton' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.fixture()
+def as_before():
+    """Whatever a test prefers, the next one finds "auto"."""
+    yield
+    backend.prefer("auto")
+
+
+def test_what_is_preferred_is_what_auto_means(as_before, monkeypatch):
+    monkeypatch.setattr(backend, "_gpus", lambda: 1)
+    monkeypatch.setattr(backend, "find_spec", lambda name: object())
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    backend.prefer("reference")
+    assert backend.preferred() == "reference" and backend.pick("auto", [OnGpu()]) == "reference"
+    backend.prefer("triton")
+    with pytest.raises(ValueError, match="too deep"):
+        backend.pick("auto", [OnGpu()], {"triton": "too deep"})
+    with pytest.raises(ValueError, match="lie on cpu"):
+        backend.pick("auto", [torch.ones(1)])
+    backend.prefer("auto")
+    assert backend.pick("auto", [OnGpu()], {"triton": "too deep"}) == "reference"
+
+
+def test_a_backend_that_cannot_run_is_not_preferred(as_before, monkeypatch):
+    monkeypatch.setattr(backend, "_gpus", lambda: 0)
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    for name, why in (("cuda", "CUDA device"), ("triton", "triton|Triton"), ("metal", "wanted one of")):
+        with pytest.raises(ValueError, match=why):
+            backend.prefer(name)
+    assert backend.preferred() == "auto"
