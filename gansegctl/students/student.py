@@ -17,18 +17,20 @@ from torch import Tensor, nn
 from gansegctl.contracts import Annotation
 from gansegctl.errors import UsageError, did_you_mean
 from gansegctl.labels import LabelMap
-from gansegctl.students.unet import UNet
+from gansegctl.students import deeplab, unet
 
 KIND = "gansegctl.student"
 FORMAT_VERSION = 1
-ARCHITECTURES = {"unet": UNet}
+ARCHITECTURES = {"unet": unet.UNet, "deeplabv3": deeplab.DeepLabV3}
+WIDTHS = {"unet": unet.WIDTHS, "deeplabv3": deeplab.WIDTHS}
+"""Of an architecture whose widths nobody chose."""
 
 
 def build(arch: str, channels: int, classes: int, widths: tuple[int, ...]) -> nn.Module:
-    """A fresh network. UsageError for an unknown architecture."""
+    """A fresh network; no widths: the architecture's own. UsageError for an unknown architecture."""
     if arch not in ARCHITECTURES:
         raise UsageError(f"got architecture {arch!r}", wanted="a known one", remedy=did_you_mean(arch, ARCHITECTURES))
-    return ARCHITECTURES[arch](channels, classes, widths).to(memory_format=torch.channels_last)
+    return ARCHITECTURES[arch](channels, classes, widths or WIDTHS[arch]).to(memory_format=torch.channels_last)
 
 
 def normalise(images: Tensor, channels: int) -> Tensor:
@@ -58,10 +60,10 @@ class Student:
         Pictures of another size than the training's are resized to it bilinearly, and the probabilities back.
         """
         self.model.eval()
-        device = next(self.model.parameters()).device
+        weight = next(self.model.parameters())
         parts = []
         for batch in images.split(batch_size):
-            x = normalise(batch.to(device), self.channels)
+            x = normalise(batch.to(weight.device), self.channels).to(weight.dtype)
             size = (x.shape[2], x.shape[3])
             if size != tuple(self.size):
                 x = F.interpolate(x, self.size, mode="bilinear", align_corners=False, antialias=True)

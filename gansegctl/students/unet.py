@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+WIDTHS = (16, 32, 64, 96)
+
 
 def _double(channels_in: int, channels_out: int) -> nn.Sequential:
     return nn.Sequential(
@@ -29,7 +31,7 @@ class UNet(nn.Module):
     Pictures whose sides are no multiple of 2^(len(widths)-1) are padded by reflection and cropped back.
     """
 
-    def __init__(self, in_channels: int, classes: int, widths: Sequence[int] = (16, 32, 64, 96)) -> None:
+    def __init__(self, in_channels: int, classes: int, widths: Sequence[int] = WIDTHS) -> None:
         super().__init__()
         self.widths = tuple(widths)
         self.down = nn.ModuleList(_double(a, b) for a, b in zip((in_channels, *widths[:-1]), widths, strict=True))
