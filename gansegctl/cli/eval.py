@@ -24,7 +24,7 @@ from gansegctl.cli import console, options
 @click.option(
     "--bootstrap", type=click.IntRange(min=0), default=1000, show_default=True, help="Resamples for intervals."
 )
-@options.out("Folder for report.json, confusion.png, worst.png, per_class.csv.", required=False)
+@options.out("Folder for report.json and its pictures.", required=False)
 @options.device
 @options.json_flag
 def command(

@@ -16,9 +16,11 @@ import numpy as np
 from torch import Tensor
 
 from gansegctl import pictures
+from gansegctl.charts import line_chart
 from gansegctl.errors import UsageError
 from gansegctl.evaluate import confusion as c
 from gansegctl.evaluate.bootstrap import interval
+from gansegctl.evaluate.coverage import coverage_curve
 from gansegctl.evaluate.trimap import per_image_trimap_confusion
 from gansegctl.labels import LabelMap
 
@@ -27,7 +29,8 @@ SCORE_COLUMNS = ("score", "low", "high", "labeller")
 CLASS_COLUMNS = ("iou", "low", "high", "dice", "share", "labeller")
 """What the values of `Report.class_rows` are; share is of the truth's pixels."""
 
-Batch = tuple[np.ndarray | Tensor, np.ndarray | Tensor] | tuple[np.ndarray | Tensor, np.ndarray | Tensor, Any]
+Batch = tuple[Any, ...]
+"""(predicted, truth[, image[, uncertainty]]), as `score` takes them."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,8 @@ class Report:
     score at `level`; iou_intervals [K, 2]. ignored: the share of pixels that no score counts. confusion: int64 [K, K].
     truth_error: when the truth is itself a labeller, its scores against exact masks, as `as_truth_error` gives them;
     to be shown beside every score, because no difference below it means anything. matched: cluster → the class it was
-    taken for, where the subject's clusters have no names.
+    taken for, where the subject's clusters have no names. coverage: rows of `coverage_curve`, where the subject says
+    how sure it is of a sample.
     """
 
     subject: str
@@ -70,6 +74,7 @@ class Report:
     seed: int
     truth_error: dict[str, Any] | None = None
     matched: dict[str, str] | None = None
+    coverage: list[tuple[float, float, float, float]] | None = None
     worst: list[Case] = field(default_factory=list, repr=False)
 
     @property
@@ -101,6 +106,7 @@ class Report:
                 "confusion": self.confusion,
                 "truth_error": self.truth_error,
                 "matched": self.matched,
+                "coverage": self.coverage,
                 "worst": [{"index": case.index, "miou": case.miou} for case in self.worst],
             }
         )
@@ -125,7 +131,7 @@ class Report:
         ]
 
     def write_pictures(self, folder: Path | str) -> list[Path]:
-        """Write confusion.png, per_class.csv and, when there are cases, worst.png; returns their paths."""
+        """Write confusion.png, per_class.csv and, where there is such, coverage.png and worst.png; their paths."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         rows = self.confusion.sum(1, keepdims=True)
@@ -135,6 +141,14 @@ class Report:
         pictures.save_png(folder / "confusion.png", picture)
         _write_text(folder / "per_class.csv", self._csv())
         written = [folder / "confusion.png", folder / "per_class.csv"]
+        if self.coverage:
+            kept, found, _, oracle = zip(*self.coverage, strict=True)
+            lines = {"least certain left out": zip(kept, found, strict=True)}
+            lines["worst left out (oracle)"] = zip(kept, oracle, strict=True)
+            title = "mIoU of the samples that are kept"
+            picture = line_chart({k: list(v) for k, v in lines.items()}, "share of samples kept", "mIoU", title)
+            pictures.save_png(folder / "coverage.png", picture)
+            written.append(folder / "coverage.png")
         if self.worst:
             pictures.save_png(folder / "worst.png", self._worst_sheet())
             written.append(folder / "worst.png")
@@ -178,7 +192,7 @@ def score(
     worst: int = 8,
     truth_error: dict[str, Any] | None = None,
 ) -> Report:
-    """Score a stream of batches (predicted [n, H, W], truth [n, H, W][, image uint8 [n, H, W, c]]).
+    """Score a stream of batches (predicted [n, H, W], truth [n, H, W][, image uint8 [n, H, W, c][, uncertainty [n]]]).
 
     Masks are integer, numpy or torch, `IGNORE` where no score shall count. Memory: one [K, K] int32 matrix twice an
     image, and the `worst` images of the lowest mIoU (of those with a counted pixel). bootstrap: resamples, 0 for none.
@@ -235,6 +249,7 @@ def score(
         level=level,
         seed=seed,
         truth_error=truth_error,
+        coverage=stream.coverage(per_image),
         worst=list(stream.worst_cases()),
     )
 
@@ -246,10 +261,11 @@ class _Stream:
         self.classes, self.width, self.keep = len(labels), trimap_width, worst
         self.matrices: list[np.ndarray] = []
         self.trimaps: list[np.ndarray] = []
+        self.uncertainty: list[np.ndarray | None] = []
         self.pixels = self.count = 0
         self._heap: list[tuple[float, int, Case]] = []  # by (-mIoU, -index): the best of the worst lies on top
 
-    def add(self, predicted: Any, truth: Any, image: Any = None) -> None:
+    def add(self, predicted: Any, truth: Any, image: Any = None, uncertainty: Any = None) -> None:
         predicted, truth = c.tensor(predicted), c.tensor(truth)
         if not len(predicted) and not len(truth):
             return
@@ -257,6 +273,7 @@ class _Stream:
         trimaps = per_image_trimap_confusion(predicted, truth.to(predicted.device), self.classes, self.width)
         self.matrices.append(matrices.astype(np.int32))
         self.trimaps.append(trimaps.astype(np.int32))
+        self.uncertainty.append(None if uncertainty is None else c.tensor(uncertainty).cpu().numpy())
         self.pixels += truth.numel()
         for i, miou in enumerate(c.mean_iou(matrices).tolist()):
             self._offer(self.count + i, miou, truth[i], predicted[i], None if image is None else image[i])
@@ -269,6 +286,12 @@ class _Stream:
         parts = (truth, predicted) if image is None else (truth, predicted, c.tensor(image))
         case = Case(index, miou, *(part.cpu().numpy().astype(np.uint8) for part in parts))  # copies: the batch may go
         (heapq.heapreplace if full else heapq.heappush)(self._heap, (-miou, -index, case))
+
+    def coverage(self, per_image: np.ndarray) -> list[tuple[float, float, float, float]] | None:
+        """Rows of `coverage_curve`; None unless every sample came with its uncertainty."""
+        if any(u is None for u in self.uncertainty):
+            return None
+        return coverage_curve(per_image, np.concatenate(self.uncertainty))
 
     def worst_cases(self) -> Iterator[Case]:
         for _, _, case in sorted(self._heap, key=lambda entry: (-entry[0], -entry[1])):

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from gansegctl import methods, presets
 from gansegctl.config import EvalSettings
@@ -21,7 +22,8 @@ from gansegctl.pipeline.truth import LabelledSet, load_truth
 from gansegctl.store.manifest import NAME
 from gansegctl.students.student import Student
 
-Rows = Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]
+Rows = Iterator[tuple[np.ndarray, ...]]
+"""(predicted, truth, picture[, uncertainty of each sample])."""
 BATCH = 50
 
 
@@ -85,7 +87,8 @@ def evaluate(
             own = load_truth(subject)
             own_labels = own.labels
             rows = (
-                (own.mask[i], predict_masks(labeller, own.image[i]), own.image[i]) for i in _slices(own, settings.num)
+                (own.mask[i], predict_masks(labeller, own.image[i]), own.image[i], *_score_of(own, i))
+                for i in _slices(own, settings.num)
             )
         else:
             raise UsageError(f"got a {subject_kind} against a labeller", wanted="a dataset or a segmenter")
@@ -95,13 +98,13 @@ def evaluate(
         if subject_kind == "student":
             student = Student.load(subject, device)
             own_labels = student.labels
-            rows = ((predict_masks(student, truth.image[i]), truth.mask[i], truth.image[i]) for i in _slices(truth))
+            rows = _student_rows(student, truth)
         elif subject_kind == "dataset":
             own = load_truth(subject)
             own_labels = own.labels
             if own.mask.shape != truth.mask.shape:
                 raise UsageError(f"got masks {own.mask.shape}", wanted=f"{truth.mask.shape}, sample by sample")
-            rows = ((own.mask[i], truth.mask[i], own.image[i]) for i in _slices(own))
+            rows = ((own.mask[i], truth.mask[i], own.image[i], *_score_of(own, i)) for i in _slices(own))
         else:
             raise UsageError(f"got a {subject_kind} against labelled pictures", wanted="a student or a dataset")
     of_truth = labels.names
@@ -120,7 +123,7 @@ def evaluate(
 
 
 def write_report(report: Report, folder: Path) -> list[Path]:
-    """report.json, confusion.png, per_class.csv, worst.png in `folder`; returns their paths."""
+    """report.json, confusion.png, per_class.csv, coverage.png, worst.png in `folder`; returns their paths."""
     files = report.write_pictures(folder)
     path = folder / "report.json"
     path.write_text(json.dumps(report.to_json(), indent=1) + "\n")
@@ -139,7 +142,18 @@ def _segmenter_rows(path: Path, labeller: Student, generator: str | None, seeds:
     for batch in grouped(seeds, BATCH):
         ws = latents_of_seeds(network, batch, device=device)
         image, annotation = picture_and_mask(network, ws, batch, "const", segmenter)
-        yield annotation.labels.cpu().numpy(), predict_masks(labeller, image), image
+        yield annotation.labels.cpu().numpy(), predict_masks(labeller, image), image, annotation.score.cpu().numpy()
+
+
+def _student_rows(student: Student, truth: LabelledSet) -> Rows:
+    for i in _slices(truth):
+        found = student.predict(torch.from_numpy(np.ascontiguousarray(truth.image[i])))
+        yield found.labels.cpu().numpy(), truth.mask[i], truth.image[i], found.score.cpu().numpy()
+
+
+def _score_of(data: LabelledSet, samples: slice) -> tuple[np.ndarray, ...]:
+    """The uncertainty of these samples, or nothing where the set has none."""
+    return () if data.score is None else (data.score[samples],)
 
 
 def aligned(rows: Rows, subject: LabelMap, truth: LabelMap) -> tuple[Rows, LabelMap, dict[str, str] | None]:
@@ -154,17 +168,17 @@ def aligned(rows: Rows, subject: LabelMap, truth: LabelMap) -> tuple[Rows, Label
     if are_segments(subject):
         kept = list(rows)
         overlap = np.zeros((len(subject), len(truth)), np.int64)
-        for p, t, _ in kept:
+        for p, t, *_ in kept:
             overlap += overlap_of(p, t, len(subject), len(truth))
         mapping = match_segments(overlap)
         table = np.full(256, IGNORE, np.uint8)
         table[: len(subject)] = mapping
         named = {name: truth.names[c] for name, c in zip(subject.names, mapping.tolist(), strict=True)}
-        return ((table[p], t, image) for p, t, image in kept), truth, named
+        return ((table[p], t, *rest) for p, t, *rest in kept), truth, named
     if subject.names == ("background", "foreground"):
         table = np.full(256, IGNORE, np.uint8)
         table[: len(truth)] = [min(c, 1) for c in range(len(truth))]
-        return ((p, table[t], image) for p, t, image in rows), subject, None
+        return ((p, table[t], *rest) for p, t, *rest in rows), subject, None
     raise UsageError(
         f"got classes {', '.join(subject.names)}",
         wanted=f"those of the truth: {', '.join(truth.names)}",

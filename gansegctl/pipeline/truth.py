@@ -19,13 +19,14 @@ from gansegctl.store.manifest import NAME, Manifest
 
 @dataclass
 class LabelledSet:
-    """image uint8 [N,H,W,c], mask uint8 [N,H,W], their classes, and confidence uint8 [N,H,W] where there is one."""
+    """image uint8 [N,H,W,c], mask uint8 [N,H,W], their classes; confidence uint8 [N,H,W], score [N]."""
 
     image: np.ndarray
     mask: np.ndarray
     labels: LabelMap
     confidence: np.ndarray | None = None
     generated: bool = False
+    score: np.ndarray | None = None
 
 
 def load_truth(source: Path, labels: LabelMap | None = None, split: int | None = None) -> LabelledSet:
@@ -51,11 +52,14 @@ def _from_dataset(folder: Path) -> LabelledSet:
     if manifest.stage != "pairs" or manifest.labels is None:
         raise DatasetError(f"got {folder} without masks", wanted="pairs", remedy="run `gansegctl annotate` on it first")
     shards = [arrays for _, arrays in iter_shards(folder)]
-    confidence = None
+    confidence = scores = None
     if all(s.confidence is not None for s in shards):
         confidence = np.concatenate([s.confidence for s in shards])
+    if all(s.score is not None for s in shards):
+        scores = np.concatenate([s.score for s in shards])
     image, mask = (np.concatenate([getattr(s, name) for s in shards]) for name in ("image", "mask"))
-    return LabelledSet(image, mask, manifest.labels, confidence, generated=manifest.generator.get("family") != "rules")
+    generated = manifest.generator.get("family") != "rules"
+    return LabelledSet(image, mask, manifest.labels, confidence, generated, scores)
 
 
 def _from_hdf5(file: Path, labels: LabelMap | None, split: int | None) -> LabelledSet:
