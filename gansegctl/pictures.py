@@ -7,6 +7,7 @@ legend, and magnify small pictures by whole factors without smoothing, so that s
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -27,19 +28,21 @@ Colour = tuple[int, int, int]
 
 
 @cache
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Pillow's own typeface at a size in pixels."""
     return ImageFont.load_default(size)
 
 
-def _width(text: str, size: int) -> int:
-    return round(_font(size).getlength(text))
+def text_width(text: str, size: int) -> int:
+    """Pixels that a line of text takes at a font size."""
+    return round(font(size).getlength(text))
 
 
 def _clip(text: str, room: int, size: int) -> str:
     """The text, or as much of its beginning as fits into `room` pixels with an ellipsis."""
-    if _width(text, size) <= room:
+    if text_width(text, size) <= room:
         return text
-    while text and _width(text + "...", size) > room:
+    while text and text_width(text + "...", size) > room:
         text = text[:-1]
     return text + "..."
 
@@ -133,12 +136,12 @@ def _draw_legend(draw: ImageDraw.ImageDraw, entries: Sequence[tuple[str, Colour]
     x, y, row = 0, 0, 20
     for name, colour in entries:
         name = _clip(name, room - 22, 12)
-        step = 22 + _width(name, 12) + 16
+        step = 22 + text_width(name, 12) + 16
         if x and x + step - 16 > room:
             x, y = 0, y + row
         left, upper = _MARGIN + x, top + y + 2
         draw.rectangle((left, upper, left + 13, upper + 13), fill=colour, outline=INK)
-        draw.text((left + 20, upper + 7), name, font=_font(12), fill=INK, anchor="lm")
+        draw.text((left + 20, upper + 7), name, font=font(12), fill=INK, anchor="lm")
         x += step
     return y + row if entries else 0
 
@@ -175,12 +178,12 @@ def panel_sheet(
         left = _MARGIN + i % columns * (cell + 3 * _GAP)
         top = _MARGIN + head + i // columns * (height + caption + _GAP + 2)
         if captions is not None:
-            draw.text((left, top + 9), _clip(captions[i], cell, 12), font=_font(12), fill=INK, anchor="lm")
+            draw.text((left, top + 9), _clip(captions[i], cell, 12), font=font(12), fill=INK, anchor="lm")
         for j, panel in enumerate(sample):
             x, y = left + j * (width + _GAP), top + caption
             if i < columns:
                 centre = (x + width // 2, _MARGIN + head // 2 - 3)
-                draw.text(centre, _clip(headings[j], width, 13), font=_font(13), fill=INK, anchor="mm")
+                draw.text(centre, _clip(headings[j], width, 13), font=font(13), fill=INK, anchor="mm")
             sheet.paste(panel, (x, y))
             draw.rectangle((x - 1, y - 1, x + panel.width, y + panel.height), outline=FAINT)
     _draw_legend(draw, legend, bottom, room)
@@ -228,18 +231,18 @@ def heat_map(values: np.ndarray, names: Sequence[str], rows: str, columns: str, 
     values = np.asarray(values, float)
     k = len(names)
     side, size = (46, 13) if k <= 24 else (14, 11)
-    room = min(180, max(_width(name, size) for name in names)) + 10
+    room = min(180, max(text_width(name, size) for name in names)) + 10
     shown = [_clip(name, room - 10, size) for name in names]
     left, top = _MARGIN + 24 + room, _MARGIN + (26 if title else 0) + 22 + room
-    width = max(left + k * side + _MARGIN, 2 * _MARGIN + _width(title, 14))
+    width = max(left + k * side + _MARGIN, 2 * _MARGIN + text_width(title, 14))
     picture = Image.new("RGB", (width, top + k * side + _MARGIN), PAPER)
     draw = ImageDraw.Draw(picture)
-    draw.text((_MARGIN, _MARGIN + 8), title, font=_font(14), fill=INK, anchor="lm")
-    draw.text((left + k * side // 2, top - room - 14), columns, font=_font(13), fill=INK, anchor="mm")
-    _draw_upright(picture, rows, (_MARGIN + 8, top + k * side // 2), "mm", 13)
+    draw.text((_MARGIN, _MARGIN + 8), title, font=font(14), fill=INK, anchor="lm")
+    draw.text((left + k * side // 2, top - room - 14), columns, font=font(13), fill=INK, anchor="mm")
+    draw_upright(picture, rows, (_MARGIN + 8, top + k * side // 2), "mm", 13)
     for i in range(k):
-        draw.text((left - 7, top + i * side + side // 2), shown[i], font=_font(size), fill=INK, anchor="rm")
-        _draw_upright(picture, shown[i], (left + i * side + side // 2, top - 7), "mb", size)
+        draw.text((left - 7, top + i * side + side // 2), shown[i], font=font(size), fill=INK, anchor="rm")
+        draw_upright(picture, shown[i], (left + i * side + side // 2, top - 7), "mb", size)
         for j in range(k):
             x, y, value = left + j * side, top + i * side, values[i, j]
             empty = np.isnan(value)
@@ -249,14 +252,14 @@ def heat_map(values: np.ndarray, names: Sequence[str], rows: str, columns: str, 
             if side > 20:
                 text = "-" if empty else "<1" if 0 < value < 0.01 else f"{100 * value:.0f}"
                 ink = PAPER if depth > 0.5 else FAINT if empty or value == 0 else INK
-                draw.text((x + side // 2, y + side // 2), text, font=_font(13), fill=ink, anchor="mm")
+                draw.text((x + side // 2, y + side // 2), text, font=font(13), fill=ink, anchor="mm")
     return picture
 
 
-def _draw_upright(picture: Image.Image, text: str, at: tuple[int, int], anchor: str, size: int) -> None:
+def draw_upright(picture: Image.Image, text: str, at: tuple[int, int], anchor: str, size: int) -> None:
     """Text that reads upwards, centred on `at` ("mm") or ending on it from above ("mb")."""
-    strip = Image.new("RGB", (_width(text, size) + 2, size + 6), PAPER)
-    ImageDraw.Draw(strip).text((1, strip.height // 2), text, font=_font(size), fill=INK, anchor="lm")
+    strip = Image.new("RGB", (text_width(text, size) + 2, size + 6), PAPER)
+    ImageDraw.Draw(strip).text((1, strip.height // 2), text, font=font(size), fill=INK, anchor="lm")
     strip = strip.rotate(90, expand=True)
     top = at[1] - strip.height // 2 if anchor == "mm" else at[1] - strip.height
     picture.paste(strip, (at[0] - strip.width // 2, top))
@@ -278,19 +281,27 @@ def save_png(path: Path | str, image: np.ndarray | Image.Image) -> None:
 def read_image(path: Path | str, channels: int = 3) -> np.ndarray:
     """A picture file → uint8 [H, W, channels] (3 or 1), turned as its EXIF orientation says; 16-bit grey is cut to 8.
 
-    Errors: UsageError for files that are missing, no picture, cut short, or of 32-bit values without a known range.
+    What is transparent lies on white. Errors: UsageError for files that are missing, no picture, cut short, animated or
+    of several pages, or of 32-bit values without a known range.
     """
     wanted = "a picture file such as PNG, JPEG, BMP or TIFF"
     if channels not in (1, 3):
         raise UsageError(f"got {channels} channels", wanted="1 (grey) or 3 (RGB)")
     try:
-        with Image.open(path) as picture:
-            picture = ImageOps.exif_transpose(picture)
-            picture.load()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # twice its limit is an error, below
+            with Image.open(path) as picture:
+                # MPO is what telephones write as .jpg: further frames are previews of the first.
+                frames = 1 if picture.format == "MPO" else getattr(picture, "n_frames", 1)
+                if frames == 1:
+                    picture = ImageOps.exif_transpose(picture)
+                    picture.load()
     except FileNotFoundError:
         raise UsageError(f"got {path}, which does not exist", wanted=wanted) from None
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UsageError(f"got {path}: {error}", wanted=wanted) from None
+    if frames > 1:
+        raise UsageError(f"got {path} with {frames} frames or pages", wanted="one picture a file", remedy="split it")
     if picture.mode.startswith("I;16"):
         picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
     elif picture.mode in ("I", "F"):
@@ -299,5 +310,8 @@ def read_image(path: Path | str, channels: int = 3) -> np.ndarray:
             wanted="8 or 16 bits a channel",
             remedy="scale the values to 0-255 and save as 8-bit PNG",
         )
+    if picture.has_transparency_data:
+        clear = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", clear.size, (255, 255, 255, 255)), clear)
     pixels = np.asarray(picture.convert("L" if channels == 1 else "RGB"))
     return np.ascontiguousarray(pixels.reshape(*pixels.shape[:2], channels))
