@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gansegctl.features.kmeans import KMeansResult, kmeans
 from gansegctl.features.pyramid import FeaturePyramid, fold_affine
-from gansegctl.features.select import choose, descriptors, farthest_first, most_typical
+from gansegctl.features.select import choose, descriptors, farthest_first, k_medoids, most_typical
 
 __all__ = [
     "FeaturePyramid",
@@ -13,6 +13,7 @@ __all__ = [
     "descriptors",
     "farthest_first",
     "fold_affine",
+    "k_medoids",
     "kmeans",
     "most_typical",
 ]

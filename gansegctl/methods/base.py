@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gansegctl.contracts import Annotation, Exemplar, Generator, GeneratorSpec, Synthesis
 from gansegctl.errors import UsageError
-from gansegctl.features.pyramid import FeaturePyramid
+from gansegctl.features.pyramid import FeaturePyramid, Layers
 from gansegctl.labels import IGNORE, LabelMap
 from gansegctl.methods import files
 
@@ -91,6 +91,35 @@ def annotation_of(logits: Tensor, probabilities: bool = False) -> Annotation:
         score=entropy / math.log(classes) if classes > 1 else torch.zeros_like(entropy),
         probabilities=p.half() if probabilities else None,
     )
+
+
+@torch.no_grad()
+def vote_of_heads(
+    pyramid: FeaturePyramid, heads: Sequence[Layers], slope: float = 0.0, probabilities: bool = False
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """Per-pixel heads → labels, confidence uint8 and uncertainty float32, as `FeaturePyramid.classify`; p float16.
+
+    Only where probabilities are asked for do maps of all classes exist, for one head at a time.
+    """
+    if not probabilities:
+        return *pyramid.classify(heads, slope), None
+    p = each = 0.0
+    for layers in heads:
+        log_p = pyramid.perceptron(layers, slope).float().log_softmax(dim=1)  # [N, K, H, W]
+        p, each = p + log_p.exp() / len(heads), each - (log_p.exp() * log_p).sum(dim=1) / len(heads)
+    uncertainty = -(p * p.clamp(min=1e-30).log()).sum(dim=1)
+    uncertainty = (uncertainty if len(heads) == 1 else uncertainty - each) / math.log(max(p.shape[1], 2))
+    top, labels = p.max(dim=1)
+    confidence = (top * 255).round().to(torch.uint8)
+    return labels.to(torch.uint8), confidence, uncertainty.clamp(0, 1), p.half()
+
+
+def annotation_by_heads(
+    pyramid: FeaturePyramid, heads: Sequence[Layers], slope: float = 0.0, probabilities: bool = False
+) -> Annotation:
+    """`vote_of_heads` as an annotation; score: the mean uncertainty of a picture's pixels."""
+    labels, confidence, uncertainty, p = vote_of_heads(pyramid, heads, slope, probabilities)
+    return Annotation(labels, confidence, uncertainty.mean(dim=(1, 2)), p)
 
 
 @dataclass

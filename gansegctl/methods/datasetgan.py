@@ -30,6 +30,7 @@ from gansegctl.methods.base import (
     device_of,
     read_segmenter,
     resynthesize,
+    vote_of_heads,
 )
 from gansegctl.methods.checking import filled, one_of, within
 from gansegctl.methods.ensemble import Ensemble, StackedPerceptrons
@@ -291,11 +292,11 @@ class DatasetGANSegmenter(BaseSegmenter):
 
     def predict(self, generator: Generator, synthesis: Synthesis, probabilities: bool = False) -> Annotation:
         """Masks by the members' vote; score: mean divergence of the `score_share` least certain pixels, over log K."""
-        share = self.settings["score_share"]
+        if self.settings["vote"] == "mean" and self.settings["divergence"] != "logits":
+            return self._in_one(generator, synthesis, probabilities)
         parts = []
         for p, divergence in self._pictures(generator, synthesis):
-            flat = divergence.flatten()
-            worst = flat.topk(max(1, round(share * len(flat)))).values.mean()
+            worst = self._worst(divergence[None])[0]
             parts.append((p.argmax(dim=0).to(torch.uint8), p.amax(dim=0), worst, p.half() if probabilities else None))
         labels, top, score, kept = zip(*parts, strict=True)
         return Annotation(
@@ -304,6 +305,21 @@ class DatasetGANSegmenter(BaseSegmenter):
             score=torch.stack(score),
             probabilities=torch.stack(kept) if probabilities else None,
         )
+
+    def _in_one(self, generator: Generator, synthesis: Synthesis, probabilities: bool) -> Annotation:
+        """The mean of probabilities and its divergence, by the pyramid's own operation."""
+        pyramid = self.features(generator, synthesis).with_mode(self.settings["mode"])
+        stack = self.stack.to(pyramid.levels[0].device)
+        labels, confidence, divergence, p = vote_of_heads(pyramid, stack.heads(), probabilities=probabilities)
+        members, classes = stack.members, stack.sizes[-1]
+        most = math.log(min(members, classes)) / math.log(max(classes, 2))  # see `_divergence`
+        divergence = divergence / most if members > 1 and most else torch.zeros_like(divergence)
+        return Annotation(labels, confidence, self._worst(divergence.clamp(0, 1)), p)
+
+    def _worst(self, divergence: Tensor) -> Tensor:
+        """[N,H,W] → the mean of each picture's least certain pixels [N]."""
+        flat = divergence.flatten(1)
+        return flat.topk(max(1, round(self.settings["score_share"] * flat.shape[1])), dim=1).values.mean(dim=1)
 
     def uncertainty(self, generator: Generator, synthesis: Synthesis) -> Tensor:
         """Jensen-Shannon divergence of the members' answers a pixel over its largest value: float32 [N,H,W], 0 to 1."""

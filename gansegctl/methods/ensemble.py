@@ -87,6 +87,11 @@ class StackedPerceptrons(nn.Module):
             self.weights.append(nn.Parameter(torch.zeros(members * c_out, c_in), requires_grad=False))
             self.biases.append(nn.Parameter(torch.zeros(members * c_out), requires_grad=False))
 
+    def heads(self) -> list[list[tuple[Tensor, Tensor]]]:
+        """The members, each as layers (weight [K_out,K_in], bias [K_out])."""
+        split = [(w.chunk(self.members), b.chunk(self.members)) for w, b in zip(self.weights, self.biases, strict=True)]
+        return [[(w[m], b[m]) for w, b in split] for m in range(self.members)]
+
     @torch.no_grad()
     def forward(self, pyramid: FeaturePyramid) -> Tensor:
         """pyramid → logits [N,M,K,H,W]: one projection for all members, or for as many as 128 MB of maps allow."""

@@ -6,7 +6,7 @@ Everything random comes from one CPU stream that the caller seeds; torch's own r
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import torch
@@ -32,6 +32,23 @@ class FitSettings(Protocol):
 
 
 @torch.no_grad()
+def random_pyramids(
+    generator: Generator, taps: Sequence[str], samples: int, noise: str, stream: torch.Generator, device: torch.device
+) -> Iterator[FeaturePyramid]:
+    """The activations of so many random pictures (and classes, of a generator that has them), one by one, float32."""
+    for _ in range(samples):
+        z = torch.randn(1, generator.spec.z_dim, generator=stream)
+        seed = int(torch.randint(2**31, (1,), generator=stream))
+        c = None
+        if generator.spec.c_dim:
+            c = torch.zeros(1, generator.spec.c_dim)
+            c[0, int(torch.randint(generator.spec.c_dim, (1,), generator=stream))] = 1
+            c = c.to(device)
+        ws = generator.map(z.to(device), c)
+        yield generator.synthesize(ws, noise=noise, taps=taps, seeds=[seed]).pyramid.map(lambda x: x.float())
+
+
+@torch.no_grad()
 def feature_statistics(
     generator: Generator,
     taps: Sequence[str],
@@ -44,18 +61,8 @@ def feature_statistics(
 
     One picture says little about how a channel varies: many are constant in it and would be blown up.
     """
-    device, parts = exemplars.levels[0].device, []
-    for _ in range(samples):
-        z = torch.randn(1, generator.spec.z_dim, generator=stream)
-        seed = int(torch.randint(2**31, (1,), generator=stream))
-        c = None
-        if generator.spec.c_dim:
-            c = torch.zeros(1, generator.spec.c_dim)
-            c[0, int(torch.randint(generator.spec.c_dim, (1,), generator=stream))] = 1
-            c = c.to(device)
-        ws = generator.map(z.to(device), c)
-        pyramid = generator.synthesize(ws, noise=noise, taps=taps, seeds=[seed]).pyramid
-        parts.append(pyramid.map(lambda x: x.float()).with_mode(exemplars.mode).moments())
+    drawn = random_pyramids(generator, taps, samples, noise, stream, exemplars.levels[0].device)
+    parts = [pyramid.with_mode(exemplars.mode).moments() for pyramid in drawn]
     parts = parts or [exemplars.moments()]
     means, variances = (torch.stack(part) for part in zip(*parts, strict=True))
     mean = means.mean(dim=0)

@@ -21,7 +21,6 @@ CNN_HEADS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
 
 HEADS = (*CNN_HEADS, "mlp")
 CNN_SLOPE = 0.2
-_CHUNK = 256  # hidden units of a wide first layer that exist at one time
 
 
 class Head(nn.Module):
@@ -61,10 +60,17 @@ class Head(nn.Module):
     def forward(self, pyramid: FeaturePyramid, gain: Tensor | None = None) -> Tensor:
         """pyramid → logits [N,K,H,W]; gain [ΣC] multiplies the channels (dropout of whole features)."""
         first = self.weights[0] if gain is None else self.weights[0] * gain.view(1, -1, 1, 1)
-        x, done = (self._project(pyramid, first), 2) if self.kernel == 1 else (self._conv(pyramid, first), 1)
-        for i in range(done, len(self.weights)):
+        if self.kernel == 1:
+            (_, bias), *rest = self.layers()
+            return pyramid.perceptron([(first[:, :, 0, 0], bias), *rest], self.slope)
+        x = self._conv(pyramid, first)
+        for i in range(1, len(self.weights)):
             x = self._layer(self._activate(x), i)
         return x
+
+    def layers(self) -> list[tuple[Tensor, Tensor]]:
+        """A perceptron's (weight [K_out,K_in], bias [K_out]), as the pyramid's per-pixel operations take them."""
+        return [(w[:, :, 0, 0], b) for w, b in zip(self.weights, self.biases, strict=True)]
 
     def fold(self, mean: Tensor, scale: Tensor) -> None:
         """Put (x − mean)·scale, per channel, into the first layer: mean, scale [ΣC]. Exact, borders included.
@@ -85,14 +91,6 @@ class Head(nn.Module):
         x = pyramid.conv(weight, self.biases[0], self.dilations[0])  # [N, h, H, W]
         ones = torch.ones(1, 1, *pyramid.size, dtype=x.dtype, device=x.device)
         return x + self._padded(ones, self.border[:, None], 0)
-
-    def _project(self, pyramid: FeaturePyramid, weight: Tensor) -> Tensor:
-        """The first two layers of a perceptron, a chunk of hidden units at a time: 2000 maps never exist together."""
-        total = self.biases[1].view(1, -1, 1, 1)
-        for rows in torch.arange(len(weight), device=weight.device).split(_CHUNK):
-            hidden = self._activate(pyramid.project(weight[rows, :, 0, 0], self.biases[0][rows]))
-            total = total + F.conv2d(hidden, self.weights[1][:, rows])
-        return total  # [N, second width, H, W], before its activation
 
     def _layer(self, x: Tensor, i: int) -> Tensor:
         return self._padded(x, self.weights[i], i, self.biases[i])

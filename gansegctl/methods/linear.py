@@ -22,7 +22,7 @@ from gansegctl.features.pyramid import FeaturePyramid, fold_affine
 from gansegctl.labels import LabelMap
 from gansegctl.methods.base import (
     BaseSegmenter,
-    annotation_of,
+    annotation_by_heads,
     check_exemplars,
     choose_taps,
     device_of,
@@ -243,7 +243,11 @@ class LinearSegmenter(BaseSegmenter):
 
     def predict(self, generator: Generator, synthesis: Synthesis, probabilities: bool = False) -> Annotation:
         """Masks of the pictures in `synthesis`, which must hold the taps of this segmenter."""
-        return annotation_of(self.logits(generator, synthesis), probabilities)
+        pyramid = self.features(generator, synthesis).with_mode(self.settings["mode"])
+        device = pyramid.levels[0].device
+        return annotation_by_heads(
+            pyramid, [[(self.weight.to(device), self.bias.to(device))]], probabilities=probabilities
+        )
 
     def tensors(self) -> dict[str, Tensor]:
         """The matrix and its bias."""

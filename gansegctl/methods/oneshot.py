@@ -5,9 +5,13 @@ them), kept from leaning on what one picture happens to show:
 - pixels are drawn so that rare classes are seen often (weight share^-balance);
 - every draw of a pixel is moved by Gaussian noise of random strength, in deviations of each channel over the
   generator's world, so that classes are learned as regions and not as the points of one picture;
+- a draw of pixels wears the style of another picture: its channels get the mean and deviation that they have in a
+  random sample of the generator, in part or whole (as in style transfer, Huang & Belongie 2017), so that tone and
+  texture of one exemplar do not stand for a class;
 - whole levels of the pyramid are left out at random, so that no resolution alone decides a class;
 - members see different pixels, noise and levels, and their mean probability is the answer.
-Each part can be switched off (balance 0, noise 0, level_dropout 0, members 1); docs/methods.md has the ablation.
+Each part can be switched off (balance 0, noise 0, restyle 0, level_dropout 0, members 1); docs/methods.md has the
+ablation.
 """
 
 from __future__ import annotations
@@ -28,18 +32,16 @@ from gansegctl.features.pyramid import FeaturePyramid, fold_affine
 from gansegctl.labels import IGNORE, LabelMap
 from gansegctl.methods.base import (
     BaseSegmenter,
-    annotation_of,
+    annotation_by_heads,
     check_exemplars,
     choose_taps,
     device_of,
     read_segmenter,
     resynthesize,
 )
-from gansegctl.methods.fitting import feature_statistics, standardised
+from gansegctl.methods.fitting import feature_statistics, random_pyramids, standardised
 
 SLOPE = 0.2
-PIXELS_AT_ONCE = 200_000
-"""Pixels whose first hidden layer exists at one time when pictures are labelled: 0.1 GB at 128 units."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,8 @@ class OneShotSettings:
     """Settings of `oneshot`.
 
     members: perceptrons. hidden: their hidden widths, a list or "128,64". steps: of `batch` pixels a member. lr: peak,
-    falling as a cosine. noise: largest deviation of the Gaussian noise, in standard deviations of each channel.
+    falling as a cosine. restyle: share of draws that wear another picture's style, by a random part of the way; styles
+    are those of the statistics samples. noise: largest deviation of the Gaussian noise, in those of each channel.
     level_dropout: share of levels left out of a draw. balance: a pixel of a class with share s is drawn with weight
     s^-balance. statistics_samples: random samples over which channels are standardised (0 = over the exemplars).
     pixels: of an exemplar that are kept, drawn once. min_resolution, max_resolution: of the taps to read, in pixels.
@@ -60,6 +63,7 @@ class OneShotSettings:
     batch: int = 1024
     lr: float = 2e-3
     weight_decay: float = 1e-4
+    restyle: float = 0.7
     noise: float = 1.0
     level_dropout: float = 0.2
     balance: float = 0.5
@@ -85,6 +89,7 @@ class OneShotSettings:
             ("statistics_samples", 0, 10_000),
             ("weight_decay", 0, None),
             ("noise", 0, None),
+            ("restyle", 0, 1),
             ("level_dropout", 0, 0.9),
             ("balance", 0, 1),
         ):
@@ -126,9 +131,17 @@ class OneShot:
             generator, taps, settings.statistics_samples, exemplars[0].noise, raw, stream
         )  # [ΣC] each
         points, classes = _painted_pixels(exemplars, settings.pixels, stream)
-        x = standardised(raw, mean, scale).at(points.to(device))  # [P, ΣC]
+        shown = standardised(raw, mean, scale)
+        x = shown.at(points.to(device))  # [P, ΣC]
+        styles = None
+        if settings.restyle and settings.statistics_samples:
+            worn = style_of(shown)[:, points[:, 0]]  # [2, P, ΣC]
+            samples = settings.statistics_samples
+            drawn = random_pyramids(generator, taps, samples, exemplars[0].noise, stream, device)
+            others = [style_of(standardised(p, mean, scale)) for p in drawn]  # [2, 1, ΣC] each
+            styles = (worn, torch.cat(others, dim=1))
         levels = torch.repeat_interleave(torch.arange(len(raw.widths)), torch.tensor(raw.widths))  # [ΣC]
-        weights, biases, loss = _fit_members(x, classes, levels, len(labels), settings, stream)
+        weights, biases, loss = _fit_members(x, classes, levels, len(labels), settings, stream, styles)
         first, offset = [], []
         for w, b in zip(weights[0], biases[0], strict=True):  # raw activations in, from here on
             folded = fold_affine(w.T, b[0], scale, -mean * scale)
@@ -171,25 +184,17 @@ class OneShotSegmenter(BaseSegmenter):
     weights: list[Tensor] | None = None
     biases: list[Tensor] | None = None
 
-    @torch.no_grad()
     def predict(self, generator: Generator, synthesis: Synthesis, probabilities: bool = False) -> Annotation:
-        """Masks of the pictures in `synthesis`: the mean of the members' probabilities."""
+        """Masks of the pictures in `synthesis`: the mean of the members' probabilities; score: their divergence."""
         pyramid: FeaturePyramid = self.features(generator, synthesis).with_mode(self.settings["mode"])
         device = pyramid.levels[0].device
         self.weights, self.biases = [w.to(device) for w in self.weights], [b.to(device) for b in self.biases]
-        step = max(1, PIXELS_AT_ONCE // (pyramid.size[0] * pyramid.size[1]))
-        means = [self._mean_probability(pyramid[i : i + step]) for i in range(0, pyramid.batch, step)]
-        return annotation_of(torch.cat(means).clamp(min=1e-12).log(), probabilities)
+        return annotation_by_heads(pyramid, self.heads(), SLOPE, probabilities)
 
-    def _mean_probability(self, pyramid: FeaturePyramid) -> Tensor:
-        """[N,K,H,W]; one member's hidden maps exist at a time."""
-        total = 0.0
-        for m in range(len(self.weights[0])):
-            x = pyramid.project(self.weights[0][m].T, self.biases[0][m, 0])  # [N, h, H, W]
-            for w, b in zip(self.weights[1:], self.biases[1:], strict=True):
-                x = F.conv2d(F.leaky_relu_(x, SLOPE), w[m].T[:, :, None, None], b[m, 0])
-            total = total + x.softmax(dim=1)
-        return total / len(self.weights[0])
+    def heads(self) -> list[list[tuple[Tensor, Tensor]]]:
+        """The members, each as layers (weight [K_out,K_in], bias [K_out])."""
+        pairs = list(zip(self.weights, self.biases, strict=True))
+        return [[(w[m].T, b[m, 0]) for w, b in pairs] for m in range(len(self.weights[0]))]
 
     def tensors(self) -> dict[str, Tensor]:
         """The weights, by layer."""
@@ -211,10 +216,42 @@ def _painted_pixels(exemplars: Sequence[Exemplar], most: int, stream: torch.Gene
     return torch.cat(points), torch.cat(classes)
 
 
+def style_of(pyramid: FeaturePyramid) -> Tensor:
+    """Mean and deviation of every channel over each picture, at native size: [2,N,ΣC]."""
+    means = [x.mean(dim=(2, 3)) for x in pyramid.levels]
+    deviations = [(x.var(dim=(2, 3), correction=0) + 1e-2).sqrt() for x in pyramid.levels]
+    return torch.stack([torch.cat(means, dim=1), torch.cat(deviations, dim=1)])
+
+
+def _restyled(x: Tensor, worn: Tensor, styles: Tensor, share: float, stream: torch.Generator) -> Tensor:
+    """x [M,B,ΣC] of style worn [2,M,B,ΣC] → the same pixels on their way to the styles [2,S,ΣC] of other pictures.
+
+    Pixels of a member go in eight groups, each in one direction: a style belongs to a picture, not to a pixel.
+    """
+    members, batch = x.shape[:2]
+    groups = min(8, batch)
+    whose = torch.randint(styles.shape[1], (members, groups), generator=stream)
+    way = torch.rand(members, groups, 1, generator=stream)
+    way = way * (torch.rand(members, groups, 1, generator=stream) < share)
+    of_pixel = torch.arange(batch) * groups // batch  # [B]
+    way = way.to(x)[:, of_pixel]  # [M, B, 1]
+    mean, deviation = torch.lerp(worn, styles[:, whose.to(x.device)][:, :, of_pixel], way)
+    return (x - worn[0]) / worn[1] * deviation + mean
+
+
 def _fit_members(
-    x: Tensor, classes: Tensor, levels: Tensor, count: int, settings: OneShotSettings, stream: torch.Generator
+    x: Tensor,
+    classes: Tensor,
+    levels: Tensor,
+    count: int,
+    settings: OneShotSettings,
+    stream: torch.Generator,
+    styles: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[list[Tensor], list[Tensor], float]:
-    """x [P,ΣC], classes [P], levels [ΣC] → weights [M,C_in,C_out], biases [M,1,C_out] a layer, and the last loss."""
+    """x [P,ΣC], classes [P], levels [ΣC] → weights [M,C_in,C_out], biases [M,1,C_out] a layer, and the last loss.
+
+    styles: that of each pixel's own picture [2,P,ΣC], and those of others [2,S,ΣC].
+    """
     s, device = settings, x.device
     weights, biases = [], []
     for c_in, c_out in pairwise((x.shape[1], *s.hidden, count)):
@@ -230,6 +267,8 @@ def _fit_members(
         chosen = torch.multinomial(chance, s.members * s.batch, replacement=True, generator=stream)
         chosen = chosen.view(s.members, s.batch)
         y = x[chosen.to(device)]  # [M, B, ΣC]
+        if styles is not None:
+            y = _restyled(y, styles[0][:, chosen.to(device)], styles[1], s.restyle, stream)
         if s.noise:
             strength = s.noise * torch.rand(s.members, s.batch, 1, generator=stream)
             y = y + (torch.randn(y.shape, generator=stream) * strength).to(device)

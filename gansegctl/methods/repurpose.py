@@ -20,6 +20,7 @@ from gansegctl.features.pyramid import FeaturePyramid
 from gansegctl.labels import LabelMap
 from gansegctl.methods.base import (
     BaseSegmenter,
+    annotation_by_heads,
     annotation_of,
     check_exemplars,
     choose_taps,
@@ -236,6 +237,10 @@ class RepurposeSegmenter(BaseSegmenter):
 
     def predict(self, generator: Generator, synthesis: Synthesis, probabilities: bool = False) -> Annotation:
         """Masks of the pictures in `synthesis`, which must hold the taps of this segmenter."""
+        if self.head.kernel == 1:
+            pyramid = self.features(generator, synthesis).with_mode(self.settings["mode"])
+            head = self.head.to(pyramid.levels[0].device)
+            return annotation_by_heads(pyramid, [head.layers()], head.slope, probabilities)
         return annotation_of(self.logits(generator, synthesis), probabilities)
 
     def tensors(self) -> dict[str, Tensor]:
