@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from gansegctl.annotation.bundle import BundleItem, read_masks, write_bundle
+from gansegctl.annotation.bundle import BundleItem, check_bundle, write_bundle
+from gansegctl.annotation.reading import PaintedMask, find_masks, read_masks
 
-__all__ = ["BundleItem", "read_masks", "write_bundle"]
+__all__ = ["BundleItem", "PaintedMask", "check_bundle", "find_masks", "read_masks", "write_bundle"]

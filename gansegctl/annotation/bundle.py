@@ -1,10 +1,13 @@
 """The exchange bundle: a folder with the pictures to annotate, blank masks to paint, and the classes to paint with.
 
-exemplar-00000042.png        the picture of seed 42
-exemplar-00000042.mask.png   its mask: indexed PNG of the same size, all 0 until somebody paints; never overwritten
-labels.json                  classes: id = mask value, name, colour
-labels.txt · README.txt      the same for reading, and what to do next
-exemplars.json               which sample each picture is, sha256 of its pixels, where it comes from
+exemplar-00000042.png          the picture of seed 42
+exemplar-00000042.mask.png     its mask: indexed PNG of the same size, all 0 until somebody paints; never overwritten
+exemplar-00000042.latent.npy   w+ after truncation, float32 [1,num_ws,w]: what the picture was made from
+labels.json                    classes: id = mask value, name, colour
+labels.txt · README.txt        the same for reading, and what to do next in each tool
+labels.gpl · labelme-labels.txt · cvat-labels.json · label-studio.xml     the same as each tool takes it
+exemplars.json                 which sample each picture is and why it was chosen, sha256 of its pixels and its latent,
+                               where it comes from
 """
 
 from __future__ import annotations
@@ -20,39 +23,29 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from gansegctl.annotation import handouts
+from gansegctl.annotation.belonging import same_picture
 from gansegctl.annotation.masks import folder_labels, is_blank, read_mask
 from gansegctl.errors import UsageError, did_you_mean
 from gansegctl.labels import LabelMap
-from gansegctl.pictures import save_png
+from gansegctl.pictures import read_image, save_png
 
 FORMAT_VERSION = 1
-
-_README = """Masks to paint
-==============
-
-Each exemplar-SEED.png is a picture; exemplar-SEED.mask.png is its mask, blank so far. Paint every mask, at its size,
-in any editor, and save it under the same name as PNG. A pixel's class is given in one of three ways:
-
-  indexed   the palette index is the class id (the blank masks are made so; the palette shows the classes' colours)
-  grey      the grey value is the class id
-  RGB       exactly the class's colour: pencil instead of brush, anti-aliasing off
-
-The classes are listed in labels.txt. Value 255 (white, unless a class is white) marks pixels that nothing learns from.
-
-Then run:
-
-  gansegctl annotate {dataset} --shots {shots} --masks {folder}
-"""
 
 
 @dataclass(frozen=True)
 class BundleItem:
-    """One picture to annotate. index: its place in the dataset; image uint8 [H,W,c]; mask uint8 [H,W] if any."""
+    """One picture to annotate. index: its place in the dataset; image uint8 [H,W,c]; mask uint8 [H,W] if any.
+
+    latent: float32 [1,num_ws,w] that makes it, if known. why: the reason for which it was chosen.
+    """
 
     index: int
     seed: int
     image: np.ndarray
     mask: np.ndarray | None = None
+    latent: np.ndarray | None = None
+    why: str = ""
 
 
 def picture_path(folder: Path, seed: int) -> Path:
@@ -65,6 +58,16 @@ def mask_path(folder: Path, seed: int) -> Path:
     return Path(folder) / f"exemplar-{seed:08d}.mask.png"
 
 
+def latent_path(folder: Path, seed: int) -> Path:
+    """Where the latent of a seed lies."""
+    return Path(folder) / f"exemplar-{seed:08d}.latent.npy"
+
+
+def listed_seeds(folder: Path) -> list[int]:
+    """The seeds in a folder's exemplars.json, in its order; none where there is no such file."""
+    return list(_entries(Path(folder)))
+
+
 def write_bundle(folder: Path, items: Sequence[BundleItem], labels: LabelMap, provenance: dict[str, Any]) -> list[Path]:
     """Write the bundle, or add to it; returns the paths of the masks. Masks that exist stay as they are.
 
@@ -74,25 +77,33 @@ def write_bundle(folder: Path, items: Sequence[BundleItem], labels: LabelMap, pr
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     kept = _entries(folder)
-    hashes = {item.seed: hashlib.sha256(np.ascontiguousarray(item.image).tobytes()).hexdigest() for item in items}
-    _check_pictures(folder, kept, hashes)
+    hashes = {item.seed: _sha256(item.image) for item in items}
+    _check_pictures(folder, kept, {item.seed: item.image for item in items}, hashes)
     if any(folder.glob("exemplar-*.mask.png")):
         labels = _kept_labels(folder, labels)
     for item in items:
         save_png(picture_path(folder, item.seed), item.image)
         if not mask_path(folder, item.seed).exists():
             _save_mask(mask_path(folder, item.seed), item, labels)
-        kept[item.seed] = {
+        kept[item.seed] = kept.get(item.seed, {}) | {
             "seed": item.seed,
             "index": item.index,
             "picture": picture_path(folder, item.seed).name,
             "mask": mask_path(folder, item.seed).name,
             "sha256": hashes[item.seed],
         }
+        if item.why:
+            kept[item.seed]["why"] = item.why
+        if item.latent is not None:
+            kept[item.seed] |= _save_latent(latent_path(folder, item.seed), item.latent)
     _write_text(folder / "labels.json", json.dumps(labels.to_json(), indent=1, ensure_ascii=False))
-    _write_text(folder / "labels.txt", _listing(labels))
-    dataset = provenance.get("dataset", "DATASET")
-    _write_text(folder / "README.txt", _README.format(dataset=dataset, shots=len(items), folder=folder))
+    _write_text(folder / "labels.txt", handouts.listing(labels))
+    _write_text(folder / "labels.gpl", handouts.gimp_palette(labels))
+    _write_text(folder / "labelme-labels.txt", handouts.labelme_labels(labels))
+    _write_text(folder / "cvat-labels.json", handouts.cvat_labels(labels))
+    _write_text(folder / "label-studio.xml", handouts.label_studio_config(labels))
+    about = {"dataset": provenance.get("dataset", "DATASET"), "shots": len(items), "folder": folder}
+    _write_text(folder / "README.txt", handouts.README.format(first=labels.names[0], **about))
     record = {"format": FORMAT_VERSION, "provenance": provenance, "exemplars": list(kept.values())}
     _write_text(folder / "exemplars.json", json.dumps(record, indent=1))
     return [mask_path(folder, item.seed) for item in items]
@@ -105,7 +116,9 @@ def read_masks(
     labels: LabelMap,
     allow_blank: bool = False,
 ) -> dict[int, np.ndarray]:
-    """Seed → mask uint8 [H,W] in the ids of `labels`, 255 where ignored. size: (height, width), or a square's side.
+    """The masks as the bundle keeps them, exemplar-SEED.mask.png; `reading.read_masks` takes every format.
+
+    Seed → mask uint8 [H,W] in the ids of `labels`, 255 where ignored. size: (height, width), or a square's side.
 
     Ids and colours are those of the folder's labels.json, where there is one, and are matched to `labels` by name.
     Errors: UsageError naming the file, for masks that are missing, no PNG, of another size, with values or colours that
@@ -133,6 +146,57 @@ def read_masks(
     return masks
 
 
+def check_bundle(folder: Path, seed: int, image: np.ndarray, latent: np.ndarray) -> None:
+    """UsageError unless the bundle's picture and latent of a seed are those that the dataset makes of it now.
+
+    image uint8 [H,W,c] and latent [1,num_ws,w] made now. Rounding apart: another device rounds otherwise. A bundle
+    that holds neither hash nor latent of the seed says nothing.
+    """
+    row = _entries(Path(folder)).get(seed, {})
+    remedy = "use the masks with the dataset that their bundle was written for, or write a new bundle and paint it"
+    stored = latent_path(folder, seed)
+    if "latent" in row and stored.is_file():
+        try:
+            kept = np.load(stored, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as e:
+            raise UsageError(f"got {stored}: {e}", wanted="a .npy file", remedy="write the bundle again") from None
+        if kept.shape != latent.shape or np.abs(kept.astype(np.float64) - latent).max() > 1e-2:
+            raise UsageError(
+                f"got {stored}, another latent than this dataset's seed {seed} has",
+                wanted="a bundle of the same generator, truncation and class",
+                remedy=remedy,
+            )
+    if "sha256" not in row or _sha256(image) == row["sha256"] or _shown_alike(Path(folder), seed, row, image):
+        return
+    raise UsageError(
+        f"got {Path(folder) / 'exemplars.json'}, whose seed {seed} is another picture than this dataset makes",
+        wanted="a bundle of the same generator, truncation and noise",
+        remedy=remedy,
+    )
+
+
+def _shown_alike(folder: Path, seed: int, row: dict[str, Any], image: np.ndarray) -> bool:
+    """Whether the picture file is the one that was written, and `image` the same but for another device's rounding."""
+    path = picture_path(folder, seed)
+    if not path.is_file():
+        return False
+    shown = read_image(path, 1 if image.shape[-1] == 1 else 3)
+    return _sha256(shown) == row.get("sha256") and same_picture(shown, image)
+
+
+def _sha256(pixels: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()
+
+
+def _save_latent(path: Path, latent: np.ndarray) -> dict[str, str]:
+    latent = np.ascontiguousarray(latent, np.float32)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with open(part, "wb") as f:
+        np.save(f, latent, allow_pickle=False)
+    os.replace(part, path)
+    return {"latent": path.name, "latent_sha256": _sha256(latent)}
+
+
 def _entries(folder: Path) -> dict[int, dict[str, Any]]:
     """The rows of exemplars.json by seed; none when there is no such file."""
     path = folder / "exemplars.json"
@@ -144,10 +208,14 @@ def _entries(folder: Path) -> dict[int, dict[str, Any]]:
         raise UsageError(f"got {path}: {e!r}", wanted="what this program wrote", remedy="use another folder") from None
 
 
-def _check_pictures(folder: Path, kept: dict[int, dict[str, Any]], hashes: dict[int, str]) -> None:
+def _check_pictures(
+    folder: Path, kept: dict[int, dict[str, Any]], images: dict[int, np.ndarray], hashes: dict[int, str]
+) -> None:
     """A mask painted on one picture must not become that of another with the same seed."""
     for seed, sha256 in hashes.items():
         if seed in kept and kept[seed].get("sha256") != sha256 and mask_path(folder, seed).exists():
+            if _shown_alike(folder, seed, kept[seed], images[seed]):
+                continue
             raise UsageError(
                 f"got {picture_path(folder, seed)}, which shows another picture than seed {seed} does now",
                 wanted="a bundle of this dataset",
@@ -183,13 +251,6 @@ def _save_mask(path: Path, item: BundleItem, labels: LabelMap) -> None:
     picture = Image.fromarray(np.ascontiguousarray(mask, np.uint8))
     picture.putpalette(labels.flat_palette())
     save_png(path, picture)
-
-
-def _listing(labels: LabelMap) -> str:
-    rows = ["id   colour  class"]
-    for row in labels.to_json():
-        rows.append("{:3d}  #{:02x}{:02x}{:02x}  {}".format(row["id"], *row["colour"], row["name"]))
-    return "\n".join([*rows, "255          (ignored)"])
 
 
 def _write_text(path: Path, text: str) -> None:

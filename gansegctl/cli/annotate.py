@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -18,7 +19,34 @@ from gansegctl.cli import console, options
 @options.method_settings
 @options.masks
 @click.option("--classes", metavar="A,B,…", help="Class names, background first.")
+@click.option(
+    "--choose",
+    type=click.Choice(["k-medoids", "spread", "uncertainty", "random"]),
+    default="k-medoids",
+    show_default=True,
+    help="How the exemplars are chosen; uncertainty asks a segmenter.",
+)
+@options.segmenter
 @click.option("--exemplars", metavar="SEEDS", help="Annotate these seeds instead of letting the tool choose.")
+@click.option("--real", type=options.PATH, metavar="PATH", help="Real annotated pictures as exemplars, by projection.")
+@click.option("--real-split", type=int, metavar="VALUE", help="Of an HDF5 file in --real: this value of its `split`.")
+@click.option(
+    "--real-error",
+    type=float,
+    default=30.0,
+    show_default=True,
+    help="Grey levels (root mean square) above which a reconstruction is refused.",
+)
+@click.option("--real-steps", type=options.POSITIVE, default=200, show_default=True, help="Of a projection, at most.")
+@click.option(
+    "--real-calibration",
+    type=click.IntRange(min=0),
+    default=32,
+    show_default=True,
+    help="Own samples to tell foreign pictures by, which are refused; 0 = judge by --real-error alone.",
+)
+@click.option("--ui", is_flag=True, help="Paint on a local page; fit and label when you press Finish.")
+@click.option("--port", type=click.IntRange(1, 65535), help="Port of the page; else any that is free.")
 @options.generator()
 @options.seed
 @options.device
@@ -35,7 +63,16 @@ def command(
     assigned: tuple[str, ...],
     masks: str | None,
     classes: str | None,
+    choose: str,
+    segmenter: Path | None,
     exemplars: str | None,
+    real: Path | None,
+    real_split: int | None,
+    real_error: float,
+    real_steps: int,
+    real_calibration: int,
+    ui: bool,
+    port: int | None,
     generator: str | None,
     seed: int,
     device: str,
@@ -46,8 +83,13 @@ def command(
     """Fit a segmenter on annotated exemplars and write masks into DATASET.
 
     Without --masks it chooses the exemplars, writes them to DATASET/exemplars to be painted, and says what to do next.
-    With --masks it fits, keeps the segmenter as DATASET/segmenter.safetensors, and labels every sample. With --shots 0
-    an unsupervised method (stylemix, segment_in_style, labels4free) labels every sample with classes of its own.
+    With --masks, a folder or file of PNG, labelme, CVAT, Label Studio or COCO masks, it fits, keeps the segmenter as
+    DATASET/segmenter.safetensors, and labels every sample. With --shots 0 an unsupervised method (stylemix,
+    segment_in_style, labels4free) labels every sample with classes of its own.
+    With --real the exemplars are real pictures with masks beside them, projected as by `project`; those that the
+    generator cannot draw are refused.
+    With --ui (extra `ui`) the exemplars are painted on a page of this machine: regions of the generator's features to
+    click on, and what a segmenter makes of every stroke; "Finish" there goes on as --masks does.
     """
     from gansegctl.config import AnnotateSettings
     from gansegctl.pipeline import annotate as stage
@@ -61,6 +103,8 @@ def command(
     stage.check_method(settings)
     task = options.pick_task(task_text)
     source = stage.Source.open(dataset, generator, options.pick_device(device))
+    if ui and (masks is not None or real is not None or not shots or dry_run or task.count > 1):
+        raise click.UsageError("got --ui with --masks, --real, --shots 0, --dry-run or --task; wanted: one of them")
     if shots == 0:
         if dry_run:
             console.emit({"dataset": str(dataset), "exemplars": [], "method": method, "options": chosen}, as_json)
@@ -68,20 +112,56 @@ def command(
         console.follow(stage.annotate(source, [], None, settings, task))
         console.emit(stages.describe_dataset(dataset), as_json)
         return
+    if real is not None:
+        from gansegctl.generators.inversion import InversionSettings
+        from gansegctl.pipeline.projector import ProjectSettings
+        from gansegctl.pipeline.real_exemplars import RealExemplars, RealSettings, annotate_real, real_labels
+
+        if masks is not None or exemplars or ui:
+            raise click.UsageError("got --real with --masks, --exemplars or --ui; wanted: one of them")
+        settings = replace(settings, masks=str(real))
+        labels = real_labels(real, dataset, classes, source.settings.generator)
+        found = RealExemplars()
+        projecting = ProjectSettings(
+            InversionSettings(steps=real_steps),
+            class_index=source.settings.class_index,
+            calibration=real_calibration,
+        )
+        limits = RealSettings(real_error)
+        events = annotate_real(source, real, labels, settings, limits, found, real_split, task, dry_run, projecting)
+        console.follow(events)
+        for name, reason in found.refused.items():
+            console.say(f"refused {name}: {reason}")
+        console.emit({"exemplars": found.table()} | ({} if dry_run else stages.describe_dataset(dataset)), as_json)
+        return
+    if ui:
+        from gansegctl.pipeline import annotating_ui
+
+        labels = stage.known_labels(None, dataset, classes, source.settings.generator)
+        wanted = parse_seeds(exemplars) if exemplars else None
+        opened = "Paint here, and press Finish (over SSH forward the port first: ssh -L):\n  {}".format
+        painted, seeds = annotating_ui.paint(
+            source, shots, labels, wanted, port or 0, lambda url: console.say(opened(url))
+        )
+        masks, shots, exemplars = str(painted), len(seeds), ",".join(map(str, seeds))
+        settings = replace(settings, masks=masks, shots=shots)
     if masks is None:
         labels = stage.known_labels(None, dataset, classes, source.settings.generator)
         wanted = parse_seeds(exemplars) if exemplars else None
-        folder, choice = stage.write_exemplars(source, shots, labels, wanted)
-        console.emit({"exemplars": str(folder), "seeds": list(choice.seeds), "why": choice.reason}, as_json)
+        folder, choice = stage.write_exemplars(source, shots, labels, wanted, choose, segmenter, seed)
+        why = {s: choice.why(i) for i, s in enumerate(choice.seeds)}
+        told = {"exemplars": str(folder), "seeds": list(choice.seeds), "why": choice.reason, "reasons": why}
+        console.emit(told, as_json)
         console.say(
-            f"Paint {folder}/exemplar-*.mask.png with the classes of {folder}/labels.txt, then run:\n"
+            f"Paint {folder}/exemplar-*.mask.png with the classes of {folder}/labels.txt, or annotate the pictures in\n"
+            f"labelme, CVAT, Label Studio or another tool ({folder}/README.txt), then run:\n"
             f"  gansegctl annotate {dataset} --shots {len(choice.seeds)} --masks {folder}"
         )
         return
     folder = stage.masks_folder(masks, dataset)
     labels = stage.known_labels(folder, dataset, classes, source.settings.generator)
-    seeds = stage.exemplar_seeds(folder, shots, parse_seeds(exemplars) if exemplars else None)
-    pictures = stage.exemplars_of(source, seeds, folder, labels)
+    seeds = stage.exemplar_seeds(folder, shots, parse_seeds(exemplars) if exemplars else None, dataset)
+    pictures = stage.exemplars_of(source, seeds, folder, labels, console.say)
     if dry_run:
         console.emit({"dataset": str(dataset), "exemplars": seeds, "method": method, "options": chosen}, as_json)
         return

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -16,18 +15,20 @@ import numpy as np
 import torch
 
 from gansegctl import methods, presets
-from gansegctl.annotation.bundle import BundleItem, mask_path, read_masks, write_bundle
+from gansegctl.annotation.bundle import BundleItem, check_bundle, listed_seeds, mask_path, write_bundle
+from gansegctl.annotation.classes import declared_classes
+from gansegctl.annotation.reading import find_masks, read_masks
 from gansegctl.config import AnnotateSettings, GenerateSettings, from_dict, to_dict
 from gansegctl.contracts import Exemplar, Generator, Progress, Segmenter
 from gansegctl.errors import DatasetError, UsageError, did_you_mean
-from gansegctl.features.select import choose, descriptors
 from gansegctl.labels import LabelMap
 from gansegctl.methods import files
 from gansegctl.pictures import overlay, save_png
 from gansegctl.pipeline.adversary import beyond_generator
+from gansegctl.pipeline.choosing import Choice, choose_exemplars
 from gansegctl.pipeline.labelling import picture_and_mask
 from gansegctl.pipeline.opening import latents_of_seeds, open_generator
-from gansegctl.pipeline.plan import PlannedShard, batches
+from gansegctl.pipeline.plan import PlannedShard
 from gansegctl.pipeline.synthesize import finish, with_segmenter, write_shards
 from gansegctl.pipeline.tasks import ALONE, Task
 from gansegctl.store.manifest import Manifest
@@ -36,16 +37,8 @@ SEGMENTER = "segmenter.safetensors"
 EXEMPLARS = "exemplars"
 POLL = 2.0  # seconds between two looks for the segmenter of the first task
 
-CANDIDATES = 512
-"""Exemplars are chosen among the first so many samples: enough to cover a generator's world, seconds to describe."""
-
-
-@dataclass(frozen=True)
-class Choice:
-    """The samples to annotate, in the order in which they help most, and why they were taken."""
-
-    seeds: tuple[int, ...]
-    reason: str
+REAL_SEEDS = 4_200_000_000
+"""Exemplars of real pictures are numbered from here on: no sample that anybody generates has such a seed."""
 
 
 @dataclass
@@ -63,7 +56,7 @@ class Source:
         """Read the manifest and load the generator it names (or `generator`, which must have the same sha256)."""
         manifest = Manifest.read(folder)
         settings = from_dict(GenerateSettings, manifest.settings["generate"], "manifest.settings.generate")
-        loaded = open_generator(generator or settings.generator, device)
+        loaded = open_generator(generator or settings.generator, device, settings.precision)
         if loaded.sha256 != manifest.generator["sha256"]:
             raise DatasetError(
                 f"got a generator with sha256 {loaded.sha256[:12]}…",
@@ -80,22 +73,6 @@ class Source:
     def pictures(self, seeds: Sequence[int]) -> np.ndarray:
         """uint8 [N,H,W,c], rendered again."""
         return picture_and_mask(self.generator, self.latents(seeds), seeds, self.settings.noise, None)[0]
-
-
-def choose_exemplars(source: Source, seeds: Sequence[int], shots: int) -> Choice:
-    """The most typical sample first, then those farthest from all chosen before (k-centre greedy on mean features)."""
-    candidates = seeds[:CANDIDATES]
-    if shots > len(candidates):
-        raise UsageError(f"got --shots {shots}", wanted=f"at most {len(candidates)}, the samples to choose from")
-    rows = []
-    with torch.no_grad():
-        for batch in batches(candidates, 32):
-            synthesis = source.generator.synthesize(source.latents(batch), source.settings.noise, None, batch)
-            rows.append(descriptors(synthesis.pyramid))
-    order = choose(torch.cat(rows), shots)
-    return Choice(
-        tuple(candidates[i] for i in order), "the most typical sample first, then the least like those chosen"
-    )
 
 
 def has_option(method: str, name: str) -> bool:
@@ -125,12 +102,28 @@ def check_method(settings: AnnotateSettings) -> None:
 
 
 def write_exemplars(
-    source: Source, shots: int, labels: LabelMap, wanted: Sequence[int] | None = None
+    source: Source,
+    shots: int,
+    labels: LabelMap,
+    wanted: Sequence[int] | None = None,
+    how: str = "k-medoids",
+    segmenter: Path | None = None,
+    seed: int = 0,
 ) -> tuple[Path, Choice]:
-    """Choose `shots` samples (or take the wanted) and write what a person needs to paint: DATASET/exemplars."""
-    choice = Choice(tuple(wanted), "asked for") if wanted else choose_exemplars(source, source.manifest.seeds, shots)
+    """Choose `shots` samples (or take the wanted) and write what a person needs to paint: DATASET/exemplars.
+
+    how, segmenter, seed: as `choosing.choose_exemplars` takes them.
+    """
+    choice = (
+        Choice(tuple(wanted), "asked for")
+        if wanted
+        else choose_exemplars(source, source.manifest.seeds, shots, how, segmenter, seed)
+    )
     pictures = source.pictures(choice.seeds)
-    items = [BundleItem(i, seed, pictures[i], None) for i, seed in enumerate(choice.seeds)]
+    latents = source.latents(choice.seeds).float().cpu().numpy()
+    items = [
+        BundleItem(i, seed, pictures[i], None, latents[i : i + 1], choice.why(i)) for i, seed in enumerate(choice.seeds)
+    ]
     folder = source.folder / EXEMPLARS
     provenance = {
         "dataset": str(source.folder),
@@ -143,18 +136,18 @@ def write_exemplars(
 
 
 def masks_folder(name_or_folder: str, dataset: Path) -> Path:
-    """A folder of masks as it is; the masks that a preset brings are copied to DATASET/exemplars-NAME.
+    """A folder or file of masks as it is; the masks that a preset brings are copied to DATASET/exemplars-NAME.
 
     UsageError when there is neither.
     """
     path = Path(name_or_folder)
-    if path.is_dir():
+    if path.exists():
         return path
     brought = presets.load(name_or_folder).get("exemplars") if name_or_folder in presets.names() else None
     if not brought or "seeds" not in brought:
         raise UsageError(
             f"got --masks {name_or_folder}",
-            wanted="a folder of painted masks, or a preset that brings its own",
+            wanted="a folder or file of painted masks, or a preset that brings its own",
             remedy=did_you_mean(name_or_folder, presets.names()),
         )
     folder = dataset / f"{EXEMPLARS}-{name_or_folder}"
@@ -175,26 +168,30 @@ def masks_folder(name_or_folder: str, dataset: Path) -> Path:
     return folder
 
 
-def seeds_with_masks(folder: Path) -> list[int]:
-    """Seeds of the masks in a folder: in the order of its exemplars.json, then by name."""
-    found = (re.fullmatch(r"exemplar-(\d+)\.mask\.png", p.name) for p in sorted(folder.iterdir()))
-    seeds = [int(m.group(1)) for m in found if m]
-    listed = folder / "exemplars.json"
-    if listed.is_file():
-        order = [row["seed"] for row in json.loads(listed.read_text())["exemplars"]]
-        seeds.sort(key=lambda s: order.index(s) if s in order else len(order))
-    return seeds
+def seeds_with_masks(masks: Path, dataset: Path | None = None) -> list[int]:
+    """Seeds of the masks in a folder or file of any format, in the order of the bundle's exemplars.json, then by size.
+
+    The bundle is the masks' folder or, where that holds none, DATASET/exemplars.
+    """
+    return list(find_masks(masks, _bundle_of(masks, dataset)).items)
 
 
-def exemplar_seeds(folder: Path, shots: int, wanted: Sequence[int] | None = None) -> list[int]:
-    """The seeds whose masks are used: those wanted, else the first `shots` of the folder. UsageError for too few."""
+def _bundle_of(masks: Path, dataset: Path | None) -> Path:
+    folder = masks if masks.is_dir() else masks.parent
+    return folder if dataset is None or listed_seeds(folder) else dataset / EXEMPLARS
+
+
+def exemplar_seeds(
+    masks: Path, shots: int, wanted: Sequence[int] | None = None, dataset: Path | None = None
+) -> list[int]:
+    """The seeds whose masks are used: those wanted, else the first `shots` that have one. UsageError for too few."""
     if wanted:
         return list(wanted)
-    there = seeds_with_masks(folder)
+    there = seeds_with_masks(masks, dataset)
     if len(there) < shots:
         raise UsageError(
-            f"got {len(there)} masks in {folder}",
-            wanted=f"{shots}, one a shot, named exemplar-SEED.mask.png",
+            f"got {len(there)} masks in {masks}",
+            wanted=f"{shots}, one a shot, of pictures named exemplar-SEED",
             remedy="run `gansegctl annotate` without --masks to write the exemplars, and paint them",
         )
     return there[:shots]
@@ -207,20 +204,37 @@ def known_labels(masks: Path | None, dataset: Path, classes: str | None, preset:
     """
     if classes:
         return LabelMap(tuple(c.strip() for c in classes.split(",")))
-    for folder in (masks, dataset / EXEMPLARS):
+    beside = masks.parent if masks is not None and masks.is_file() else masks
+    for folder in (beside, dataset / EXEMPLARS):
         if folder is not None and (folder / "labels.json").is_file():
-            return LabelMap.from_json(json.loads((folder / "labels.json").read_text()))
+            return declared_classes(folder / "labels.json")
     if preset in presets.names() and "exemplars" in presets.load(preset):
         brought = presets.load(preset)["exemplars"]
         return LabelMap(tuple(brought["classes"]), tuple(tuple(c) for c in brought.get("colours", ())))
     raise UsageError("got no class names", wanted="--classes background,…", remedy="name the classes, background first")
 
 
-def exemplars_of(source: Source, seeds: Sequence[int], folder: Path, labels: LabelMap) -> list[Exemplar]:
-    """The painted masks of these seeds, with the latents that make their pictures."""
+def exemplars_of(
+    source: Source,
+    seeds: Sequence[int],
+    masks: Path,
+    labels: LabelMap,
+    say: Callable[[str], None] | None = None,
+) -> list[Exemplar]:
+    """The painted masks of these seeds, of any format, with the latents that make their pictures.
+
+    say: told what was read from where, and what the user should know of it (overlaps, what was left out). Errors:
+    UsageError for what is wrong with a mask, and for one of a picture that this dataset does not make.
+    """
     size = (source.generator.spec.resolution, source.generator.spec.resolution)
-    masks = read_masks(folder, seeds, size, labels)
-    return [Exemplar(source.latents([s]), s, masks[s], source.settings.noise) for s in seeds]
+    bundle = _bundle_of(masks, source.folder)
+    made = {int(s): source.pictures([s])[0] for s in seeds}
+    read = read_masks(masks, labels, size, seeds, bundle, made.__getitem__)
+    for seed, one in read.items():
+        check_bundle(bundle, seed, made[seed], source.latents([seed]).float().cpu().numpy())
+        for line in (f"seed {seed}: {one.source} ({one.format})", *one.notes) if say else ():
+            say(line)
+    return [Exemplar(source.latents([s]), s, read[s].mask, source.settings.noise) for s in seeds]
 
 
 def fit(
@@ -254,6 +268,14 @@ def fitted_before(source: Source, path: Path, record: dict[str, Any]) -> bool:
     return same and path.is_file() and files.digest(path) == manifest.segmenter["sha256"]
 
 
+def digest_of(exemplar: Exemplar) -> str:
+    """sha256 of its mask; of a real picture, whose seed does not say what it shows, of its latents too."""
+    content = np.ascontiguousarray(exemplar.mask).tobytes()
+    if exemplar.seed >= REAL_SEEDS:
+        content += np.ascontiguousarray(exemplar.ws.cpu().numpy()).tobytes()
+    return hashlib.sha256(content).hexdigest()
+
+
 def annotate(
     source: Source,
     exemplars: Sequence[Exemplar],
@@ -265,8 +287,14 @@ def annotate(
 
     Of several tasks the first fits; the others wait for its segmenter, so that all masks come from one.
     """
+    if source.manifest.candidates is not None:
+        raise UsageError(
+            f"got {source.folder}, whose samples were chosen by the masks that they have",
+            wanted="a dataset of pictures, or one with all its samples",
+            remedy="make one with `gansegctl generate` without --keep-below and --until",
+        )
     path = source.folder / SEGMENTER
-    masks = {str(e.seed): hashlib.sha256(np.ascontiguousarray(e.mask).tobytes()).hexdigest() for e in exemplars}
+    masks = {str(e.seed): digest_of(e) for e in exemplars}
     record = to_dict(settings) | {"exemplars": masks}
     while task.index and not fitted_before(source, path, record):
         yield Progress("fit", 0, 1, "segmenter", {"waiting": f"for task 0/{task.count} to fit"})
@@ -280,7 +308,7 @@ def annotate(
     segmenter.save(path)
     for e in exemplars:
         (source.folder / EXEMPLARS).mkdir(exist_ok=True)
-        picture = source.pictures([e.seed])[0]
+        picture = picture_and_mask(source.generator, e.ws.to(source.device), [e.seed], e.noise, None)[0][0]
         save_png(source.folder / EXEMPLARS / f"exemplar-{e.seed:08d}.overlay.png", overlay(picture, e.mask, labels))
     yield Progress("fit", 1, 1, "segmenter", {"segmenter": str(path)})
     yield from label_dataset(source, segmenter, path, record, len(exemplars), task)

@@ -25,8 +25,9 @@ from gansegctl.store.export.base import About, Encoded, ExportSettings, Look, Sa
 from gansegctl.store.export.card import SHEET, readme
 from gansegctl.store.export.selection import Selection, Splits
 from gansegctl.store.export.writer import ExportFolder, TarFile
+from gansegctl.store.fields import StoredFields
 from gansegctl.store.manifest import Manifest
-from gansegctl.store.shard import read_row, shard_path, unreadable
+from gansegctl.store.shard import shard_path, unreadable
 
 THREADS, WINDOW, SHOWN = 4, 16, 24
 """Encoders at work; samples held at a time; samples on the contact sheet."""
@@ -149,15 +150,16 @@ class _Export:
         path = shard_path(self.dataset, index)
         try:
             with h5py.File(path, "r", locking=False) as f:
+                stored = StoredFields(f)
                 seeds = f["seed"][:].tolist()
                 scores = f["score"][:].tolist() if "score" in f else [None] * len(seeds)
                 for rows in grouped(range(len(seeds)), WINDOW):
                     window = []
                     for row in rows:
-                        mask = read_row(f["mask"], "mask", row)
+                        mask = stored.row("mask", row)
                         pixels = _class_pixels(mask, len(self.labels), path)
                         if self.selection.keeps(seeds[row], scores[row], pixels, mask.size):
-                            image = read_row(f["image"], "image", row)
+                            image = stored.row("image", row)
                             split = self.splits.of(seeds[row])
                             stem = f"{seeds[row]:08d}"
                             place = before + row

@@ -39,6 +39,10 @@ def test_everything_a_person_needs_is_there(tmp_path):
         "labels.txt",
         "README.txt",
         "exemplars.json",
+        "labels.gpl",
+        "labelme-labels.txt",
+        "cvat-labels.json",
+        "label-studio.xml",
     }
     for one in items:
         shown = np.asarray(Image.open(folder / f"exemplar-{one.seed:08d}.png"))
@@ -59,14 +63,14 @@ def test_everything_a_person_needs_is_there(tmp_path):
 def test_a_blank_bundle_is_not_taken_for_painted(tmp_path):
     write_bundle(tmp_path, [item()], LABELS, {})
     with pytest.raises(UsageError, match=r"exemplar-00000042\.mask\.png.*all over") as error:
-        read_masks(tmp_path, [42], SIZE, LABELS)
+        read_masks(tmp_path, LABELS, SIZE, [42])
     assert error.value.status == 2 and "labels.txt" in error.value.remedy
-    assert not read_masks(tmp_path, [42], SIZE, LABELS, allow_blank=True)[42].any()
+    assert not read_masks(tmp_path, LABELS, SIZE, [42], allow_blank=True)[42].mask.any()
 
 
 def test_a_given_mask_is_written_and_read_back(tmp_path):
     write_bundle(tmp_path, [item(mask=PAINTED)], LABELS, {})
-    mask = read_masks(tmp_path, [42], SIZE, LABELS)[42]
+    mask = read_masks(tmp_path, LABELS, SIZE, [42])[42].mask
     assert mask.dtype == np.uint8
     np.testing.assert_array_equal(mask, PAINTED)
     with pytest.raises(UsageError, match="seed 43"):
@@ -103,7 +107,7 @@ def test_ids_that_masks_were_painted_with_stay_when_the_order_of_classes_changes
     assert json.loads((tmp_path / "labels.json").read_text()) == LABELS.to_json()
     wanted = np.array([1, 2, 0], np.uint8)[np.where(PAINTED == 255, 0, PAINTED)]
     wanted[PAINTED == 255] = 255
-    np.testing.assert_array_equal(read_masks(tmp_path, [42], SIZE, turned)[42], wanted)
+    np.testing.assert_array_equal(read_masks(tmp_path, turned, SIZE, [42])[42].mask, wanted)
 
 
 def test_classes_that_painted_masks_do_not_know_are_refused(tmp_path):
@@ -117,9 +121,9 @@ def test_classes_that_painted_masks_do_not_know_are_refused(tmp_path):
 def test_missing_masks_are_all_named(tmp_path):
     write_bundle(tmp_path, [item()], LABELS, {})
     with pytest.raises(UsageError, match=r"01\.mask\.png, exemplar-00000002\.mask\.png, .*3\.mask\.png and 1 more"):
-        read_masks(tmp_path, [1, 42, 2, 3, 4], SIZE, LABELS)
-    with pytest.raises(UsageError, match=r"nowhere without exemplar-00000001"):
-        read_masks(tmp_path / "nowhere", [1], SIZE, LABELS)
+        read_masks(tmp_path, LABELS, SIZE, [1, 42, 2, 3, 4])
+    with pytest.raises(UsageError, match=r"nowhere, which does not exist"):
+        read_masks(tmp_path / "nowhere", LABELS, SIZE, [1])
 
 
 def test_a_damaged_record_is_refused(tmp_path):

@@ -20,7 +20,7 @@ COLOURS = np.array(LABELS.flat_palette(), np.uint8).reshape(256, 3)
 
 
 def read(folder, labels=LABELS, size=SIZE):
-    return read_masks(folder, [9], size, labels)[9]
+    return read_masks(folder, labels, size, [9])[9].mask
 
 
 def save(folder, picture) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from gansegctl.features.pyramid import FeaturePyramid
-from gansegctl.features.select import choose, descriptors, farthest_first, most_typical
+from gansegctl.features.select import choose, descriptors, farthest_first, k_medoids, most_typical
 
 
 def test_the_typical_one_first_then_the_far_ones():
@@ -58,3 +58,32 @@ def test_farthest_first_is_within_twice_of_the_best_cover():
 def test_descriptors_with_nan_are_refused():
     with pytest.raises(ValueError, match="nan"):
         choose(torch.tensor([[0.0], [float("nan")]]), 1)
+
+
+def test_medoids_stand_for_their_groups_and_the_largest_comes_first():
+    random = torch.Generator().manual_seed(0)
+    centres = torch.tensor([[0.0, 0.0], [20.0, 0.0], [0.0, 30.0]])
+    sizes = [5, 12, 8]
+    vectors = torch.cat([c + torch.randn(n, 2, generator=random) for c, n in zip(centres, sizes, strict=True)])
+    group = torch.repeat_interleave(torch.arange(3), torch.tensor(sizes))
+    order, stands = k_medoids(vectors, 3)
+    assert group[order].tolist() == [1, 2, 0] and stands == [12, 8, 5]
+
+
+def test_no_exchange_of_a_medoid_helps_and_few_choices_are_better():
+    for seed in range(10):
+        vectors = torch.randn(12, 3, generator=torch.Generator().manual_seed(seed))
+        distance = torch.cdist(vectors, vectors)
+        for count in (1, 2, 3):
+            sets = itertools.combinations(range(12), count)
+            cost = {frozenset(c): float(distance[list(c)].min(dim=0).values.sum()) for c in sets}
+            found = frozenset(k_medoids(vectors, count)[0])
+            exchanged = [c for c in cost if len(c & found) == count - 1]
+            assert cost[found] <= min(cost[c] for c in exchanged) + 1e-4
+            assert cost[found] <= 1.1 * min(cost.values())
+
+
+def test_medoids_of_equal_vectors_and_too_many():
+    assert sorted(k_medoids(torch.ones(4, 2), 4)[0]) == [0, 1, 2, 3]
+    with pytest.raises(ValueError, match="got 5 of 4"):
+        k_medoids(torch.ones(4, 2), 5)

@@ -1,7 +1,8 @@
 """COCO's run lengths: pixels column by column, runs of 0 and 1 in turn, the first of 0; and their text form.
 
 The text is 5 bits a character, least first, bit 5 = more to come, offset 48; from the fourth run on, each number is the
-difference to the one two before it. Checked against pycocotools in tests/store/test_export_readers.py.
+difference to the one two before it. Checked against pycocotools in
+tests/store/test_export_readers.py.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ def encode(region: np.ndarray) -> list[int]:
 
 
 def decode(runs: list[int], height: int, width: int) -> np.ndarray:
-    """Run lengths → bool [H,W]. ValueError when they do not add up to H·W."""
+    """Run lengths → bool [H,W]. ValueError when one is negative or they do not add up to H·W."""
+    if any(run < 0 for run in runs):
+        raise ValueError(f"got a run of {min(runs)} pixels; wanted 0 or more")
     if sum(runs) != height * width:
         raise ValueError(f"got runs of {sum(runs)} pixels; wanted {height * width}")
     flat = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
@@ -40,11 +43,15 @@ def to_text(runs: list[int]) -> str:
 
 
 def from_text(text: str) -> list[int]:
-    """The inverse of `to_text`."""
+    """The inverse of `to_text`. ValueError for other characters, text cut short, and numbers beyond 64 bits."""
     runs: list[int] = []
     value = shift = 0
     for character in text:
         bits = ord(character) - 48
+        if not 0 <= bits < 64:
+            raise ValueError(f"got the character {character!r}; wanted those from '0' to 'o'")
+        if shift > 60:
+            raise ValueError(f"got a run length of over 64 bits after {len(runs)} runs")
         value |= (bits & 31) << shift
         shift += 5
         if not bits & 32:
@@ -52,6 +59,8 @@ def from_text(text: str) -> list[int]:
                 value -= 1 << shift
             runs.append(value + (runs[-2] if len(runs) > 2 else 0))
             value = shift = 0
+    if shift:
+        raise ValueError(f"got text that ends within run length {len(runs)}")
     return runs
 
 

@@ -1,0 +1,147 @@
+"""Masks from whatever people bring back: found, told which picture each belongs to, checked, and read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from gansegctl.annotation.belonging import check_belongs
+from gansegctl.annotation.bundle import listed_seeds, mask_path, picture_path
+from gansegctl.annotation.drawing import Item, Size
+from gansegctl.annotation.formats.png import open_png
+from gansegctl.annotation.masks import is_blank
+from gansegctl.annotation.registry import WANTED, items_of
+from gansegctl.errors import UsageError
+from gansegctl.labels import LabelMap
+
+_SEED = re.compile(r"exemplar-(\d{8,20})(?!\d)")
+_PAINTED = ("palette", "grey", "rgb", "png")
+
+
+@dataclass(frozen=True)
+class PaintedMask:
+    """mask uint8 [H,W] in class ids, 255 = ignored; the file and the format it is from; what the user should know."""
+
+    mask: np.ndarray
+    source: Path
+    format: str
+    notes: tuple[str, ...] = ()
+
+
+@dataclass
+class Found:
+    """Annotations by the seed of their picture, unread, in the order of the bundle; what was left out, as notes."""
+
+    items: dict[int, list[Item]]
+    notes: list[str]
+
+
+def find_masks(paths: Path | Sequence[Path], bundle: Path | None = None) -> Found:
+    """Which pictures there are annotations for, in files or folders of any format. Nothing is decoded yet.
+
+    Pictures are known by `exemplar-SEED` in their names. An annotation of a picture called otherwise is taken when it
+    is the only one and the bundle (by default: the folder itself) has only one picture; in a larger file it is left
+    out. Errors: UsageError for what is not there, of no known format, damaged, or of no picture of ours.
+    """
+    paths = [Path(paths)] if isinstance(paths, str | Path) else [Path(p) for p in paths]
+    items, notes = [], []
+    for path in paths:
+        more, said = items_of(path)
+        items += more
+        notes += said
+    folders = [bundle] if bundle else [p if p.is_dir() else p.parent for p in paths]
+    listed = list(dict.fromkeys(seed for folder in folders for seed in listed_seeds(folder)))
+    found: dict[int, list[Item]] = {}
+    strangers = []
+    for item in items:
+        named = _SEED.search(item.name) or _SEED.search(item.source.name)
+        if named:
+            found.setdefault(int(named[1]), []).append(item)
+        else:
+            strangers.append(item)
+    if strangers and not found:
+        if len(strangers) > 1 or len(listed) != 1:
+            names = ", ".join(repr(i.name) for i in strangers[:3])
+            raise UsageError(
+                f"got {strangers[0].source} with annotations of {names}, which name no exemplar",
+                wanted="pictures called exemplar-SEED.png, as the bundle calls them",
+                remedy="annotate the bundle's own pictures, and do not rename them in the tool",
+            )
+        found[listed[0]] = strangers
+        notes.append(f"{strangers[0].source} taken as the mask of seed {listed[0]}, the only exemplar")
+    elif strangers:
+        notes += [f"{i.source} left out: {i.name!r} is no exemplar" for i in strangers[:3]]
+    order = {seed: i for i, seed in enumerate(listed)}
+    return Found({s: found[s] for s in sorted(found, key=lambda s: (order.get(s, len(order)), s))}, notes)
+
+
+def read_masks(
+    paths: Path | Sequence[Path],
+    labels: LabelMap,
+    size: int | Size,
+    seeds: Sequence[int] | None = None,
+    bundle: Path | None = None,
+    pictures: Callable[[int], np.ndarray] | None = None,
+    allow_blank: bool = False,
+) -> dict[int, PaintedMask]:
+    """Seed → mask in the ids of `labels`, from files or folders of any format; labels are matched by name.
+
+    size: (height, width), or a square's side. seeds: those wanted, else all found. bundle: the folder with
+    exemplars.json, when it is another. pictures: seed → uint8 [H,W,c] that its latent makes, compared with the picture
+    that the annotation brings. Errors: UsageError naming the file, and the place in it, for all that can be wrong.
+    """
+    size = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+    found = find_masks(paths, bundle)
+    wanted = list(found.items) if seeds is None else [int(s) for s in seeds]
+    missing = [mask_path(Path(), s).name for s in wanted if s not in found.items]
+    if missing or not wanted:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise UsageError(
+            f"got {_named(paths)} without {', '.join(missing[:3]) or 'any mask'}{more}",
+            wanted=f"{len(wanted) or 'some'} masks, one for each chosen seed: {WANTED}",
+            remedy="paint them; `gansegctl annotate` without --masks writes the bundle to paint in",
+        )
+    read = {}
+    for i, seed in enumerate(wanted):
+        item = _the_one(found.items[seed], seed, size)
+        drawing = item.load(labels, size)
+        if pictures is not None and drawing.picture is not None:
+            check_belongs(drawing.picture, pictures(seed), str(item.source), seed)
+        if not allow_blank and is_blank(drawing.mask):
+            raise UsageError(
+                f"got {item.source}, one value ({int(drawing.mask.flat[0])}) all over",
+                wanted="a painted mask",
+                remedy=f"paint {picture_path(Path(), seed).name} with the classes of labels.txt",
+            )
+        notes = (*(() if i else found.notes), *drawing.notes)
+        read[seed] = PaintedMask(drawing.mask, item.source, item.format, notes)
+    return read
+
+
+def _the_one(items: list[Item], seed: int, size: Size) -> Item:
+    """A blank mask gives way to what was brought beside it. UsageError for two annotations of one picture."""
+    if len(items) > 1:
+        items = [i for i in items if i.format not in _PAINTED or not _unpainted(i.source, size)] or items[:1]
+    if len(items) > 1:
+        files = " and ".join(dict.fromkeys(str(i.source) for i in items))
+        raise UsageError(
+            f"got {len(items)} masks of seed {seed}: {files}",
+            wanted="one",
+            remedy="move all but the one that holds into another folder, or pass that file as --masks",
+        )
+    return items[0]
+
+
+def _unpainted(path: Path, size: Size) -> bool:
+    try:
+        return not np.asarray(open_png(path, size)).any()
+    except UsageError:
+        return False
+
+
+def _named(paths: Path | Sequence[Path]) -> str:
+    return str(paths) if isinstance(paths, str | Path) else ", ".join(str(p) for p in paths)
