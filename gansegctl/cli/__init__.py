@@ -20,6 +20,7 @@ COMMANDS = {
     "distill": "Train a segmenter that needs no generator on a dataset of pairs.",
     "eval": "Score a dataset, segmenter or student against a truth.",
     "predict": "Masks for pictures, by a student.",
+    "project": "Latents, and masks, for real pictures by inversion of a generator.",
     "run": "All stages from one preset, resumable.",
     "inspect": "What a checkpoint, segmenter, student or dataset is.",
     "convert": "Another project's checkpoint to a safetensors file, once.",

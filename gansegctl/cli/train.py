@@ -24,8 +24,21 @@ from gansegctl.cli import console, options
 @click.option("--channel-max", type=options.POSITIVE, default=128, show_default=True)
 @click.option("--z-dim", type=options.POSITIVE, default=128, show_default=True)
 @click.option("--w-dim", type=options.POSITIVE, default=128, show_default=True)
+@click.option("--split", type=int, help="Use only this value of an HDF5 file's `split`.")
 @click.option("--mirror", is_flag=True, help="Also show mirrored pictures.")
-@click.option("--augment", type=click.Choice(["none", "diff", "ada"]), default="none", show_default=True)
+@click.option("--upside-down", is_flag=True, help="Also show pictures upside down.")
+@click.option("--quarter-turns", is_flag=True, help="Also show pictures turned by 90, 180 and 270 degrees.")
+@click.option(
+    "--augment",
+    type=click.Choice(["none", "diff", "ada"]),
+    default="none",
+    show_default=True,
+    help="Of what the discriminator sees: with fixed probability, or as much as it needs (ada); for small sets.",
+)
+@click.option(
+    "--augment-p", type=click.FloatRange(0, 1), default=0.6, show_default=True, help="diff: as is; ada: at most."
+)
+@click.option("--lr-decay", type=click.FloatRange(0, 1), default=0.0, show_default=True, help="Final share of the run.")
 @click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True)
 @click.option("--checkpoint-every", type=float, default=300.0, show_default=True, help="Seconds.")
 @click.option("--half", is_flag=True, help="Store the generator as float16.")
@@ -45,8 +58,13 @@ def command(
     channel_max: int,
     z_dim: int,
     w_dim: int,
+    split: int | None,
     mirror: bool,
+    upside_down: bool,
+    quarter_turns: bool,
     augment: str,
+    augment_p: float,
+    lr_decay: float,
     precision: str,
     checkpoint_every: float,
     half: bool,
@@ -56,8 +74,9 @@ def command(
 ) -> None:
     """Train a small StyleGAN2 on IMAGES: a folder of pictures, an HDF5 file with `image`, or a dataset.
 
-    For domains that have no generator yet, at 32 to 256 px; for large ones use the official trainers. Run again, the
-    same command goes on from OUT.ckpt.
+    For domains that have no generator yet, at 32 to 256 px; for large ones use the official trainers. Below some
+    10,000 pictures take --augment ada, and the flips and turns that show a picture as it could be. Run again, the same
+    command goes on from OUT.ckpt.
     """
     import torch
 
@@ -80,7 +99,11 @@ def command(
         lr=lr,
         r1=r1,
         mirror=mirror,
+        upside_down=upside_down,
+        quarter_turns=quarter_turns,
         augment=augment,
+        augment_p=augment_p,
+        lr_decay=lr_decay,
         precision=precision,
         seed=seed,
     )
@@ -90,6 +113,7 @@ def command(
         settings,
         device=options.pick_device(device),
         checkpoint_every=checkpoint_every,
+        split=split,
         dtype=torch.float16 if half else torch.float32,
     )
     last = console.follow(events, interval=60.0)

@@ -44,6 +44,8 @@ class TrainSettings:
     style_mixing: float = 0.5
     ema_images: float = 10_000.0  # half-life
     mirror: bool = False
+    upside_down: bool = False
+    quarter_turns: bool = False
     augment: str = "none"
     augment_p: float = 0.6  # fixed for diff; the ceiling for ada
     ada_target: float = 0.6
@@ -173,9 +175,17 @@ class Trainer:
         chosen = torch.randint(len(self.pictures), (n,), generator=self.stream)
         x = self.pictures[chosen].to(self.device).float() / 127.5 - 1  # [B, c, H, W]
         if self.settings.mirror:
-            flip = torch.rand(n, generator=self.stream).to(self.device) < 0.5
-            x = torch.where(flip.view(-1, 1, 1, 1), x.flip(3), x)
+            x = torch.where(self._coin(n), x.flip(3), x)
+        if self.settings.upside_down:
+            x = torch.where(self._coin(n), x.flip(2), x)
+        if self.settings.quarter_turns:
+            turns = torch.randint(4, (n,), generator=self.stream)
+            x = torch.stack([torch.rot90(one, int(k), (1, 2)) for one, k in zip(x, turns, strict=True)])
         return x.contiguous(memory_format=torch.channels_last)
+
+    def _coin(self, n: int) -> Tensor:
+        """bool [n,1,1,1], half of them true."""
+        return (torch.rand(n, generator=self.stream) < 0.5).to(self.device).view(-1, 1, 1, 1)
 
     def _augmented(self, x: Tensor) -> Tensor:
         return augment(x, self.augment_p, self.stream)

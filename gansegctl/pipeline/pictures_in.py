@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from gansegctl.errors import UsageError
+from gansegctl.errors import GansegError, UsageError
 from gansegctl.pictures import read_image
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+OURS = (".mask.png", ".overlay.png", ".mask-grey.png", ".confidence.png", ".reconstruction.png")
+"""What the commands write beside or after pictures: never read as a picture."""
 
 
-def load_pictures(source: Path, resolution: int | None = None, channels: int = 3) -> np.ndarray:
+def load_pictures(
+    source: Path, resolution: int | None = None, channels: int = 3, split: int | None = None
+) -> np.ndarray:
     """source → uint8 [N,H,W,c]. Files of other sizes are centre-cropped to a square and resized to `resolution`.
 
-    Errors: UsageError for a missing source, no pictures in it, or arrays of another size than `resolution`.
+    split: only the pictures of an HDF5 file whose `split` has this value. Errors: UsageError for a missing source, no
+    pictures in it, arrays of another size than `resolution`, or a split of something that has none.
     """
     if not source.exists():
         raise UsageError(f"got {source}: no such file or folder", wanted="a folder of pictures or an HDF5 file")
     if source.is_file():
-        pictures = _from_hdf5([source])
+        pictures = _from_hdf5([source], split)
+    elif split is not None:
+        raise UsageError(f"got --split {split} for the folder {source}", wanted="an HDF5 file with `split`")
     elif shards := sorted(source.glob("shard-*.h5")):
         pictures = _from_hdf5(shards)
     else:
@@ -34,21 +42,84 @@ def load_pictures(source: Path, resolution: int | None = None, channels: int = 3
 
 def image_files(folder: Path) -> list[Path]:
     """Every picture below a folder, sorted by path; masks and overlays of ours beside them are left out."""
-    ours = (".mask.png", ".overlay.png")
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.endswith(ours))
+    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.endswith(OURS))
 
 
-def _from_hdf5(files: list[Path]) -> np.ndarray:
+def named_pictures(paths: Sequence[Path]) -> dict[str, Path]:
+    """Files and folders → name (without its suffix; below a folder with the folders in between) to file, in order.
+
+    Errors: UsageError for no picture at all, or two of one name.
+    """
+    found: dict[str, Path] = {}
+    for path in paths:
+        root = path if path.is_dir() else path.parent
+        for file in image_files(path) if path.is_dir() else [path]:
+            name = file.relative_to(root).with_suffix("").as_posix()
+            if name in found:
+                raise UsageError(
+                    f"got two pictures named {name}: {found[name]} and {file}",
+                    wanted="every name once",
+                    remedy="do them apart, each with its own -o",
+                )
+            found[name] = file
+    if not found:
+        raise UsageError(
+            "got no pictures", wanted="picture files, or folders with some ending in " + ", ".join(SUFFIXES)
+        )
+    return found
+
+
+def read_or_refuse(file: Path, channels: int, refused: dict[str, str]) -> list[np.ndarray]:
+    """The picture uint8 [H,W,c] in a list; for a file that cannot be read an empty one, and why in `refused`."""
+    try:
+        return [read_image(file, channels)]
+    except GansegError as e:
+        refused[str(file)] = e.got.removeprefix(f"got {file}").lstrip(":, ") or e.got
+    except Exception as e:  # a decoder may fail in ways of its own: one file must not end the others
+        refused[str(file)] = f"{type(e).__name__}: {e}"
+    return []
+
+
+def raise_refused(refused: Mapping[str, str], total: int) -> None:
+    """GansegError (exit status 1) that lists every refused file with its reason, if there is any."""
+    if refused:
+        lines = "".join(f"\n  {file}: {reason}" for file, reason in refused.items())
+        raise GansegError(
+            f"got {len(refused)} of {total} pictures that were refused; all others are done{lines}",
+            wanted="pictures that can be read",
+            remedy="mend or remove them, and run the same command again: it does only what is missing",
+        )
+
+
+def square_of(picture: np.ndarray, resolution: int, smooth: bool = True) -> np.ndarray:
+    """uint8 [H,W,c] or [H,W] → its centred square at `resolution`; smooth: Lanczos, else nearest (masks)."""
+    from PIL import Image
+
+    h, w = picture.shape[:2]
+    if (h, w) == (resolution, resolution):
+        return picture
+    side = min(h, w)
+    top, left = (h - side) // 2, (w - side) // 2
+    square = picture[top : top + side, left : left + side]
+    grey = square[..., 0] if square.ndim == 3 and square.shape[2] == 1 else square
+    how = Image.Resampling.LANCZOS if smooth else Image.Resampling.NEAREST
+    resized = np.array(Image.fromarray(np.ascontiguousarray(grey)).resize((resolution, resolution), how))
+    return resized.reshape(resolution, resolution, *picture.shape[2:])
+
+
+def _from_hdf5(files: list[Path], split: int | None = None) -> np.ndarray:
     import h5py
 
     parts = []
     for file in files:
         try:
             with h5py.File(file, "r", locking=False) as f:
-                parts.append(f["image"][:])
+                parts.append(f["image"][:] if split is None else f["image"][:][f["split"][:] == split])
         except (OSError, KeyError) as e:
             raise UsageError(f"got {file}: {e}", wanted="an HDF5 file with a dataset `image`") from e
     pictures = np.concatenate(parts)
+    if not len(pictures):
+        raise UsageError(f"got no pictures in {files[0]} with split {split}", wanted="a split that has some")
     if pictures.ndim == 3:
         pictures = pictures[..., None]
     if pictures.ndim != 4 or pictures.dtype != np.uint8:
@@ -59,8 +130,6 @@ def _from_hdf5(files: list[Path]) -> np.ndarray:
 
 
 def _from_files(folder: Path, resolution: int | None, channels: int) -> np.ndarray:
-    from PIL import Image
-
     files = image_files(folder)
     if not files:
         raise UsageError(f"got no pictures in {folder}", wanted="files ending in " + ", ".join(SUFFIXES))
@@ -68,12 +137,8 @@ def _from_files(folder: Path, resolution: int | None, channels: int) -> np.ndarr
     for file in files:
         picture = read_image(file, channels)  # [H, W, c]
         h, w = picture.shape[:2]
-        if resolution and (h, w) != (resolution, resolution):
-            side = min(h, w)
-            top, left = (h - side) // 2, (w - side) // 2
-            square = Image.fromarray(picture[top : top + side, left : left + side].squeeze())
-            square = square.resize((resolution, resolution), Image.Resampling.LANCZOS)
-            picture = np.asarray(square).reshape(resolution, resolution, channels)
+        if resolution:
+            picture = square_of(picture, resolution)
         if rows and picture.shape != rows[0].shape:
             raise UsageError(
                 f"got {file}: {w}x{h} pixels", wanted="one size, as in the others", remedy="pass --resolution"

@@ -1,47 +1,160 @@
-"""The stage `predict`: a student on picture files, one indexed mask and one overlay each."""
+"""The stage `predict`: a student on picture files of any kind and size; what cannot be read is refused by name."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 
 from gansegctl.contracts import Progress
 from gansegctl.errors import GansegError, UsageError
-from gansegctl.pictures import overlay, read_image, save_png
-from gansegctl.pipeline.pictures_in import image_files
+from gansegctl.pictures import overlay, save_png
+from gansegctl.pipeline.pictures_in import named_pictures, read_or_refuse
+from gansegctl.students.large import label_picture
 from gansegctl.students.student import Student
 
+RECORD = "predict.json"
+OUTPUTS = ("mask", "grey", "confidence", "overlay")
+FILES = {"mask": ".mask.png", "grey": ".mask-grey.png", "confidence": ".confidence.png", "overlay": ".overlay.png"}
+SMALL = 1 << 20  # pixels up to which pictures of one size go through the network together
+SHOWN = 2048  # pixels of an overlay's longer side at most: it is for looking at
 
-def predict(student: Path, images: Sequence[Path], out: Path, device: str = "cpu") -> Iterator[Progress]:
-    """Write OUT/NAME.mask.png and OUT/NAME.overlay.png for every picture; those that are there are skipped.
 
-    Errors: UsageError for a missing picture, none at all, or two of one name.
+@dataclass(frozen=True)
+class PredictSettings:
+    """tile: side in pixels of the windows a picture is labelled in, 0 = all of it resized. outputs: of OUTPUTS."""
+
+    tile: int = 0
+    outputs: tuple[str, ...] = ("mask", "overlay")
+    batch_size: int = 16
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "outputs", tuple(dict.fromkeys(self.outputs)))
+        unknown = [o for o in self.outputs if o not in OUTPUTS]
+        if unknown or not self.outputs:
+            raise UsageError(f"got outputs {', '.join(self.outputs) or 'none'}", wanted=", ".join(OUTPUTS))
+        if self.tile < 0 or self.batch_size < 1:
+            raise UsageError(
+                f"got --tile {self.tile}, --batch-size {self.batch_size}", wanted="0 or more, and 1 or more"
+            )
+
+
+def predict(
+    student: Path,
+    images: Sequence[Path],
+    out: Path,
+    device: str = "cpu",
+    settings: PredictSettings | None = None,
+    refused: dict[str, str] | None = None,
+) -> Iterator[Progress]:
+    """Write the outputs of every picture below OUT, in the folders it came from; those that are there are skipped.
+
+    refused: is filled with why a file has no mask, by its path; nothing stops at one. Errors: UsageError for two
+    pictures of one name, none at all, or an OUT begun with another student or tile.
     """
+    settings, refused = settings or PredictSettings(), {} if refused is None else refused
     model = Student.load(student, device)
-    files = [f for path in images for f in (image_files(path) if path.is_dir() else [path])]
-    if not files:
-        raise UsageError("got no pictures", wanted="picture files, or folders with some")
-    names = [f.stem for f in files]
-    twice = sorted({n for n in names if names.count(n) > 1}) if len(set(names)) < len(names) else []
-    if twice:
-        raise UsageError(f"got two pictures named {twice[0]}", wanted="every name once", remedy="predict them apart")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        raise GansegError(f"got {out}: {e.strerror}", wanted="a folder that can be written") from e
-    skipped = 0
-    for i, file in enumerate(files):
-        target = out / f"{file.stem}.mask.png"
-        if target.exists():
+    files = named_pictures(images)
+    _begin(out, student, settings)
+    skipped, pending = 0, []
+
+    def flush() -> None:
+        _label(model, pending, out, settings, refused, files)
+        pending.clear()
+
+    for i, (name, file) in enumerate(files.items()):
+        if all((out / (name + FILES[o])).exists() for o in settings.outputs):
             skipped += 1
         else:
-            picture = read_image(file, model.channels)  # [H, W, c]
-            mask = model.predict(torch.from_numpy(picture.copy())[None]).labels[0].cpu().numpy()
-            indexed = Image.fromarray(mask)
+            for picture in read_or_refuse(file, model.channels, refused):
+                if pending and picture.shape != pending[-1][1].shape:
+                    flush()
+                pending.append((name, picture))
+                if len(pending) == settings.batch_size or not _small(picture, settings):
+                    flush()
+        if i + 1 == len(files):
+            flush()
+        yield Progress("predict", i + 1, len(files), "pictures", {"skipped": skipped, "refused": len(refused)})
+
+
+def _begin(out: Path, student: Path, settings: PredictSettings) -> None:
+    """Make OUT, or check that it was begun with the same student: masks of two must not lie side by side."""
+    record = {"student": hashlib.sha256(Path(student).read_bytes()).hexdigest(), "tile": settings.tile}
+    path = out / RECORD
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            path.write_text(json.dumps(record | {"outputs": asdict(settings)["outputs"]}) + "\n")
+            return
+        before = json.loads(path.read_text())
+    except OSError as e:
+        raise GansegError(f"got {out}: {e.strerror}", wanted="a folder that can be written") from e
+    except ValueError as e:
+        raise UsageError(f"got {path}: {e}", wanted="what predict wrote", remedy="choose another -o") from e
+    differs = [k for k, v in record.items() if before.get(k) != v]
+    if differs:
+        raise UsageError(
+            f"got {out}, begun with another {differs[0]}", wanted="the same", remedy="choose another -o, or delete it"
+        )
+
+
+def _small(picture: np.ndarray, settings: PredictSettings) -> bool:
+    return not settings.tile and picture.shape[0] * picture.shape[1] <= SMALL
+
+
+def _label(
+    model: Student,
+    pictures: list[tuple[str, np.ndarray]],
+    out: Path,
+    settings: PredictSettings,
+    refused: dict[str, str],
+    files: dict[str, Path],
+) -> None:
+    """Label and write pictures of one size, or one of any."""
+    if not pictures:
+        return
+    try:
+        if all(_small(p, settings) for _, p in pictures):
+            said = model.predict(torch.from_numpy(np.stack([p for _, p in pictures])))
+            rows = list(zip(said.labels.cpu().numpy(), said.confidence.cpu().numpy(), strict=True))
+        else:
+            rows = [label_picture(model, p, settings.tile) for _, p in pictures]
+    except (MemoryError, torch.OutOfMemoryError) as e:
+        for name, picture in pictures:
+            refused[str(files[name])] = f"{picture.shape[1]}x{picture.shape[0]} pixels are more than memory holds ({e})"
+        return
+    for (name, picture), (labels, confidence) in zip(pictures, rows, strict=True):
+        _write(out / name, picture, labels, confidence, model, settings)
+
+
+def _write(
+    stem: Path,
+    picture: np.ndarray,
+    labels: np.ndarray,
+    confidence: np.ndarray,
+    model: Student,
+    settings: PredictSettings,
+) -> None:
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    for kind in sorted(settings.outputs, key=lambda o: o == "mask"):  # the mask last
+        path = stem.with_name(stem.name + FILES[kind])
+        if kind == "mask":
+            indexed = Image.fromarray(labels)
             indexed.putpalette(model.labels.flat_palette())
-            save_png(out / f"{file.stem}.overlay.png", overlay(picture, mask, model.labels))
-            save_png(target, indexed)  # last: its presence means that this picture is done
-        yield Progress("predict", i + 1, len(files), "pictures", {"skipped": skipped})
+            save_png(path, indexed)
+        elif kind == "overlay":
+            save_png(path, _overlay(picture, labels, model))
+        else:
+            save_png(path, labels if kind == "grey" else confidence)
+
+
+def _overlay(picture: np.ndarray, labels: np.ndarray, model: Student) -> np.ndarray:
+    """Every n-th pixel where the picture is larger than a screen."""
+    n = -(-max(labels.shape) // SHOWN)
+    return overlay(np.ascontiguousarray(picture[::n, ::n]), np.ascontiguousarray(labels[::n, ::n]), model.labels)

@@ -28,8 +28,10 @@ def train(
     checkpoint_every: float = 300.0,
     report_every: float = 60.0,
     dtype: torch.dtype = torch.float32,
+    split: int | None = None,
 ) -> Iterator[Progress]:
-    """Train on the pictures in `source` and write `out` (.safetensors, the averaged generator).
+    """Train on the pictures in `source` (of an HDF5 file: with this `split`) and write `out` (.safetensors), the
+    averaged generator.
 
     Beside it: `out`.ckpt (resumed from when present, removed by nobody) and `out`.png, 64 samples at psi 0.7, both
     renewed every `checkpoint_every` seconds and at the end.
@@ -38,7 +40,7 @@ def train(
         raise UsageError(f"got -o {out}", wanted="a name ending in .safetensors")
     out.parent.mkdir(parents=True, exist_ok=True)
     net = settings.network
-    pictures = load_pictures(source, net.resolution, net.image_channels)
+    pictures = load_pictures(source, net.resolution, net.image_channels, split)
     trainer = Trainer(torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous(), settings, device)
     checkpoint = out.with_suffix(".ckpt")
     if checkpoint.exists():
@@ -65,6 +67,7 @@ def _write(trainer: Trainer, out: Path, pictures: int, dtype: torch.dtype) -> No
         "r1": trainer.settings.r1,
         "lr": trainer.settings.lr,
         "augment": trainer.settings.augment,
+        "shown": [n for n in ("mirror", "upside_down", "quarter_turns") if getattr(trainer.settings, n)],
         "seed": trainer.settings.seed,
     }
     save_generator(trainer.average, out, facts, dtype)

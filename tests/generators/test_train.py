@@ -137,3 +137,30 @@ def test_what_is_no_generator_is_refused(tmp_path):
     save_generator(g, tmp_path / "bent.safetensors")
     with pytest.raises(UsageError, match=r"const is \[5"):
         load_generator(tmp_path / "bent.safetensors")
+
+
+def test_pictures_are_shown_as_they_could_be():
+    """Each option by itself: the set of pictures shown is the set of those views, and no other."""
+    corner = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
+    corner[:, :, 0, 1] = 255
+    views = {
+        "mirror": [(0, 1), (0, 6)],
+        "upside_down": [(0, 1), (7, 1)],
+        "quarter_turns": [(0, 1), (6, 0), (7, 6), (1, 7)],
+    }
+    for option, wanted in views.items():
+        trainer = Trainer(corner, settings(**{option: True}))
+        shown = trainer._real(64)
+        places = {tuple(divmod(int(x[0].flatten().argmax()), 8)) for x in shown}
+        assert places == set(wanted), option
+
+
+def test_grey_pictures_train_with_adaptive_augmentation():
+    grey = StyleGAN2Config(
+        resolution=8, image_channels=1, z_dim=8, w_dim=8, channel_base=64, channel_max=8, mapping_layers=2
+    )
+    s = settings(network=grey, images=64, augment="ada", quarter_turns=True, ada_target=-1.0, augment_p=0.9)
+    trainer = Trainer(pictures()[:, :1].contiguous(), s)
+    facts = list(trainer.run())[-1].facts
+    assert 0 < facts["augment_p"] <= 0.9
+    assert trainer.average.synthesize(trainer.average.map(z_of_seeds([0], 8))).image.shape == (1, 1, 8, 8)

@@ -88,6 +88,16 @@ class TestPictures:
         with pytest.raises(UsageError, match="16 px"):
             load_pictures(grey, 16, channels=1)
 
+    def test_one_split_of_an_hdf5_file(self, tmp_path, folder):
+        image = np.arange(4 * 8 * 8, dtype=np.uint8).reshape(4, 8, 8)
+        path = hdf5(tmp_path / "x.h5", image=image, split=np.array([0, 1, 0, 1], np.uint8))
+        assert np.array_equal(load_pictures(path, 8, 1, split=0)[..., 0], image[[0, 2]])
+        assert len(load_pictures(path, 8, 1)) == 4
+        with pytest.raises(UsageError, match="split 7"):
+            load_pictures(path, 8, 1, split=7)
+        with pytest.raises(UsageError, match="--split 0"):
+            load_pictures(folder, 8, split=0)
+
     def test_a_dataset_is_pictures_too(self, tmp_path):
         list(write_scenes([1, 2], tmp_path / "d", 32))
         assert load_pictures(tmp_path / "d", 32).shape == (2, 32, 32, 3)
@@ -198,20 +208,21 @@ class TestPredict:
         events = list(predict(student, [folder], tmp_path / "out"))
         assert isinstance(events[-1], Progress)
         assert events[-1].done == 3
-        with Image.open(tmp_path / "out" / "b.mask.png") as mask:
+        with Image.open(tmp_path / "out" / "deeper" / "b.mask.png") as mask:
             assert mask.size == (10, 12)
             assert mask.mode == "P"
-        assert list(predict(student, [folder], tmp_path / "out"))[-1].facts == {"skipped": 3}
+        assert list(predict(student, [folder], tmp_path / "out"))[-1].facts == {"skipped": 3, "refused": 0}
 
     def test_what_cannot_be_labelled_is_named(self, folder, student, tmp_path):
         (tmp_path / "empty").mkdir()
         with pytest.raises(UsageError, match="no pictures"):
             list(predict(student, [tmp_path / "empty"], tmp_path / "out"))
-        picture().save(folder / "deeper" / "a.png")
+        picture().save(folder / "a.jpg")
         with pytest.raises(UsageError, match="two pictures named a"):
             list(predict(student, [folder], tmp_path / "out"))
-        with pytest.raises(UsageError, match=r"notes\.txt"):
-            list(predict(student, [folder / "notes.txt"], tmp_path / "out"))
+        refused = {}
+        list(predict(student, [folder / "notes.txt"], tmp_path / "out", refused=refused))
+        assert list(refused) == [str(folder / "notes.txt")]
 
 
 class TestTrain:

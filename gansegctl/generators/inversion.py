@@ -1,0 +1,248 @@
+"""Inversion: the latents whose picture is nearest to a given one, in W, in W+, or in W+ with noise; batched.
+
+Sources: Karras et al. 2020, appendix D (start at the mean of W, perceptual loss, noise regularisation, learning-rate
+ramps); Abdal et al. 2019 (W+); Tritrong et al. 2021, section 3.1 (features of a real picture through its latents).
+Two starts compete in W for the first steps: the mean, and the nearest of many samples; the better one goes on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gansegctl.contracts import Generator, Synthesis
+from gansegctl.errors import UsageError
+from gansegctl.features.pyramid import FeaturePyramid
+from gansegctl.generators.latent_world import World
+from gansegctl.generators.perceptual import Perceptual, pixel_distance, scales
+from gansegctl.generators.stylegan2 import StyleGAN2
+
+SPACES = ("w", "w+", "w+n")
+
+
+@dataclass(frozen=True)
+class InversionSettings:
+    """space: one w for all slots, one a slot, or that and free noise maps. lr is in standard deviations of W.
+
+    start_steps: of both starts in W; steps: of the better one after that. A picture stops early when its loss has not
+    fallen by the share `tolerance` within `patience` steps. distance: weight of the mean squared coordinate (1 for a
+    random sample), which holds latents where the generator was trained. noise_weight: against maps that are not noise.
+    """
+
+    space: str = "w+"
+    steps: int = 200
+    start_steps: int = 50
+    samples: int = 512
+    lr: float = 0.1
+    pixel: float = 1.0
+    perceptual: float = 0.1
+    distance: float = 0.002
+    noise_weight: float = 1.0
+    tolerance: float = 0.01
+    patience: int = 40
+
+    def __post_init__(self) -> None:
+        if self.space not in SPACES:
+            raise UsageError(f"got --space {self.space}", wanted=" | ".join(SPACES))
+        for name in ("steps", "start_steps", "samples", "patience"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"got {name} {getattr(self, name)}", wanted="at least 1")
+        if min(self.lr, self.pixel) <= 0 or min(self.perceptual, self.distance, self.noise_weight) < 0:
+            raise UsageError("got a weight or a rate below 0", wanted="positive lr and pixel, others 0 or more")
+
+
+@dataclass
+class Inverted:
+    """N pictures inverted. ws [N,num_ws,w]; maps: noise [N,1,r,r] a layer, or None; the rest [N].
+
+    error: data loss (pixels and features) at the end; start_error: the same in W, after start_steps; nearest: how far
+    the nearest sample was; distance: root mean square coordinate of ws, about 1 for a random sample; steps: made.
+    """
+
+    ws: Tensor
+    maps: list[Tensor] | None
+    error: Tensor
+    start_error: Tensor
+    nearest: Tensor
+    distance: Tensor
+    steps: Tensor
+
+
+def synthesize(
+    generator: Generator, ws: Tensor, noise: str, maps: Sequence[Tensor] | None = None, taps: Sequence[str] | None = ()
+) -> Synthesis:
+    """Picture and activations of inverted latents, from one pass; with `maps` in place of the generator's own noise.
+
+    Error: UsageError for maps and a generator that takes none.
+    """
+    if maps is None:
+        return generator.synthesize(ws, noise, taps)
+    check_noise_maps(generator)
+    wanted, kept = generator.wanted_taps(taps), []
+    image = generator.synthesis(ws, lambda i, conv: maps[i], lambda name, x: kept.append(x) if name in wanted else None)
+    side = generator.spec.resolution
+    return Synthesis(image, FeaturePyramid(kept, (side, side)) if kept else None)
+
+
+def check_noise_maps(generator: Generator) -> None:
+    """UsageError unless the generator is a StyleGAN2 with noise."""
+    if not isinstance(generator, StyleGAN2) or not generator.config.use_noise:
+        raise UsageError(
+            f"got --space w+n and a {generator.spec.family} without noise maps", wanted="w or w+", remedy="--space w+"
+        )
+
+
+class Inversion:
+    """One batch. `run()` yields the steps made; `.result` is there afterwards.
+
+    target: [N,c,H,W] in [-1,1] of the generator's size. Rows do not depend on each other.
+    """
+
+    def __init__(
+        self, generator: Generator, target: Tensor, world: World, measure: Perceptual, settings: InversionSettings
+    ) -> None:
+        spec = generator.spec
+        wanted = (spec.image_channels, spec.resolution, spec.resolution)
+        if target.ndim != 4 or tuple(target.shape[1:]) != wanted:
+            raise UsageError(f"got pictures {list(target.shape)}", wanted=f"[N, {', '.join(map(str, wanted))}]")
+        if settings.space == "w+n":
+            check_noise_maps(generator)
+        self.generator, self.world, self.measure, self.settings = generator, world, measure, settings
+        self.target = target
+        self.result: Inverted | None = None
+
+    @property
+    def total_steps(self) -> int:
+        return self.settings.start_steps + self.settings.steps
+
+    def run(self) -> Iterator[int]:
+        """Search. Yields after every step; ends early when every picture has stopped improving."""
+        s, world, n = self.settings, self.world, len(self.target)
+        index, nearest = world.nearest(self.target)
+        best = world.coordinates[index].unsqueeze(1)  # [N, 1, w]
+        both = torch.cat([torch.zeros_like(best), best])
+        start = _Search(self, both, None, torch.arange(n).repeat(2), s.start_steps, early=False)
+        yield from start.run(0)
+        halves = start.best_error.view(2, n)
+        winner = halves.argmin(dim=0)
+        v = start.best_v.view(2, n, 1, -1)[winner, torch.arange(n)]
+        start_error = halves.min(dim=0).values
+        maps = None
+        if s.space != "w":
+            v = v.expand(-1, world.num_ws, -1)
+        if s.space == "w+n":
+            maps = [c.noise_const.expand(n, 1, -1, -1) for _, c in self.generator.synthesis.convs()]
+        search = _Search(self, v, maps, torch.arange(n), s.steps, early=True)
+        yield from search.run(s.start_steps)
+        v = search.best_v
+        self.result = Inverted(
+            world.out_of(v),
+            search.best_maps,
+            search.best_error,
+            start_error,
+            nearest,
+            v.square().mean(dim=(1, 2)).sqrt(),
+            s.start_steps + search.made,
+        )
+
+
+class _Search:
+    """Adam on coordinates (and noise maps) of some rows, each with its own best so far."""
+
+    def __init__(
+        self, job: Inversion, v: Tensor, maps: list[Tensor] | None, rows: Tensor, steps: int, early: bool
+    ) -> None:
+        self.job, self.steps, self.early = job, steps, early
+        self.live = torch.arange(len(v))
+        target = job.target[rows]
+        self.pixels, self.features = scales(target), job.measure.features(target)
+        self.leaves = [v.clone(), *(m.clone() for m in maps or ())]
+        self.moments = [(torch.zeros_like(x), torch.zeros_like(x)) for x in self.leaves]
+        self.best_v, self.best_maps = v.clone(), None if maps is None else [m.clone() for m in maps]
+        full = torch.full((len(v),), math.inf)
+        self.best_loss, self.best_error, self.last_loss = full.clone(), full.clone(), full.clone()
+        self.made = torch.zeros(len(v), dtype=torch.long)
+
+    def run(self, before: int) -> Iterator[int]:
+        s = self.job.settings
+        for step in range(self.steps):
+            self._step(step)
+            yield before + step + 1
+            if self.early and (step + 1) % s.patience == 0:
+                best = self.best_loss[self.live]
+                going = best < self.last_loss[self.live] * (1 - s.tolerance)
+                self.last_loss[self.live] = best
+                self._keep(going)
+                if not len(self.live):
+                    return
+
+    def _step(self, step: int) -> None:
+        s, world = self.job.settings, self.job.world
+        leaves = [x.detach().requires_grad_(True) for x in self.leaves]
+        v, maps = leaves[0], leaves[1:]
+        image = synthesize(self.job.generator, world.out_of(v), world.noise, maps or None).image.float()
+        error = s.pixel * pixel_distance(scales(image), self.pixels)
+        error = error + s.perceptual * self.job.measure.distance(self.job.measure.features(image), self.features)
+        loss = error + s.distance * v.square().mean(dim=(1, 2))
+        if maps:
+            loss = loss + s.noise_weight * noise_structure(maps)
+        gradients = torch.autograd.grad(loss.sum(), leaves)
+        self._note(loss.detach().cpu(), error.detach().cpu())
+        self._adam(gradients, step)
+
+    def _note(self, loss: Tensor, error: Tensor) -> None:
+        better = loss < self.best_loss[self.live]
+        at = self.live[better]
+        self.best_loss[at], self.best_error[at] = loss[better], error[better]
+        mask = better.to(self.best_v.device)
+        self.best_v[at] = self.leaves[0][mask]
+        if self.best_maps is not None:
+            for best, current in zip(self.best_maps, self.leaves[1:], strict=True):
+                best[at] = current[mask]
+        self.made[self.live] += 1
+
+    @torch.no_grad()
+    def _adam(self, gradients: Sequence[Tensor], step: int) -> None:
+        """Betas 0.9 and 0.999; the rate rises over the first 5 % and falls over the last 25 % (Karras et al. 2020)."""
+        t = step / self.steps
+        ramp = min(1.0, 20 * (t + 1 / self.steps)) * (0.5 - 0.5 * math.cos(math.pi * min(1.0, 4 * (1 - t))))
+        rate = self.job.settings.lr * ramp
+        for i, (x, g, (m, q)) in enumerate(zip(self.leaves, gradients, self.moments, strict=True)):
+            m.lerp_(g, 0.1)
+            q.lerp_(g * g, 0.001)
+            move = (m / (1 - 0.9 ** (step + 1))) / ((q / (1 - 0.999 ** (step + 1))).sqrt() + 1e-10)
+            x = x - rate * move
+            if i:  # noise keeps mean 0 and deviation 1
+                x = x - x.mean(dim=(2, 3), keepdim=True)
+                x = x * (x.square().mean(dim=(2, 3), keepdim=True) + 1e-12).rsqrt()
+            self.leaves[i] = x
+
+    def _keep(self, going: Tensor) -> None:
+        if bool(going.all()):
+            return
+        at = going.to(self.best_v.device)
+        self.live = self.live[going]
+        self.leaves = [x[at] for x in self.leaves]
+        self.moments = [(m[at], q[at]) for m, q in self.moments]
+        self.pixels, self.features = [x[at] for x in self.pixels], [x[at] for x in self.features]
+
+
+def noise_structure(maps: Sequence[Tensor]) -> Tensor:
+    """How much the maps [N,1,r,r] are correlated with themselves shifted by a pixel, at every scale above 4 px → [N].
+
+    Karras et al. 2020, appendix D, equation 4.
+    """
+    total = torch.zeros(len(maps[0]), device=maps[0].device)
+    for x in maps:
+        while True:
+            for axis in (2, 3):
+                total = total + (x * x.roll(1, dims=axis)).mean(dim=(1, 2, 3)).square()
+            if x.shape[2] <= 8:
+                break
+            x = F.avg_pool2d(x, 2) * 2  # deviation 1 again
+    return total
