@@ -12,7 +12,7 @@ from gansegctl.pictures import FAINT, INK, PAPER, draw_upright, font, text_width
 
 COLOURS = ((31, 119, 180), (214, 39, 40), (44, 160, 44), (148, 103, 189), (255, 127, 14), (23, 140, 150), (90, 90, 90))
 SIZE = (720, 460)
-_LEFT, _RIGHT, _TOP, _BOTTOM = 70, 20, 44, 62
+_LEFT, _RIGHT, _TOP, _BOTTOM = 70, 20, 44, 50
 
 Point = tuple[float, ...]
 """(x, y), or (x, y, low, high) with an interval."""
@@ -21,7 +21,7 @@ Point = tuple[float, ...]
 def line_chart(
     series: Mapping[str, Sequence[Point]], x: str, y: str, title: str = "", log_x: bool = False
 ) -> Image.Image:
-    """Series by name, each a line through its points with a bar for every interval; x, y: what the axes show.
+    """Series by name, each a line through its points with a bar for every interval, its name at the right; x, y: axes.
 
     log_x: logarithmic, for positive x. Points with a y that is not finite are left out. UsageError for no points.
     """
@@ -36,7 +36,8 @@ def line_chart(
     left, right = _padded([along(p[0]) for p in everything], 0.03)
     low, high = _padded([v for p in everything for v in (*p[1:2], *(v for v in p[2:] if math.isfinite(v)))], 0.06)
 
-    picture = Image.new("RGB", SIZE, PAPER)
+    room = max(text_width(name, 12) for name in drawn) + 34
+    picture = Image.new("RGB", (SIZE[0] + room, SIZE[1]), PAPER)
     draw = ImageDraw.Draw(picture)
     width, height = SIZE[0] - _LEFT - _RIGHT, SIZE[1] - _TOP - _BOTTOM
 
@@ -59,19 +60,23 @@ def line_chart(
         draw.line((at, _TOP + height, at, _TOP + height + 4), INK)
         draw.text((at, _TOP + height + 7), f"{value:g}", INK, font(12), anchor="ma")
     draw.rectangle((_LEFT, _TOP, _LEFT + width, _TOP + height), outline=FAINT)
-    draw.text((_LEFT + width / 2, SIZE[1] - 38), x, INK, font(13), anchor="ma")
+    draw.text((_LEFT + width / 2, SIZE[1] - 24), x, INK, font(13), anchor="ma")
     draw_upright(picture, y, (16, _TOP + height // 2), "mm", 13)
-    legend = _LEFT
+    taken: list[float] = []
     for colour, (name, points) in zip(_colours(len(drawn)), drawn.items(), strict=True):
         for px, _, lowest, highest in (p for p in points if len(p) == 4 and all(map(math.isfinite, p))):
             draw.line((*place(px, lowest), *place(px, highest)), colour, 1)
-        draw.line([place(p[0], p[1]) for p in points], colour, 2)
+        if len(points) > 1:
+            draw.line([place(p[0], p[1]) for p in points], colour, 2)
         for p in points:
             cx, cy = place(p[0], p[1])
             draw.ellipse((cx - 3, cy - 3, cx + 3, cy + 3), colour)
-        draw.line((legend, SIZE[1] - 12, legend + 18, SIZE[1] - 12), colour, 3)
-        draw.text((legend + 23, SIZE[1] - 12), name, INK, font(12), anchor="lm")
-        legend += 23 + text_width(name, 12) + 18
+        at = place(points[-1][0], points[-1][1])[1]
+        while any(abs(at - other) < 15 for other in taken):  # names do not lie on each other
+            at += 15
+        taken.append(at)
+        draw.rectangle((SIZE[0] - _RIGHT + 8, at - 4, SIZE[0] - _RIGHT + 16, at + 4), colour)
+        draw.text((SIZE[0] - _RIGHT + 23, at), name, INK, font(12), anchor="lm")
     return picture
 
 

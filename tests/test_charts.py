@@ -12,8 +12,8 @@ from gansegctl.errors import UsageError
 
 
 def pixels(picture, colour):
-    """Rows and columns of a colour, above the legend."""
-    return np.argwhere((np.asarray(picture)[:430] == colour).all(-1))
+    """Rows and columns of a colour, left of the names."""
+    return np.argwhere((np.asarray(picture)[:, :700] == colour).all(-1))
 
 
 def test_a_rising_line_rises_and_every_series_has_its_colour():
