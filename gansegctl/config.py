@@ -11,11 +11,16 @@ from typing import Any, TypeVar
 from gansegctl.errors import UsageError, did_you_mean
 
 T = TypeVar("T")
+_RECENT = {"omit": True}  # not written at its default, so that datasets of before it was there can be gone on with
 
 
 @dataclass(frozen=True)
 class GenerateSettings:
-    """What determines the samples of a dataset. batch_size is part of it: other batches round differently."""
+    """What determines the samples of a dataset. batch_size is part of it: other batches round differently.
+
+    precision: fp16 | bf16 of the largest blocks. keep_below: only samples of a lower score. until: samples wanted that
+    show a class, by its name; no more are made.
+    """
 
     generator: str = "demo"
     seeds: str = "0-999"
@@ -25,9 +30,20 @@ class GenerateSettings:
     noise: str = "const"
     batch_size: int = 16
     shard_size: int = 0  # samples; 0 = by bytes
+    codec: str = field(default="deflate", metadata=_RECENT)
+    keep_below: float | None = field(default=None, metadata=_RECENT)
+    until: dict[str, int] = field(default_factory=dict, metadata=_RECENT)
+    precision: str = field(default="fp32", metadata=_RECENT)
 
     def __post_init__(self) -> None:
         _positive(self, "batch_size")
+        if self.codec not in ("deflate", "none", "delta", "zstd"):
+            raise UsageError(f"got codec {self.codec!r}", wanted="deflate | none | delta | zstd")
+        if self.precision not in ("fp32", "fp16", "bf16"):
+            raise UsageError(f"got precision {self.precision!r}", wanted="fp32 | fp16 | bf16")
+        wrong = {k: v for k, v in self.until.items() if not isinstance(v, int) or v < 1}
+        if wrong:
+            raise UsageError(f"got until {wrong}", wanted="a class and a number of samples from 1, as in eyes:500")
         if self.shard_size < 0:
             raise UsageError(f"got shard_size {self.shard_size}", wanted="at least 1, or 0 to choose by bytes")
         if self.noise not in ("const", "seed", "none"):
@@ -39,7 +55,7 @@ class AnnotateSettings:
     """How masks are made. `method` holds a table of that method's own settings under `options`."""
 
     shots: int = 1
-    method: str = "repurpose"
+    method: str = "oneshot"
     seed: int = 0
     masks: str = ""
     options: dict[str, Any] = field(default_factory=dict)
@@ -56,7 +72,8 @@ class DistillSettings:
     arch: str = "unet"
     epochs: int = 10
     steps: int = 0
-    batch_size: int = 32
+    batch_size: int = 32  # of all processes together
+    accumulate: int = 1  # passes that a batch is cut into
     lr: float = 4e-3
     precision: str = "fp32"
     seed: int = 0
@@ -65,7 +82,7 @@ class DistillSettings:
     ignore_below: int = 0  # pixels of less confidence (0-255) are not learned from
 
     def __post_init__(self) -> None:
-        _positive(self, "epochs", "batch_size")
+        _positive(self, "epochs", "batch_size", "accumulate")
         if self.augment not in ("full", "light", "none"):
             raise UsageError(f"got augment {self.augment!r}", wanted="full | light | none")
         if not 0 <= self.drop_uncertain < 1:
@@ -100,7 +117,10 @@ def from_dict(cls: type[T], values: dict[str, Any], where: str = "settings") -> 
 
 def to_dict(settings: Any) -> dict[str, Any]:
     """The table that `from_dict` reads."""
-    return asdict(settings)
+    quiet = {
+        f.name for f in fields(settings) if f.metadata.get("omit") and getattr(settings, f.name) in (f.default, {})
+    }
+    return {k: v for k, v in asdict(settings).items() if k not in quiet}
 
 
 def _check_type(where: str, declared: str, value: Any) -> None:

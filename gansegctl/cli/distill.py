@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -12,12 +13,21 @@ from gansegctl.cli import console, options
 @click.command()
 @click.argument("dataset", type=options.PATH)
 @options.out("The student, a .safetensors file.")
-@click.option("--arch", default="unet", show_default=True, help="Network of the student.")
+@click.option("--arch", default="unet", show_default=True, help="Network of the student: unet or deeplabv3.")
 @click.option("--epochs", type=options.POSITIVE, default=10, show_default=True, help="Passes over the pairs.")
 @click.option("--steps", type=options.POSITIVE, help="Steps instead of epochs.")
-@click.option("--batch-size", type=options.POSITIVE, default=32, show_default=True)
+@click.option(
+    "--batch-size",
+    type=options.POSITIVE,
+    default=32,
+    show_default=True,
+    help="Pairs a step, of all processes together.",
+)
+@click.option(
+    "--accumulate", type=options.POSITIVE, default=1, show_default=True, help="Passes that a step is cut into, to fit."
+)
 @click.option("--lr", type=float, default=4e-3, show_default=True, help="Peak learning rate.")
-@click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True)
+@click.option("--precision", type=click.Choice(["fp32", "bf16", "fp64"]), default="fp32", show_default=True)
 @click.option(
     "--augment",
     type=click.Choice(["full", "light", "none"]),
@@ -42,6 +52,7 @@ def command(
     epochs: int,
     steps: int | None,
     batch_size: int,
+    accumulate: int,
     lr: float,
     precision: str,
     augment: str,
@@ -54,13 +65,20 @@ def command(
 ) -> None:
     """Train a student (U-Net) on the pairs of DATASET: a segmenter that runs without the generator.
 
-    Run again after an interruption, the same command goes on from the last epoch.
+    Run again after an interruption, the same command goes on from the last epoch. On several devices:
+    torchrun --nproc-per-node N -m gansegctl distill DATASET -o STUDENT, with the result of one process.
     """
     from gansegctl.config import DistillSettings
-    from gansegctl.pipeline.distill import distill
+    from gansegctl.pipeline.distill import IN_MEMORY, distill, quietly, ranks
 
     settings = DistillSettings(
-        arch, epochs, steps or 0, batch_size, lr, precision, seed, augment, drop_uncertain, ignore_below
+        arch, epochs, steps or 0, batch_size, accumulate, lr, precision, seed, augment, drop_uncertain, ignore_below
     )
-    last = console.follow(distill(dataset, out, settings, options.pick_device(device), limit))
+    device = options.pick_device(device)
+    room = IN_MEMORY // max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    with ranks(device, os.environ) as these:
+        events = distill(dataset, out, settings, device, limit, these, room)
+        last = quietly(events, console.follow if these.lead else None)
+        if not these.lead:
+            return
     console.emit({"student": str(out)} | (last.facts if last else {}), as_json)

@@ -17,10 +17,24 @@ from gansegctl.cli import console, options
 @options.segmenter
 @options.batch_size
 @click.option("--shard-size", type=options.POSITIVE, help="Samples a shard; by default about 256 MB.")
+@click.option(
+    "--codec",
+    type=click.Choice(["deflate", "none", "delta", "zstd"]),
+    default="deflate",
+    show_default=True,
+    help="How shards are packed; plain h5py reads deflate and none.",
+)
+@click.option(
+    "--keep-below", type=float, metavar="SCORE", help="Keep only pairs of a lower score (surer); --segmenter."
+)
+@click.option(
+    "--until", multiple=True, metavar="CLASS:COUNT", help="Stop when so many kept pairs show a class. Repeatable."
+)
 @options.truncation
 @options.truncation_cutoff
 @options.noise
 @options.class_index
+@options.precision
 @options.device
 @options.backend
 @options.task
@@ -34,10 +48,14 @@ def command(
     segmenter: Path | None,
     batch_size: int | None,
     shard_size: int | None,
+    codec: str,
+    keep_below: float | None,
+    until: tuple[str, ...],
     truncation: float,
     truncation_cutoff: int | None,
     noise: str,
     class_index: int | None,
+    precision: str,
     device: str,
     task_text: str | None,
     as_json: bool,
@@ -46,7 +64,8 @@ def command(
     """Images, or with --segmenter image/mask pairs in one pass, from a generator into a dataset of HDF5 shards.
 
     Run again, the same command goes on where it was stopped. Several processes may work on one dataset, each with its
-    --task i/n; without it, what Slurm, torchrun, Kubernetes, AWS Batch, PBS, SGE, LSF or Open MPI says holds.
+    --task i/n; without it, what Slurm, torchrun, Kubernetes, AWS Batch, PBS, SGE, LSF or Open MPI says holds. With
+    --keep-below or --until, -n and --seeds are the candidates; --until is work for one task.
     """
     from gansegctl.pipeline import stages
 
@@ -61,6 +80,10 @@ def command(
         noise=noise,
         batch_size=batch_size or 1,  # of "auto" the plan makes a number
         shard_size=shard_size or 0,
+        codec=codec,
+        keep_below=keep_below,
+        until=options.quotas(until),
+        precision=precision,
     )
     automatic = out if batch_size is None else None
     job, network, fitted = stages.plan_generate(settings, segmenter, device, automatic)

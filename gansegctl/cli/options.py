@@ -65,8 +65,15 @@ noise = click.option("--noise", type=click.Choice(["const", "seed", "none"]), de
 class_index = click.option(
     "--class", "class_index", type=click.IntRange(min=0), help="Class of a conditional generator."
 )
+precision = click.option(
+    "--precision",
+    type=click.Choice(["fp32", "fp16", "bf16"]),
+    default="fp32",
+    show_default=True,
+    help="Of the generator's largest blocks; half is for GPUs.",
+)
 shots = click.option("--shots", type=click.IntRange(min=0), default=1, show_default=True, help="Annotated exemplars.")
-method = click.option("--method", default="repurpose", show_default=True, help="How masks are made.")
+method = click.option("--method", default="oneshot", show_default=True, help="How masks are made.")
 method_settings = click.option(
     "--set",
     "assigned",
@@ -74,7 +81,7 @@ method_settings = click.option(
     metavar="NAME=VALUE",
     help="A setting of the method, as JSON or plain text; NAME=@FILE reads a JSON file. Repeatable.",
 )
-masks = click.option("--masks", metavar="FOLDER|PRESET", help="Painted masks of the exemplars.")
+masks = click.option("--masks", metavar="PATH|PRESET", help="Masks of the exemplars, painted or drawn in any tool.")
 segmenter = click.option("--segmenter", type=PATH, metavar="FILE", help="A segmenter that `annotate` saved.")
 profile = click.option(
     "--profile",
@@ -155,6 +162,19 @@ def assignments(given: tuple[str, ...]) -> dict[str, Any]:
             table[name] = json.loads(value)
         except ValueError:
             table[name] = value
+    return table
+
+
+def quotas(given: tuple[str, ...]) -> dict[str, int]:
+    """CLASS:COUNT texts as a table. UsageError for what is none, or a class named twice."""
+    from gansegctl.errors import UsageError
+
+    table: dict[str, int] = {}
+    for text in given:
+        name, colon, count = text.rpartition(":")
+        if not colon or not name or not (count.isascii() and count.isdecimal()) or not int(count) or name in table:
+            raise UsageError(f"got --until {text}", wanted="a class and a number, as in eyes:500, every class once")
+        table[name] = int(count)
     return table
 
 

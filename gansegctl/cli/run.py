@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import click
 
 from gansegctl.cli import console, options
@@ -29,8 +31,10 @@ def command(
     """All stages from one TOML: tables [generate] [annotate] [distill] [eval]. What is there is not made again.
 
     Without masks it stops after writing the exemplars, and says what to do next. Most presets name a published
-    generator without bringing it: download it, and pass the file as --generator.
+    generator without bringing it: download it, and pass the file as --generator. Under torchrun, the processes share
+    the training of the student; the stages before it must be done.
     """
+    from gansegctl.pipeline.distill import ranks
     from gansegctl.pipeline.running import read_plan, run
     from gansegctl.pipeline.tasks import ALONE
 
@@ -40,5 +44,12 @@ def command(
     if dry_run:
         console.emit(plan.describe(), as_json)
         return
-    task = options.pick_task(task_text) if until == "generate" or task_text else ALONE
-    console.emit(run(plan, out, options.pick_device(device), console.follow, until or "", task), as_json)
+    device = options.pick_device(device)
+    if until == "generate" or task_text:
+        task = options.pick_task(task_text)
+        console.emit(run(plan, out, device, console.follow, until or "", task), as_json)
+        return
+    with ranks(device, os.environ) as these:
+        done = run(plan, out, device, console.follow, until or "", ALONE, these)
+    if these.lead:
+        console.emit(done, as_json)

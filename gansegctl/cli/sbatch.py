@@ -18,6 +18,9 @@ from gansegctl.cli import options
 @click.option("--time", default="04:00:00", show_default=True, metavar="H:M:S", help="Limit of a job.")
 @click.option("--gres", default="gpu:1", show_default=True, metavar="GRES", help="Of a job; '' for none.")
 @click.option("--cpus", type=options.POSITIVE, default=4, show_default=True, help="Cores of a job.")
+@click.option(
+    "--ranks", type=options.POSITIVE, default=1, show_default=True, help="GPUs that distill, by torchrun on one node."
+)
 @click.option("--mem", default="", metavar="SIZE", help="Memory of a job, as in 32G.")
 @click.option("--partition", default="", metavar="NAME")
 @click.option("--account", default="", metavar="NAME")
@@ -33,6 +36,7 @@ def command(
     time: str,
     gres: str,
     cpus: int,
+    ranks: int,
     mem: str,
     partition: str,
     account: str,
@@ -51,5 +55,5 @@ def command(
         preset = str(Path(preset).resolve())
     if generator is not None and Path(generator).exists():
         generator = str(Path(generator).resolve())
-    asked = Resources(tasks, parallel or 0, time, gres, cpus, mem, partition, account, setup)
+    asked = Resources(tasks, parallel or 0, time, gres, cpus, mem, partition, account, ranks, setup)
     click.echo(batch_script(plan, preset, out.resolve(), asked, generator), nl=False)

@@ -48,6 +48,13 @@ class StyleGAN(nn.Module):
             ws[:, :cutoff] = self.mapping.average(c).lerp(ws[:, :cutoff], truncation)
         return ws
 
+    def use_precision(self, precision: str) -> None:
+        """fp32; families that are run in half precision too say so themselves. UsageError for any other."""
+        if precision != "fp32":
+            raise UsageError(
+                f"got precision {precision} for {self.spec.family}", wanted="fp32", remedy="leave --precision out"
+            )
+
     def wanted_taps(self, taps: Sequence[str] | None) -> dict[str, FeatureTap]:
         """The named taps (all when None) by name. UsageError for one that the table does not have."""
         table = {t.name: t for t in self.spec.taps}

@@ -27,6 +27,7 @@ class Resources:
     mem: str = ""
     partition: str = ""
     account: str = ""
+    ranks: int = 1  # processes of distillation, one a GPU, on one node
     setup: str = ""  # a line of shell before each stage, as `source .venv/bin/activate`
 
     def __post_init__(self) -> None:
@@ -68,7 +69,8 @@ def batch_script(plan: Plan, preset: str, out: Path, resources: Resources, gener
     ]
     for before, stage in pairwise(stages):
         depends = f'--dependency=afterok:"${before}" --kill-on-invalid-dep=yes'
-        lines += [f"  {stage}=$(queue {name}-{stage} {depends} -- {stage})", f'  echo "{stage}: ${stage}"']
+        more = _for_ranks(resources) if stage == "distill" else ""
+        lines += [f"  {stage}=$(queue {name}-{stage} {depends}{more} -- {stage})", f'  echo "{stage}: ${stage}"']
     if paints:
         lines.append(
             '  echo "when annotate is done: paint the masks it wrote, set annotate.masks, and print this again"'
@@ -82,14 +84,24 @@ def batch_script(plan: Plan, preset: str, out: Path, resources: Resources, gener
     ]
     for stage in stages[1:]:
         until = "" if stage == stages[-1] else f" --until {stage}"
+        several = stage == "distill" and resources.ranks > 1
+        start = f"torchrun --standalone --nproc-per-node {resources.ranks} -m {command}" if several else command
         lines += [
             f"{stage})",
             *([f"  {resources.setup}"] if resources.setup else []),
-            f"  stage {command}{until}",
+            f"  stage {start}{until}",
             "  ;;",
         ]
     lines += ["*)", '  echo "got stage $1; known: submit ' + " ".join(stages) + '" >&2', "  exit 2", "  ;;", "esac"]
     return "\n".join(lines) + "\n"
+
+
+def _for_ranks(r: Resources) -> str:
+    """What a job of several processes on one node asks for: as many GPUs and cores for each as one job has."""
+    if r.ranks == 1:
+        return ""
+    kind = re.sub(r":\d+$", "", r.gres)
+    return (f" --gres={kind}:{r.ranks}" if r.gres else "") + f" --cpus-per-task={r.ranks * r.cpus}"
 
 
 def _directives(r: Resources) -> list[str]:
@@ -113,7 +125,7 @@ queue() {{ # NAME, sbatch's flags, --, this file's own argument: submits, prints
   shift
   while [ "$1" != "--" ]; do flags+=("$1"); shift; done
   local id
-  id=$(sbatch --parsable --job-name="$name" --output="$out/logs/%x-%j.log" "${{flags[@]}}" "$0" "$2")
+  id=$(sbatch --parsable --job-name="$name" --output="$out/logs/%x-%j.log" "${{flags[@]}}" "$0" "$2") || return
   echo "${{id%%;*}}"
 }}
 

@@ -1,9 +1,11 @@
-"""The stage `distill`: a dataset of pairs → a student that needs no generator (auto-shot)."""
+"""The stage `distill`: a dataset of pairs → a student that needs no generator (auto-shot), by one process or many."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,10 +15,12 @@ from gansegctl.contracts import Progress
 from gansegctl.errors import DatasetError, UsageError
 from gansegctl.labels import LabelMap
 from gansegctl.pipeline.streaming import IN_MEMORY, ShardColumn, bytes_of_pairs, kept_samples
+from gansegctl.pipeline.tasks import launched
 from gansegctl.pipeline.truth import load_truth
 from gansegctl.store.dataset import ShardDataset
 from gansegctl.store.manifest import NAME
 from gansegctl.students.augment import PRESETS
+from gansegctl.students.parallel import ALONE, Ranks, joined
 from gansegctl.students.student import Student
 from gansegctl.students.training import Pairs, StudentSettings, StudentTraining
 
@@ -55,14 +59,41 @@ def load_pairs(
     return Pairs(*columns), whole.labels
 
 
+@contextlib.contextmanager
+def ranks(device: str, environ: Mapping[str, str]) -> Iterator[Ranks]:
+    """The processes that train together: those that torchrun started. UsageError for those of another launcher.
+
+    They would all train the same student, and write it over each other.
+    """
+    found = launched(environ)
+    if found.count > 1 and found.source != "torchrun":
+        raise UsageError(
+            f"got process {found} by {found.source}",
+            wanted="several processes by torchrun, or one",
+            remedy="start `torchrun --nproc-per-node N -m gansegctl distill …` once a node",
+        )
+    with joined(device, environ) as these:
+        yield these
+
+
 def distill(
-    dataset: Path, out: Path, settings: DistillSettings, device: str = "cpu", limit: int | None = None
+    dataset: Path,
+    out: Path,
+    settings: DistillSettings,
+    device: str = "cpu",
+    limit: int | None = None,
+    ranks: Ranks = ALONE,
+    in_memory: int = IN_MEMORY,
 ) -> Iterator[Progress]:
-    """Train a student on the pairs and write it; `out`.ckpt beside it makes an interrupted run go on."""
+    """Train a student on the pairs and write it; `out`.ckpt beside it makes an interrupted run go on.
+
+    ranks: the processes that train it together; only the first writes. in_memory: as `load_pairs` takes it.
+    """
     if out.suffix != ".safetensors":
         raise UsageError(f"got -o {out}", wanted="a name ending in .safetensors")
-    pairs, labels = load_pairs(dataset, limit, settings.drop_uncertain, settings.ignore_below)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    pairs, labels = load_pairs(dataset, limit, settings.drop_uncertain, settings.ignore_below, in_memory)
+    if ranks.lead:
+        out.parent.mkdir(parents=True, exist_ok=True)
     training = StudentTraining(
         pairs,
         labels,
@@ -71,18 +102,30 @@ def distill(
             epochs=settings.epochs,
             steps=settings.steps,
             batch_size=settings.batch_size,
+            accumulate=settings.accumulate,
             lr=settings.lr,
             precision=settings.precision,
             seed=settings.seed,
             augment=PRESETS[settings.augment],
         ),
         device,
+        ranks,
     )
     checkpoint = out.with_suffix(".ckpt")
     yield from training.run(checkpoint)
-    training.student.facts["dataset"] = dataset.resolve().name
-    training.student.save(out)
-    checkpoint.unlink(missing_ok=True)
+    if ranks.lead:
+        training.student.facts["dataset"] = dataset.resolve().name
+        training.student.save(out)
+        checkpoint.unlink(missing_ok=True)
+
+
+def quietly(events: Iterator[Progress], follow: Callable[[Iterable[Progress]], Any] | None) -> Any:
+    """Run a stage to its end, told by `follow`, or by nobody: of several ranks one speaks."""
+    if follow is not None:
+        return follow(events)
+    for _ in events:
+        pass
+    return None
 
 
 def predict_masks(student: Student, images: np.ndarray) -> np.ndarray:

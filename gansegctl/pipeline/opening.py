@@ -49,9 +49,13 @@ def generator_path(name_or_file: str) -> Path:
     )
 
 
-def open_generator(name_or_file: str, device: str = "cpu") -> Generator:
-    """Load a generator of any family that is read, in eval mode on `device`; see `generators.checkpoints`."""
+def open_generator(name_or_file: str, device: str = "cpu", precision: str = "fp32") -> Generator:
+    """Load a generator of any family that is read, in eval mode on `device`; see `generators.checkpoints`.
+
+    precision: fp32, or fp16 | bf16 for its largest blocks. UsageError for a family that is not run in half precision.
+    """
     generator, _ = open_checkpoint(generator_path(name_or_file))
+    generator.use_precision(precision)
     return generator.to(device=torch.device(device), memory_format=torch.channels_last)
 
 

@@ -11,9 +11,11 @@ from gansegctl.contracts import Progress, Segmenter
 from gansegctl.errors import DatasetError
 from gansegctl.methods import files
 from gansegctl.pipeline.annotate import SEGMENTER, Source
+from gansegctl.pipeline.keeping import Everything, Known
 from gansegctl.pipeline.plan import PlannedShard
 from gansegctl.pipeline.synthesize import finish, write_shards
 from gansegctl.store.manifest import Manifest, bad_shards, foreign_files, manifest_changed, problems_of_dataset
+from gansegctl.store.schema import format_seeds, parse_seeds
 from gansegctl.store.shard import file_digest, shard_path, shard_record
 
 
@@ -51,6 +53,12 @@ def repair(
     source = Source.open(folder, generator, device)
     fitted = _segmenter(source, segmenter)
     manifest = source.manifest
+    if manifest.candidates is not None and "choice" not in manifest.facts:
+        raise DatasetError(
+            f"got {folder}, whose samples are still being chosen",
+            wanted="a finished dataset",
+            remedy=f"remove the files of the damaged shards ({format_seeds(list(bad))}), and run `generate` again",
+        )
     before: dict[int, set[str]] = {}
     for index in bad:
         record = shard_record(folder, index)
@@ -58,8 +66,11 @@ def repair(
             # either may be the damaged one: the file, or the sha256 in its json
             before[index] = {record.sha256, file_digest(shard_path(folder, index))}
         shard_path(folder, index).with_suffix(".json").unlink(missing_ok=True)  # it is not done
-    shards = tuple(PlannedShard(i, tuple(manifest.shard_seeds(i))) for i in bad)
-    yield from write_shards(manifest, shards, folder, source.generator, fitted, source.settings, device, "repair")
+    shards = tuple(PlannedShard(i, tuple(parse_seeds(manifest.plan_of_seeds[i]))) for i in bad)
+    chooser = Everything() if manifest.candidates is None else Known(manifest)
+    yield from write_shards(
+        manifest, shards, folder, source.generator, fitted, source.settings, device, "repair", chooser=chooser
+    )
     finish(folder)
     made = {i: shard_record(folder, i) for i in bad}
     facts: dict[str, Any] = {

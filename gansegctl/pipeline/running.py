@@ -20,11 +20,14 @@ from gansegctl.config import (
 from gansegctl.contracts import Progress
 from gansegctl.errors import UsageError, did_you_mean
 from gansegctl.pipeline import annotate as annotating
-from gansegctl.pipeline.distill import distill
+from gansegctl.pipeline.distill import distill, quietly
 from gansegctl.pipeline.evaluate import evaluate, write_report
 from gansegctl.pipeline.stages import describe_dataset, plan_generate
 from gansegctl.pipeline.synthesize import licence_of, synthesize
 from gansegctl.pipeline.tasks import ALONE, Task
+from gansegctl.store.manifest import Manifest
+from gansegctl.students.parallel import ALONE as NOBODY_ELSE
+from gansegctl.students.parallel import Ranks
 
 DESCRIPTIVE = ("generator", "labeller", "exemplars", "demo")
 """Tables that say what a preset brings; `run` reads the others."""
@@ -93,14 +96,22 @@ def run(
     follow: Callable[[Iterable[Progress]], Any],
     until: str = "",
     task: Task = ALONE,
+    ranks: Ranks = NOBODY_ELSE,
 ) -> dict[str, Any]:
     """Run the plan into OUT, or no further than the stage `until`; returns what there is at the end.
 
-    task: this process's part of `generate`, the one stage that several share.
+    task: this process's part of `generate`. ranks: the processes that share `distill`; they take the stages before it
+    as they are, and the first does what comes after. Errors: DatasetError when those are not done.
     """
     if task.count > 1 and until != "generate":
         raise UsageError(f"got task {task} for all stages", wanted="--until generate with it")
     dataset, student = out / "dataset", out / "student.safetensors"
+    if ranks.world > 1:
+        Manifest.read(dataset).require_whole(dataset)
+        if plan.distill is not None and not student.exists():
+            quietly(distill(dataset, student, plan.distill, device, ranks=ranks), follow if ranks.lead else None)
+        if not ranks.lead:
+            return {}
     job, network, _ = plan_generate(plan.generate, None, device)
     preset = plan.preset or plan.generate.generator
     if not job.manifest.licence:
@@ -122,8 +133,10 @@ def run(
     if plan.annotate.shots:
         folder = annotating.masks_folder(plan.annotate.masks, dataset)
         labels = annotating.known_labels(folder, dataset, None, preset)
-        seeds = annotating.exemplar_seeds(folder, plan.annotate.shots)
-        exemplars = annotating.exemplars_of(source, seeds, folder, labels)
+        seeds = annotating.exemplar_seeds(folder, plan.annotate.shots, None, dataset)
+        notes: list[str] = []
+        exemplars = annotating.exemplars_of(source, seeds, folder, labels, notes.append)
+        result["masks"] = notes
     follow(annotating.annotate(source, exemplars, labels, plan.annotate))
     result["dataset"] = describe_dataset(dataset)
     if until == "annotate":

@@ -27,7 +27,7 @@ def plan_generate(
 
     automatic: the dataset's folder when the batch size is to be chosen, and halved where it does not fit.
     """
-    network = open_generator(settings.generator, device)
+    network = open_generator(settings.generator, device, settings.precision)
     if segmenter is None:
         if automatic is not None:
             settings = resolve_batch(settings, network, None, device, automatic)
@@ -67,4 +67,4 @@ def describe_dataset(folder: Path) -> dict[str, Any]:
         "segmenter": manifest.segmenter,
         "digest": manifest.digest,
         "licence": manifest.licence,
-    }
+    } | ({"choice": manifest.facts["choice"]} if "choice" in manifest.facts else {})

@@ -6,8 +6,9 @@ goes on where it was stopped.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,10 @@ import numpy as np
 from gansegctl import presets
 from gansegctl.config import GenerateSettings, to_dict
 from gansegctl.contracts import Generator, Progress, Segmenter
+from gansegctl.errors import GansegError, UsageError
 from gansegctl.pipeline.batching import FittingBatch, MemoryEstimate, estimate
+from gansegctl.pipeline.committing import Committer
+from gansegctl.pipeline.keeping import Everything, Filter, settled
 from gansegctl.pipeline.labelling import picture_and_mask
 from gansegctl.pipeline.opening import check_class, latents_of_seeds
 from gansegctl.pipeline.plan import PlannedShard, batches, plan_shards, samples_a_shard
@@ -25,9 +29,10 @@ from gansegctl.pipeline.tasks import ALONE, Task
 from gansegctl.store.atomic import clean_parts
 from gansegctl.store.card import write_card
 from gansegctl.store.claims import clean_claims, take_claim
+from gansegctl.store.codec import require_codec
 from gansegctl.store.manifest import Manifest
-from gansegctl.store.schema import ShardArrays, format_seeds, parse_seeds
-from gansegctl.store.shard import shard_done, write_shard
+from gansegctl.store.schema import ShardArrays, ShardRecord, format_seeds, parse_seeds
+from gansegctl.store.shard import shard_done, shard_record, write_shard
 
 
 @dataclass(frozen=True)
@@ -65,10 +70,13 @@ def plan_job(
     """Resolve settings into a manifest and a shard plan. Touches no disk. taps: those that the segmenter reads."""
     spec = generator.spec
     check_class(generator, settings.class_index)
+    require_codec(settings.codec)
+    chooses = Filter(settings, labels if segmenter else None).chooses
     size = spec.resolution**2
     bytes_a_sample = size * spec.image_channels + 4 * spec.w_dim + (2 * size if segmenter else 0)
     shard_size = settings.shard_size or samples_a_shard(bytes_a_sample)
     shards = tuple(plan_shards(parse_seeds(settings.seeds), shard_size))
+    seeds = Manifest.plan([s.seeds for s in shards])
     manifest = Manifest(
         stage="pairs" if segmenter else "images",
         settings={"generate": to_dict(settings)},
@@ -79,7 +87,8 @@ def plan_job(
             "resolution": spec.resolution,
             "channels": spec.image_channels,
         },
-        shards=Manifest.plan([s.seeds for s in shards]),
+        shards=seeds,
+        candidates=seeds if chooses else None,
         labels=labels,
         segmenter=segmenter,
         licence=licence_of(settings.generator),
@@ -97,16 +106,31 @@ def synthesize(
 ) -> Iterator[Progress]:
     """Write every shard of the job that is this task's and not done; yields progress once a batch.
 
-    Errors: those of `Manifest.begin` for the folder, GansegError when the disk refuses.
+    Errors: those of `Manifest.begin` for the folder; GansegError when the disk refuses, when nothing is kept, and, once
+    the dataset is whole, when its seeds do not suffice for --until; UsageError for --until with several tasks.
     """
+    chooser = Filter(job.settings, job.manifest.labels)
+    if chooser.in_order and task.count > 1:
+        raise UsageError(
+            f"got --until in task {task}" + (f" (by {task.source})" if task.source else ""),
+            wanted="one task: where a quota ends follows from the shards before",
+            remedy="leave --until out and select with `gansegctl export --min-class`, or run it as one task",
+        )
     there = job.manifest.begin(out)
     if there.stage == "pairs" and job.manifest.stage == "images":
         yield Progress("generate", len(there.seeds), len(there.seeds), "images", {"note": "annotated already"})
         return
     yield from write_shards(
-        job.manifest, job.shards, out, generator, segmenter, job.settings, device, "generate", task, job.halve
+        job.manifest, job.shards, out, generator, segmenter, job.settings, device, "generate", task, job.halve, chooser
     )
-    finish(out)
+    final = finish(out)
+    lacking = final.facts.get("choice", {}).get("lacking") if final else None
+    if lacking:
+        raise GansegError(
+            f"got {out}, whole, with all {len(parse_seeds(job.settings.seeds))} seeds used up",
+            wanted=", ".join(f"{n} more samples with {name}" for name, n in lacking.items()),
+            remedy="take it as it is, or ask for more seeds with another -o",
+        )
 
 
 def write_shards(
@@ -120,55 +144,84 @@ def write_shards(
     stage: str,
     task: Task = ALONE,
     halve: bool = True,
+    chooser: Everything | None = None,
 ) -> Iterator[Progress]:
     """Make and commit the shards of this task that are not done with this manifest's settings.
+
+    chooser: what is kept of each shard's samples, and when there are enough.
 
     A shard that another process works on is left to it, and looked at once more when the others are done. One whose
     batches do not fit into memory is begun again with half of them (halve=False: GansegError), as its attributes say.
     """
-    batch = FittingBatch(settings, halve)
+    batch, chooser = FittingBatch(settings, halve), chooser or Everything()
     clean_parts(out)
     clean_claims(out)
     todo = [s for s in shards if task.takes(s.index)]
     unit = "pairs" if segmenter else "images"
     total, done, made = sum(len(s.seeds) for s in todo), 0, 0
     busy: dict[str, list[int]] = {}
-    for _ in range(2):
-        left, busy = [], {}
-        for shard in todo:
-            if shard_done(out, shard.index, manifest.digest):
-                done += len(shard.seeds)
-                continue
-            claim = take_claim(out, shard.index, str(task))
-            if not claim.ours:
-                busy.setdefault(f"{claim.host} (process {claim.pid})", []).append(shard.index)
-                left.append(shard)
-                continue
-            try:
-                if shard_done(out, shard.index, manifest.digest):  # between the look and the claim
+    with Committer() as committer:
+        for _ in range(2):
+            left, busy = [], {}
+            for place, shard in enumerate(todo):
+                if chooser.in_order:
+                    chooser.count(committer.wait())
+                    if chooser.enough:
+                        break
+                if shard_done(out, shard.index, manifest.digest):
                     done += len(shard.seeds)
+                    chooser.count(shard_record(out, shard.index))
                     continue
-                for step in batch.run(lambda s, shard=shard: make_shard(generator, segmenter, shard, s, device)):
-                    claim.touch()
-                    if isinstance(step, ShardArrays):
-                        attrs = {
-                            "generator_sha256": generator.sha256,
-                            "noise": settings.noise,
-                            "licence": manifest.licence,
-                            "batch_size": batch.settings.batch_size,
-                        }
-                        write_shard(out, shard.index, step, manifest.labels, manifest.digest, attrs)
+                claim = take_claim(out, shard.index, str(task))
+                if not claim.ours:
+                    busy.setdefault(f"{claim.host} (process {claim.pid})", []).append(shard.index)
+                    left.append(shard)
+                    if chooser.in_order:
+                        left = todo[place:]
+                        break
+                    continue
+                handed_on = False
+                try:
+                    if shard_done(out, shard.index, manifest.digest):  # between the look and the claim
+                        done += len(shard.seeds)
+                        chooser.count(shard_record(out, shard.index))
                         continue
-                    done, made = done + step, made + step
-                    yield Progress(stage, done, total, unit, {"made": made} | batch.facts)
-            finally:
-                claim.release()
-        todo = left
+                    for step in batch.run(lambda s, shard=shard: make_shard(generator, segmenter, shard, s, device)):
+                        claim.touch()
+                        committer.touch()
+                        if isinstance(step, ShardArrays):
+                            handed_on = True
+                            made_with = (generator.sha256, batch.settings)
+                            committer.put(claim, _write(out, shard, step, manifest, chooser, *made_with))
+                            continue
+                        done, made = done + step, made + step
+                        yield Progress(stage, done, total, unit, {"made": made} | batch.facts)
+                finally:
+                    if not handed_on:
+                        claim.release()
+            todo = left
+        committer.wait()
     if busy:
         note = "; ".join(f"shards {format_seeds(shards)} left to {who}" for who, shards in busy.items())
         yield Progress(stage, done, total, unit, {"made": made, "note": note})
     elif not made:
         yield Progress(stage, done, total, "images", {"made": 0})
+
+
+def _write(
+    out: Path, shard: PlannedShard, arrays: ShardArrays, manifest: Manifest, chooser: Everything, sha256: str, settings
+) -> Callable[[], ShardRecord]:
+    """What commits the samples that are kept, to be called in another thread."""
+    attrs = {
+        "generator_sha256": sha256,
+        "noise": settings.noise,
+        "licence": manifest.licence,
+        "batch_size": settings.batch_size,
+    }
+    chosen = {"candidates": format_seeds(list(shard.seeds))} if chooser.chooses else {}
+    kept = chooser.choose(shard, arrays)
+    about = (manifest.labels, manifest.digest, attrs)
+    return partial(write_shard, out, shard.index, kept, *about, codec=settings.codec, **chosen)
 
 
 def make_shard(
@@ -210,12 +263,19 @@ def with_segmenter(manifest: Manifest, segmenter: dict[str, Any], labels, annota
     return replace(manifest, stage="pairs", settings=settings, segmenter=segmenter, labels=labels)
 
 
-def finish(out: Path) -> None:
-    """Contact sheet and card, once every shard is done: by whichever task is the last."""
+def finish(out: Path) -> Manifest | None:
+    """Contact sheet, card and, where samples were chosen, which: once every shard is done, by whichever task is last.
+
+    Returns the manifest then, None before. Error: GansegError when no sample was kept.
+    """
     manifest = Manifest.read(out)
-    if len(manifest.done(out)) < len(manifest.shards):
-        return
+    final = settled(manifest, out)
+    if final is None:
+        return None
+    if final != manifest:
+        final.write(out)
     write_card(out, write_contact_sheet(out).name)
+    return final
 
 
 def licence_of(generator: str) -> str:

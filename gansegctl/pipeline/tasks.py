@@ -62,6 +62,11 @@ def resolve_task(explicit: str | None, environ: Mapping[str, str]) -> Task:
     return said
 
 
+def launched(environ: Mapping[str, str]) -> Task:
+    """Which of the processes that a launcher (torchrun, Open MPI, srun) started together this is; ALONE for one."""
+    return _agreed_ranks(_found(RANKS, environ))
+
+
 def local_rank(environ: Mapping[str, str]) -> int:
     """Which of a node's processes this is: it takes the device of that number, modulo those it sees."""
     for name in ("LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID"):

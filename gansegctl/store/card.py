@@ -31,6 +31,9 @@ def write_card(folder: Path, contact_sheet: str | None = None) -> Path:
         f"| licence | {manifest.licence or 'not stated: ask whoever made the generator'} |",
         f"| settings | digest `{manifest.digest}`, in full in manifest.json |",
     ]
+    choice = manifest.facts.get("choice")
+    if choice:
+        lines.append(f"| chosen | {choice['kept']:,} of {choice['candidates']:,} samples: {_rule(manifest)} |")
     if manifest.segmenter:
         s = manifest.segmenter
         shots = "" if s.get("shots") is None else f", {s['shots']} exemplar(s)"
@@ -46,3 +49,9 @@ def write_card(folder: Path, contact_sheet: str | None = None) -> Path:
     path = folder / "card.md"
     write_bytes(path, ("\n".join(lines) + "\n").encode())
     return path
+
+
+def _rule(manifest: Manifest) -> str:
+    settings = manifest.settings["generate"]
+    below = [f"score below {settings['keep_below']:g}"] if "keep_below" in settings else []
+    return ", ".join(below + [f"until {n:,} show {name}" for name, n in settings.get("until", {}).items()])

@@ -14,9 +14,10 @@ from torch import Tensor
 from gansegctl.errors import DatasetError
 from gansegctl.labels import LabelMap
 from gansegctl.store.codec import READ_ERRORS
+from gansegctl.store.fields import StoredFields
 from gansegctl.store.manifest import Manifest
-from gansegctl.store.schema import ShardArrays
-from gansegctl.store.shard import read_row, read_shard, shard_path, shard_record, unreadable
+from gansegctl.store.schema import ShardArrays, ShardRecord, parse_seeds
+from gansegctl.store.shard import read_shard, shard_path, shard_record, unreadable
 
 OPEN_FILES = 256
 """Files kept open in one process, well under the usual limit of 1,024."""
@@ -44,17 +45,18 @@ class ShardDataset(torch.utils.data.Dataset):
         if not partial:
             self.manifest.require_whole(self.folder)
         self.shards = self.manifest.done(self.folder)
-        for shard in self.shards:
-            self._require_fields(shard)
+        self._seeds: list[int] = []
         self.ends: list[int] = []
         for shard in self.shards:
-            self.ends.append(len(self.manifest.shard_seeds(shard)) + (self.ends[-1] if self.ends else 0))
+            record = self._record(shard)
+            self._seeds += parse_seeds(record.seeds) if record.count else []
+            self.ends.append(len(self._seeds))
         total = self.ends[-1] if self.ends else 0
         self.indices = range(total) if indices is None else [int(i) for i in indices]
         outside = [i for i in self.indices if not 0 <= i < total] if indices is not None else []
         if outside:
             raise IndexError(f"got index {outside[0]}; wanted 0 to {total - 1}")
-        self._files: dict[int, h5py.File] = {}
+        self._files: dict[int, StoredFields] = {}
         self._process = os.getpid()
 
     @property
@@ -75,8 +77,7 @@ class ShardDataset(torch.utils.data.Dataset):
     @property
     def seeds(self) -> list[int]:
         """The seed of every item."""
-        seeds = [s for i in self.shards for s in self.manifest.shard_seeds(i)]
-        return [seeds[i] for i in self.indices]
+        return [self._seeds[i] for i in self.indices]
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -89,24 +90,24 @@ class ShardDataset(torch.utils.data.Dataset):
         row = sample - (self.ends[place - 1] if place else 0)
         shard = self.shards[place]
         try:
-            f = self._open(shard)
-            return {name: torch.from_numpy(read_row(f[name], name, row)) for name in self.fields}
+            stored = self._open(shard)
+            return {name: torch.from_numpy(stored.row(name, row)) for name in self.fields}
         except READ_ERRORS as e:
             raise unreadable(shard_path(self.folder, shard), e) from e
 
     def __getstate__(self) -> dict:
         return self.__dict__ | {"_files": {}}  # handles do not travel to worker processes
 
-    def _open(self, shard: int) -> h5py.File:
+    def _open(self, shard: int) -> StoredFields:
         if self._process != os.getpid():  # forked: the handles are the parent's
             self._files, self._process = {}, os.getpid()
         if shard not in self._files:
             if len(self._files) >= OPEN_FILES:
-                self._files.pop(next(iter(self._files))).close()
-            self._files[shard] = h5py.File(shard_path(self.folder, shard), "r", locking=False)
+                self._files.pop(next(iter(self._files))).file.close()
+            self._files[shard] = StoredFields(h5py.File(shard_path(self.folder, shard), "r", locking=False))
         return self._files[shard]
 
-    def _require_fields(self, shard: int) -> None:
+    def _record(self, shard: int) -> ShardRecord:
         record = shard_record(self.folder, shard)
         lacking = [name for name in self.fields if record is None or name not in record.fields]
         if lacking:
@@ -115,6 +116,7 @@ class ShardDataset(torch.utils.data.Dataset):
                 wanted=f"a dataset with {', '.join(self.fields)}",
                 remedy="ask for fields it has" + (f": {', '.join(record.fields)}" if record else ""),
             )
+        return record
 
 
 def iter_shards(folder: Path, partial: bool = False) -> Iterator[tuple[int, ShardArrays]]:

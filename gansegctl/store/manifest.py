@@ -29,7 +29,8 @@ def settings_digest(settings: dict[str, Any]) -> str:
 class Manifest:
     """settings: one table a stage. generator: name, family, sha256, resolution, channels. shards: seeds of each.
 
-    stage: "images" until masks are in, then "pairs".
+    stage: "images" until masks are in, then "pairs". candidates: where samples are chosen, the seeds that each shard
+    chooses from; `shards` are the same while the dataset is unfinished, then the seeds that were kept.
     """
 
     stage: str
@@ -40,6 +41,7 @@ class Manifest:
     segmenter: dict[str, Any] | None = None
     licence: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
+    candidates: tuple[str, ...] | None = None
 
     @property
     def digest(self) -> str:
@@ -50,12 +52,17 @@ class Manifest:
 
     def shard_seeds(self, index: int) -> list[int]:
         """The seeds of one shard, in the order of its samples."""
-        return parse_seeds(self.shards[index])
+        return _seeds_in(self.shards[index])
 
     @property
     def seeds(self) -> list[int]:
         """All seeds, in the order of the shards."""
-        return [s for text in self.shards for s in parse_seeds(text)]
+        return [s for text in self.shards for s in _seeds_in(text)]
+
+    @property
+    def plan_of_seeds(self) -> tuple[str, ...]:
+        """What each shard is made from: its seeds, or its candidates."""
+        return self.shards if self.candidates is None else self.candidates
 
     @staticmethod
     def plan(shards: list[tuple[int, ...]]) -> tuple[str, ...]:
@@ -79,6 +86,7 @@ class Manifest:
     def to_json(self) -> dict[str, Any]:
         """The table in manifest.json."""
         row = asdict(self) | {"labels": self.labels.to_json() if self.labels else None, "shards": list(self.shards)}
+        row = {k: v for k, v in row.items() if k != "candidates" or v is not None}
         return {"format": FORMAT_VERSION, "tool": f"gansegctl {__version__}", "digest": self.digest} | row
 
     @classmethod
@@ -92,7 +100,9 @@ class Manifest:
                 )
             labels = LabelMap.from_json(row["labels"]) if row["labels"] else None
             names = ("stage", "settings", "generator", "segmenter", "licence", "facts")
-            return cls(labels=labels, shards=tuple(row["shards"]), **{k: row[k] for k in names})
+            candidates = tuple(row["candidates"]) if "candidates" in row else None
+            shards = tuple(row["shards"])
+            return cls(labels=labels, shards=shards, candidates=candidates, **{k: row[k] for k in names})
         except (KeyError, TypeError) as e:
             raise DatasetError(f"got {where}: not a manifest ({e})", wanted="a manifest of gansegctl") from e
 
@@ -158,7 +168,7 @@ class Manifest:
         """
         mine, wanted = (_flat(m.sample_settings(masks=other.stage == "pairs")) for m in (self, other))
         keys = [k for k in sorted(mine.keys() | wanted.keys()) if mine.get(k, ABSENT) != wanted.get(k, ABSENT)]
-        if self.shards != other.shards and not keys:
+        if self.plan_of_seeds != other.plan_of_seeds and not keys:
             keys, mine, wanted = ["shards"], {"shards": _brief(self)}, {"shards": _brief(other)}
         if keys:
             rows = "; ".join(
@@ -188,7 +198,7 @@ def bad_shards(folder: Path) -> dict[int, str]:
     for index, seeds in enumerate(manifest.shards):
         problem = problem_of_shard(folder, index)
         record = shard_record(folder, index)
-        if problem is None and record and (record.seeds != seeds or record.digest != manifest.digest):
+        if problem is None and record and not shard_done(folder, index, manifest.digest, seeds):
             problem = "made with other settings or seeds than the manifest says"
         if problem:
             bad[index] = problem
@@ -214,7 +224,13 @@ def manifest_changed(folder: Path) -> bool:
 
 
 def _brief(manifest: Manifest) -> str:
-    return f"{len(manifest.shards)} ({manifest.shards[0]} to {manifest.shards[-1]})" if manifest.shards else "none"
+    plan = manifest.plan_of_seeds
+    return f"{len(plan)} ({plan[0]} to {plan[-1]})" if plan else "none"
+
+
+def _seeds_in(text: str) -> list[int]:
+    """A shard of which nothing was kept has none."""
+    return parse_seeds(text) if text else []
 
 
 def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, str]:

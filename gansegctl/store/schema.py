@@ -26,7 +26,7 @@ DTYPES = {
 class ShardArrays:
     """image [n,H,W,c], c = 1 or 3 · seed [n] · latent [n,w] or [n,num_ws,w] · mask, confidence [n,H,W] · score [n].
 
-    Errors: DatasetError for another shape or dtype than the format's, and for no samples.
+    n may be 0, where a filter kept none. Errors: DatasetError for another shape or dtype than the format's.
     """
 
     image: np.ndarray
@@ -37,8 +37,8 @@ class ShardArrays:
     score: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        if self.image.ndim != 4 or self.image.shape[3] not in (1, 3) or not self.image.size:
-            raise DatasetError(f"got image {list(self.image.shape)}", wanted="[n, H, W, 1 or 3], n at least 1")
+        if self.image.ndim != 4 or self.image.shape[3] not in (1, 3) or (len(self.seed) and not self.image.size):
+            raise DatasetError(f"got image {list(self.image.shape)}", wanted="[n, H, W, 1 or 3]")
         n, h, w = self.image.shape[:3]
         shapes = {"image": self.image.shape, "seed": (n,), "mask": (n, h, w), "confidence": (n, h, w), "score": (n,)}
         for name, value in self.present().items():
@@ -59,7 +59,11 @@ class ShardArrays:
 
 @dataclass(frozen=True)
 class ShardRecord:
-    """shard-NNNNN.json: written last, and its presence means that the shard is done."""
+    """shard-NNNNN.json: written last, and its presence means that the shard is done.
+
+    candidates: the seeds that `seeds` were chosen from, and class_samples: how many of the samples show each class;
+    only where a filter chose.
+    """
 
     index: int
     count: int
@@ -69,15 +73,17 @@ class ShardRecord:
     digest: str
     fields: tuple[str, ...]
     class_histogram: tuple[int, ...] | None = None
+    candidates: str | None = None
+    class_samples: tuple[int, ...] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        row = asdict(self)
+        return {k: v for k, v in row.items() if v is not None or k not in ("candidates", "class_samples")}
 
     @classmethod
     def from_json(cls, row: dict[str, Any]) -> ShardRecord:
-        histogram = row.get("class_histogram")
-        fields = {"fields": tuple(row["fields"]), "class_histogram": tuple(histogram) if histogram else None}
-        return cls(**(row | fields))
+        lists = {k: tuple(row[k]) if row.get(k) else None for k in ("class_histogram", "class_samples")}
+        return cls(**(row | lists | {"fields": tuple(row["fields"])}))
 
 
 def parse_seeds(text: str) -> list[int]:

@@ -1,8 +1,8 @@
 """One shard: built in memory, compressed in threads, committed by rename, declared done by its json.
 
-The file is plain HDF5 with the stock deflate filter, one sample a chunk. Chunks are deflated outside HDF5, which would
-do it under one global lock. Built in memory because HDF5 on a full disk ends the process, and a killed writer leaves
-files that open without an error and lack samples.
+The file is plain HDF5, by default with the stock deflate filter, one sample a chunk. Chunks are packed outside HDF5,
+which would do it under one global lock. Built in memory because HDF5 on a full disk ends the process, and a killed
+writer leaves files that open without an error and lack samples.
 """
 
 from __future__ import annotations
@@ -19,10 +19,9 @@ import numpy as np
 from gansegctl.errors import DatasetError, GansegError
 from gansegctl.labels import IGNORE, LabelMap
 from gansegctl.store.atomic import write_bytes
-from gansegctl.store.codec import READ_ERRORS, deflate, inflate
+from gansegctl.store.codec import READ_ERRORS
+from gansegctl.store.fields import StoredFields, write_field
 from gansegctl.store.schema import FIELDS, FORMAT_VERSION, ShardArrays, ShardRecord, format_seeds
-
-COMPRESSED = ("image", "mask", "confidence")
 
 
 def shard_path(folder: Path, index: int) -> Path:
@@ -38,9 +37,13 @@ def write_shard(
     digest: str = "",
     attrs: dict[str, Any] | None = None,
     threads: int = 2,
+    codec: str = "deflate",
+    candidates: str | None = None,
 ) -> ShardRecord:
     """Commit one shard and its json. Equal input gives equal bytes.
 
+    codec: how pictures, masks and confidences are packed (codec.py). candidates: the seeds that these samples were
+    chosen from, where not all were kept.
     Errors: GansegError when it cannot be written, or another process wrote the same shard with other content;
     DatasetError for mask values that name no class.
     """
@@ -49,7 +52,8 @@ def write_shard(
     histogram = None
     if arrays.mask is not None and labels is not None:
         histogram = class_histogram(arrays.mask, labels)
-    data = _encoded(arrays, labels, {"digest": digest, "index": index} | (attrs or {}), threads)
+    about = {"digest": digest, "index": index} | ({} if candidates is None else {"candidates": candidates})
+    data = _encoded(arrays, labels, about | (attrs or {}), threads, codec)
     inode = write_bytes(path, data, retire=record_path)  # a shard that is being replaced is not done
     record = ShardRecord(
         index,
@@ -60,6 +64,8 @@ def write_shard(
         digest,
         tuple(arrays.present()),
         histogram,
+        candidates,
+        None if candidates is None or arrays.mask is None or labels is None else class_samples(arrays.mask, labels),
     )
     write_bytes(record_path, _record_text(record))
     if path.stat().st_ino != inode and file_digest(path) != record.sha256:
@@ -81,7 +87,12 @@ def class_histogram(mask: np.ndarray, labels: LabelMap) -> tuple[int, ...]:
     return tuple(int(v) for v in counts[: len(labels)])
 
 
-def _encoded(arrays: ShardArrays, labels: LabelMap | None, attrs: dict[str, Any], threads: int) -> bytes:
+def class_samples(mask: np.ndarray, labels: LabelMap) -> tuple[int, ...]:
+    """Samples of mask uint8 [n,H,W] that show each class, with one pixel or more."""
+    return tuple(int((mask == k).any(axis=(1, 2)).sum()) for k in range(len(labels)))
+
+
+def _encoded(arrays: ShardArrays, labels: LabelMap | None, attrs: dict[str, Any], threads: int, codec: str) -> bytes:
     with (
         h5py.File("shard", "w", driver="core", backing_store=False, track_order=False) as f,
         ThreadPoolExecutor(max_workers=threads) as pool,
@@ -91,16 +102,10 @@ def _encoded(arrays: ShardArrays, labels: LabelMap | None, attrs: dict[str, Any]
             f.attrs["labels"] = json.dumps(labels.to_json())
         for key, value in attrs.items():
             f.attrs[key] = value
+        if codec != "deflate":
+            f.attrs["codec"] = codec
         for name, array in arrays.present().items():
-            if name not in COMPRESSED:
-                f.create_dataset(name, data=array, track_times=False)
-                continue
-            chunks = (1, *array.shape[1:])
-            d = f.create_dataset(
-                name, array.shape, array.dtype, chunks=chunks, compression="gzip", compression_opts=1, track_times=False
-            )
-            for i, chunk in enumerate(pool.map(deflate, np.ascontiguousarray(array))):
-                d.id.write_direct_chunk((i,) + (0,) * (array.ndim - 1), chunk)
+            write_field(f, name, array, codec, pool)
         f.flush()
         return f.id.get_file_image()
 
@@ -110,26 +115,10 @@ def read_shard(folder: Path, index: int) -> ShardArrays:
     path = shard_path(folder, index)
     try:
         with h5py.File(path, "r", locking=False) as f:
-            return ShardArrays(**{name: _whole(f[name], name) for name in FIELDS if name in f})
+            fields = StoredFields(f)
+            return ShardArrays(**{name: fields.whole(name) for name in FIELDS if name in fields})
     except READ_ERRORS as e:
         raise unreadable(path, e) from e
-
-
-def read_row(dataset: h5py.Dataset, name: str, row: int) -> np.ndarray:
-    """One sample of one field, writable; compressed ones are inflated here and not by HDF5."""
-    if name not in COMPRESSED:
-        return np.array(dataset[row])
-    _, chunk = dataset.id.read_direct_chunk((row,) + (0,) * (dataset.ndim - 1))
-    return np.frombuffer(bytearray(inflate(chunk)), dtype=dataset.dtype).reshape(dataset.shape[1:])
-
-
-def _whole(dataset: h5py.Dataset, name: str) -> np.ndarray:
-    if name not in COMPRESSED:
-        return dataset[:]
-    whole = np.empty(dataset.shape, dataset.dtype)
-    for i in range(len(whole)):
-        whole[i] = read_row(dataset, name, i)
-    return whole
 
 
 def unreadable(path: Path, cause: Exception) -> DatasetError:
@@ -152,9 +141,10 @@ def shard_record(folder: Path, index: int) -> ShardRecord | None:
 
 
 def shard_done(folder: Path, index: int, digest: str, seeds: str | None = None) -> bool:
-    """Whether shard `index` is there, whole by its size, made with the settings of this digest (and of these seeds)."""
+    """Whether shard `index` is there, whole by its size, made with the settings of this digest (and of these seeds, or
+    chosen from them)."""
     record = shard_record(folder, index)
-    return record is not None and record.digest == digest and seeds in (None, record.seeds)
+    return record is not None and record.digest == digest and seeds in (None, record.seeds, record.candidates)
 
 
 def problem_of_shard(folder: Path, index: int) -> str | None:
@@ -184,16 +174,21 @@ def problem_of_shard(folder: Path, index: int) -> str | None:
 def _says_so(path: Path, record: ShardRecord) -> bool:
     """Whether a record is the one that `write_shard` would write for this file."""
     with h5py.File(path, "r", locking=False) as f:
-        fields = tuple(name for name in FIELDS if name in f)
-        labels, counts = json.loads(f.attrs.get("labels", "[]")), None
-        if labels and "mask" in f:
-            counts = np.zeros(256, np.int64)
-            for i in range(len(f["mask"])):
-                counts += np.bincount(read_row(f["mask"], "mask", i).ravel(), minlength=256)
-            counts = tuple(int(v) for v in counts[: len(labels)])
+        stored = StoredFields(f)
+        fields = tuple(name for name in FIELDS if name in stored)
+        labels, counts, shown = json.loads(f.attrs.get("labels", "[]")), None, None
+        candidates = f.attrs.get("candidates")
+        if labels and "mask" in stored:
+            counts, shown = np.zeros(256, np.int64), np.zeros(256, np.int64)
+            for i in range(stored.count()):
+                pixels = np.bincount(stored.row("mask", i).ravel(), minlength=256)
+                counts, shown = counts + pixels, shown + (pixels > 0)
+            counts, shown = (tuple(int(v) for v in c[: len(labels)]) for c in (counts, shown))
         seeds = f["seed"][:]
         said = (record.index, record.count, record.seeds, record.digest, record.fields, record.class_histogram)
-        return said == (int(f.attrs["index"]), len(seeds), format_seeds(seeds), f.attrs["digest"], fields, counts)
+        held = (int(f.attrs["index"]), len(seeds), format_seeds(seeds), f.attrs["digest"], fields, counts)
+        chosen = (candidates, None if candidates is None else shown)
+        return (*said, record.candidates, record.class_samples) == (*held, *chosen)
 
 
 def _record_text(record: ShardRecord) -> bytes:

@@ -1,7 +1,11 @@
-"""Training a student on picture/mask pairs (auto-shot, Tritrong et al. 2021 section 3.4), resumable to the bit."""
+"""Training a student on picture/mask pairs (auto-shot, Tritrong et al. 2021 section 3.4), resumable to the bit.
+
+Several processes may train one student (parallel.py), and a batch may be cut into passes that are added up.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Iterator
@@ -18,22 +22,30 @@ from gansegctl.errors import GansegError, UsageError
 from gansegctl.labels import IGNORE, LabelMap
 from gansegctl.resuming import load_state, save_state
 from gansegctl.students.augment import AugmentSettings, augment
-from gansegctl.students.student import Student, build
+from gansegctl.students.parallel import ALONE, Ranks
+from gansegctl.students.student import WIDTHS, Student, build
 
 KIND = "gansegctl.distilling"
+LEAST = 1e-6
+"""Weight that a loss is divided by at least: one of no sure pixel is 0, not nan."""
 MOST_HELD = 2000
 """Pairs held back for validation at most: enough for the third decimal, and they are in memory together."""
 
 
 @dataclass(frozen=True)
 class StudentSettings:
-    """How a student is trained. `steps` 0 means `epochs` passes over the pairs."""
+    """How a student is trained. `steps` 0 means `epochs` passes over the pairs.
+
+    batch_size: pictures a step, of all ranks together. accumulate: passes a step is cut into, each with its own
+    statistics of batch normalisation; loss and gradients are those of all pixels of the step together.
+    """
 
     arch: str = "unet"
-    widths: tuple[int, ...] = (16, 32, 64, 96)
+    widths: tuple[int, ...] = ()  # the architecture's own
     epochs: int = 10
     steps: int = 0
     batch_size: int = 32
+    accumulate: int = 1
     lr: float = 4e-3
     weight_decay: float = 1e-4
     clip: float = 1.0
@@ -44,11 +56,13 @@ class StudentSettings:
     augment: AugmentSettings = field(default_factory=AugmentSettings)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "widths", tuple(self.widths))
+        object.__setattr__(self, "widths", tuple(self.widths or WIDTHS.get(self.arch, ())))
         if self.batch_size < 1 or (self.epochs < 1 and self.steps < 1):
             raise UsageError(f"got batch size {self.batch_size}, {self.epochs} epochs", wanted="at least 1 of each")
-        if self.precision not in ("fp32", "bf16"):
-            raise UsageError(f"got precision {self.precision!r}", wanted="fp32 | bf16")
+        if self.accumulate < 1:
+            raise UsageError(f"got --accumulate {self.accumulate}", wanted="at least 1")
+        if self.precision not in ("fp32", "bf16", "fp64"):
+            raise UsageError(f"got precision {self.precision!r}", wanted="fp32 | bf16 | fp64")
         if not 0 <= self.validation < 1:
             raise UsageError(f"got validation share {self.validation}", wanted="0 to below 1")
 
@@ -74,14 +88,26 @@ class Pairs:
 
 
 class StudentTraining:
-    """One training run: `run()` yields progress once an epoch, then `.student` is the result (the last weights)."""
+    """One training run: `run()` yields progress once an epoch, then `.student` is the result (the last weights).
 
-    def __init__(self, pairs: Pairs, labels: LabelMap, settings: StudentSettings, device: str = "cpu") -> None:
+    ranks: the processes that share the work, each with these same arguments. UsageError for a batch that does not
+    divide by them and the passes.
+    """
+
+    def __init__(
+        self, pairs: Pairs, labels: LabelMap, settings: StudentSettings, device: str = "cpu", ranks: Ranks = ALONE
+    ) -> None:
         if isinstance(pairs.target, Tensor) and pairs.target.ndim == 3:
             _check_values(pairs.target, len(labels))
         elif len(pairs.target.shape) == 4 and pairs.target.shape[1] != len(labels):
             raise UsageError(f"got {pairs.target.shape[1]} soft classes", wanted=f"{len(labels)}")
+        if settings.batch_size % (ranks.world * settings.accumulate):
+            raise UsageError(
+                f"got batch size {settings.batch_size} in {settings.accumulate} passes of {ranks.world} processes",
+                wanted=f"a multiple of {ranks.world * settings.accumulate}",
+            )
         self.pairs, self.labels, self.settings, self.device = pairs, labels, settings, torch.device(device)
+        self.ranks = ranks
         self.stream = torch.Generator().manual_seed(settings.seed)
         order = torch.randperm(len(pairs), generator=self.stream)
         held = min(int(len(pairs) * settings.validation), MOST_HELD)
@@ -90,9 +116,12 @@ class StudentTraining:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
             model = build(settings.arch, channels, len(labels), settings.widths).to(self.device)
+        self.dtype = torch.float64 if settings.precision == "fp64" else torch.float32
+        model = ranks.joint(model.to(self.dtype), self.device)
         size = (pairs.image.shape[1], pairs.image.shape[2])
         self.student = Student(model, labels, size, channels, settings.arch, settings.widths)
         self.optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
+        self.network = ranks.network(model, self.device)
         self.step = 0
 
     @property
@@ -104,8 +133,8 @@ class StudentTraining:
         return self.settings.steps or self.settings.epochs * self.steps_an_epoch
 
     def run(self, checkpoint: Path | None = None) -> Iterator[Progress]:
-        """Train to the end; resumes from `checkpoint` when it exists and renews it once an epoch."""
-        if checkpoint is not None and checkpoint.exists():
+        """Train to the end; resumes from `checkpoint` when rank 0 sees it, and rank 0 renews it once an epoch."""
+        if checkpoint is not None and self.ranks.of_lead(checkpoint.exists(), self.device):
             self.resume(checkpoint)
         losses: list[float] = []
         while self.step < self.total_steps:
@@ -118,59 +147,88 @@ class StudentTraining:
                     facts["validation_miou"] = self.validate()
                 losses = []
                 self.student.facts = {"steps": self.step, "pairs": len(self.pairs), **facts}
-                if checkpoint is not None:
+                if checkpoint is not None and self.ranks.lead:
                     self.save(checkpoint)
                 yield Progress("distill", self.step, self.total_steps, "steps", facts)
         self.student.model.eval()
 
     def train_step(self) -> float:
         """One batch → its loss."""
-        s, model = self.settings, self.student.model.train()
+        s = self.settings
+        self.network.train()
         self.optimizer.param_groups[0]["lr"] = s.lr * self._schedule()
+        self.optimizer.zero_grad(set_to_none=True)
         chosen = self.training[torch.randint(len(self.training), (s.batch_size,), generator=self.stream)]
-        x = self.pairs.image[chosen].to(self.device).permute(0, 3, 1, 2).float() / 127.5 - 1
-        target = self.pairs.target[chosen]
+        totals = torch.zeros(2, dtype=torch.float64, device=self.device)  # loss and weight, summed over pixels
+        passes = chosen.split(s.batch_size // s.accumulate)
+        nominal = s.batch_size * self.pairs.image.shape[1] * self.pairs.image.shape[2]
+        for i, part in enumerate(passes):
+            apart = self.ranks.world > 1 and i < len(passes) - 1  # gradients are joined in the last pass only
+            with self.network.no_sync() if apart else contextlib.nullcontext():
+                total, weight = self._pass(part)
+                (total / nominal).backward()
+            totals += torch.stack([total.detach().double(), weight.double()])
+        loss, weight = self.ranks.add(totals).tolist()
+        # The gradients are those of total / nominal, averaged over the ranks; wanted are those of total / weight.
+        factor = self.ranks.world * nominal / max(weight, LEAST)
+        gradients = [p.grad for p in self.student.model.parameters() if p.grad is not None]
+        torch._foreach_mul_(gradients, factor)
+        torch.nn.utils.clip_grad_norm_(self.student.model.parameters(), s.clip)
+        self.optimizer.step()
+        self.step += 1
+        return loss / max(weight, LEAST)
+
+    def _pass(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        """This rank's rows of the pairs `chosen` → summed loss and weight. Every rank draws for all rows."""
+        s, rows = self.settings, self.ranks.rows(len(chosen))
+        mine = chosen[rows]
+        x = self.pairs.image[mine].to(self.device).permute(0, 3, 1, 2).float() / 127.5 - 1
+        target = self.pairs.target[mine]
         if not isinstance(self.pairs.target, Tensor):  # read just now, so checked only here
             _check_values(target, len(self.labels))
         target = target.to(self.device)
         if self.pairs.confidence is not None and s.weigh_by_confidence and target.ndim == 3:
             # An unsure pixel is worth less: it is dropped with the probability that it is wrong.
-            sure = self.pairs.confidence[chosen].float() / 255
-            kept = torch.rand(sure.shape, generator=self.stream) < sure
+            sure = self.pairs.confidence[mine].float() / 255
+            kept = torch.rand((len(chosen), *sure.shape[1:]), generator=self.stream)[rows] < sure
             target = target.masked_fill(~kept.to(self.device), IGNORE)
-        x, target = augment(x, target, s.augment, self.stream)
+        x, target = augment(x, target, s.augment, self.stream, (rows.start, len(chosen)))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=s.precision == "bf16"):
-            logits = model(x)
-        loss = loss_of(logits.float(), target)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), s.clip)
-        self.optimizer.step()
-        self.step += 1
-        return loss.item()
+            logits = self.network(x.to(self.dtype))
+        return loss_and_weight(logits.to(self.dtype), target)
 
     def _schedule(self) -> float:
         warm = min(1.0, (self.step + 1) / max(1, min(50, self.total_steps // 10)))
         return warm * (0.5 + 0.5 * math.cos(math.pi * self.step / self.total_steps))
 
     def validate(self) -> float:
-        """Mean IoU on the pairs held back."""
+        """Mean IoU on the pairs held back, each rank labelling its share of them."""
         k = len(self.labels)
-        truth = self.pairs.target[self.validation]
-        truth = (truth.argmax(dim=1) if truth.ndim == 4 else truth).long()
-        predicted = self.student.predict(self.pairs.image[self.validation]).labels.cpu().long()
-        valid = truth != IGNORE
-        counts = torch.bincount((truth * k + predicted)[valid], minlength=k * k).view(k, k).double()
+        held = self.validation[self.ranks.rank :: self.ranks.world]
+        counts = self._confusion(held) if len(held) else torch.zeros(k, k, dtype=torch.float64)
+        counts = self.ranks.add(counts.to(self.device)).cpu()
         union = counts.sum(0) + counts.sum(1) - counts.diag()
         return (counts.diag() / union)[union > 0].mean().item()
 
+    def _confusion(self, chosen: Tensor) -> Tensor:
+        k = len(self.labels)
+        truth = self.pairs.target[chosen]
+        truth = (truth.argmax(dim=1) if truth.ndim == 4 else truth).long()
+        predicted = self.student.predict(self.pairs.image[chosen]).labels.cpu().long()
+        valid = truth != IGNORE
+        return torch.bincount((truth * k + predicted)[valid], minlength=k * k).view(k, k).double()
+
     def save(self, path: Path) -> None:
         """Weights, optimiser, random stream and step: tensors and JSON only."""
-        facts = {"step": self.step, "settings": asdict(self.settings)}
+        facts = {"step": self.step, "settings": asdict(self.settings), "told": self.student.facts}
         save_state(path, KIND, facts, {"model": self.student.model}, {"optimizer": self.optimizer}, self.stream)
 
     def resume(self, path: Path) -> None:
-        """Go on from `save`. UsageError when the settings differ."""
+        """Go on from `save`, every rank for itself. UsageError when the settings differ or a rank does not see it."""
+        if not path.exists():
+            raise UsageError(
+                f"got no {path} on rank {self.ranks.rank}, which rank 0 sees", wanted="one folder for all ranks"
+            )
         state = load_state(path, KIND)
         if state.facts["settings"] != json.loads(json.dumps(asdict(self.settings))):
             raise UsageError(
@@ -179,7 +237,7 @@ class StudentTraining:
                 remedy=f"delete {path} to start anew",
             )
         state.restore({"model": self.student.model}, {"optimizer": self.optimizer}, self.stream)
-        self.step = state.facts["step"]
+        self.step, self.student.facts = state.facts["step"], state.facts["told"]
 
 
 def _check_values(target: Tensor, classes: int) -> None:
@@ -189,10 +247,18 @@ def _check_values(target: Tensor, classes: int) -> None:
         raise UsageError(f"got mask value {int(seen.max())}", wanted=f"0 to {classes - 1} or {IGNORE}")
 
 
-def loss_of(logits: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy: target [N,H,W] with IGNORE left out, or probabilities [N,K,H,W] (all-zero pixels left out)."""
+def loss_and_weight(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross-entropy summed over pixels, and the sum of their weights; the loss is one over the other.
+
+    target [N,H,W] with IGNORE left out, or probabilities [N,K,H,W], whose all-zero pixels weigh nothing.
+    """
     if target.ndim == 3:
         total = F.cross_entropy(logits, target.long(), ignore_index=IGNORE, reduction="sum")
-        return total / (target != IGNORE).sum().clamp(min=1)  # a batch without a sure pixel is 0, not nan
-    mass = target.sum(dim=1)
-    return -(target * logits.log_softmax(dim=1)).sum() / mass.sum().clamp(min=1e-6)
+        return total, (target != IGNORE).sum()
+    return -(target * logits.log_softmax(dim=1)).sum(), target.sum()
+
+
+def loss_of(logits: Tensor, target: Tensor) -> Tensor:
+    """The mean of `loss_and_weight`; 0 for a batch without a sure pixel."""
+    total, weight = loss_and_weight(logits, target)
+    return total / weight.clamp(min=LEAST)

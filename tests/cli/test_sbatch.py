@@ -23,6 +23,16 @@ def test_the_demo_as_a_script_that_bash_can_read(capsys, tmp_path):
     assert subprocess.run(["bash", "-n"], input=out, text=True, capture_output=True, check=False).returncode == 0
 
 
+def test_distillation_on_several_devices(capsys, tmp_path):
+    asked = ("--ranks", 4, "--cpus", 3, "--gres", "gpu:a100:1")
+    _, out, _ = printed(capsys, "demo", "-o", tmp_path / "run", *asked)
+    assert f"  stage torchrun --standalone --nproc-per-node 4 -m gansegctl run demo -o {tmp_path}/run\n" in out
+    assert out.count("--gres=gpu:a100:4 --cpus-per-task=12 -- distill") == 1
+    assert out.count("torchrun") == 1 and f"  stage gansegctl run demo -o {tmp_path}/run --until annotate\n" in out
+    _, out, _ = printed(capsys, "demo", "-o", tmp_path / "run")
+    assert "torchrun" not in out
+
+
 def test_files_are_named_from_the_root(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.toml").write_text('[generate]\ngenerator = "demo"\n')

@@ -75,3 +75,14 @@ def test_what_is_kept_for_inference_follows_the_weights(network):
     with torch.enable_grad():  # makes everything anew
         anew = changed.synthesize(changed.map(torch.randn(2, 8, generator=torch.Generator().manual_seed(1)))).image
     torch.testing.assert_close(after, anew.detach(), atol=1e-5, rtol=1e-5)
+
+
+def test_a_family_that_is_not_run_in_half_precision_says_so(network):
+    from gansegctl.errors import UsageError
+    from gansegctl.generators.network import StyleGAN
+
+    other = StyleGAN()
+    other.spec = network.spec
+    other.use_precision("fp32")
+    with pytest.raises(UsageError, match="leave --precision out"):
+        other.use_precision("fp16")

@@ -52,6 +52,14 @@ def bash(path, cluster, *words, **more):
     )
 
 
+def test_a_job_that_is_refused_ends_the_submission(tmp_path, cluster):
+    refusing = 'case "$*" in *annotate*) echo "sbatch: error: no such node" >&2; exit 1;; esac; echo 1'
+    (tmp_path / "sbatch").write_text(f"#!/bin/bash\n{refusing}\n")
+    done = bash(script(tmp_path), cluster)
+    assert done.returncode == 1 and "no such node" in done.stderr
+    assert done.stdout == "generate: 1\n"
+
+
 def test_it_submits_every_stage_after_the_one_before(tmp_path, cluster):
     path = script(tmp_path, tasks=5, parallel=2)
     done = bash(path, cluster)

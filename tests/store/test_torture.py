@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from store.torture import Lost, Torture
+import torch
+from safetensors.torch import save
+from store.torture import Lost, Torture, same_weights
 
 SCRIPT = Path(__file__).with_name("torture.py")
 
@@ -18,15 +21,26 @@ def run(*words: str) -> subprocess.CompletedProcess:
 
 
 def test_killed_full_flipped_and_crowded():
-    done = run("--seed", "3", "generate=1", "annotate=1", "export=1", "full=1", "flips=4", "crowd=1")
+    done = run("--seed", "3", "generate=1", "annotate=1", "distill=1", "export=1", "full=1", "flips=4", "crowd=1")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("nothing lost") == 6
+    assert done.stdout.count("nothing lost") == 7
 
 
 @pytest.mark.slow
 def test_more_of_it():
-    done = run("--seed", "4", "generate=20", "annotate=5", "export=5", "full=10", "flips=200", "crowd=3")
+    done = run("--seed", "4", "generate=20", "annotate=5", "distill=3", "export=5", "full=10", "flips=200", "crowd=3")
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(("change", "same"), [(1e-7, True), (1e-4, False)])
+def test_students_are_equal_by_their_weights(change, same):
+    header = {"gansegctl": json.dumps({"facts": {"loss": change, "steps": 3}})}
+    one, two = (save({"w": torch.full((2,), 0.5 + c)}, header) for c in (0.0, change))
+    assert one != two
+    assert same_weights("student.safetensors", one, two) == same
+    assert not same_weights("shard-00000.h5", one, two) and not same_weights("student.safetensors", None, one)
+    other = save({"v": torch.full((2,), 0.5)}, header)
+    assert not same_weights("student.safetensors", one, other)
 
 
 @pytest.mark.parametrize(

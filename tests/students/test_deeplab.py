@@ -15,7 +15,7 @@ SMALL = (4, 4, 8, 8)
 
 
 def test_it_has_the_parameters_of_the_published_network():
-    """ResNet-50 without its classifier has 23,508,032; the pooling and the head the rest (torchvision's, 21 classes)."""
+    """ResNet-50 without its classifier has 23,508,032; the rest are pooling and head (torchvision, 21 classes)."""
     model = DeepLabV3(3, 21)
     trunk = [*model.stem.parameters(), *model.stages.parameters()]
     assert sum(p.numel() for p in trunk) == 23_508_032

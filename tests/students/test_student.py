@@ -61,6 +61,9 @@ def test_an_interrupted_run_equals_an_unbroken_one(tmp_path):
     list(second.run(tmp_path / "x.ckpt"))
     for a, b in zip(second.student.model.parameters(), unbroken.student.model.parameters(), strict=True):
         assert torch.allclose(a, b, atol=1e-6)
+    third = StudentTraining(pairs, LABELS, settings())
+    assert list(third.run(tmp_path / "x.ckpt")) == []  # stopped between the last step and the student's file
+    assert third.student.facts == second.student.facts and third.student.facts["steps"] == 12
     with pytest.raises(UsageError, match="other settings"):
         list(StudentTraining(pairs, LABELS, settings(lr=1e-3)).run(tmp_path / "x.ckpt"))
 
