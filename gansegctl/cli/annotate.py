@@ -92,10 +92,13 @@ def command(
     click on, and what a segmenter makes of every stroke; "Finish" there goes on as --masks does.
     """
     from gansegctl.config import AnnotateSettings
+    from gansegctl.errors import UsageError
     from gansegctl.pipeline import annotate as stage
     from gansegctl.pipeline import stages
     from gansegctl.store.schema import parse_seeds
 
+    if head and method != "repurpose":
+        raise UsageError(f"got --head with --method {method}", wanted="--method repurpose, whose heads these are")
     chosen = options.assignments(assigned) | ({"head": head} if head else {})
     if profile != "fixed" or stage.has_option(method, "profile"):
         chosen = {"profile": profile} | chosen
@@ -139,11 +142,10 @@ def command(
 
         labels = stage.known_labels(None, dataset, classes, source.settings.generator)
         wanted = parse_seeds(exemplars) if exemplars else None
+        folder, choice = stage.write_exemplars(source, shots, labels, wanted, choose, segmenter, seed)
         opened = "Paint here, and press Finish (over SSH forward the port first: ssh -L):\n  {}".format
-        painted, seeds = annotating_ui.paint(
-            source, shots, labels, wanted, port or 0, lambda url: console.say(opened(url))
-        )
-        masks, shots, exemplars = str(painted), len(seeds), ",".join(map(str, seeds))
+        seeds = annotating_ui.paint(source, folder, choice, labels, port or 0, lambda url: console.say(opened(url)))
+        masks, shots, exemplars = str(folder), len(seeds), ",".join(map(str, seeds))
         settings = replace(settings, masks=masks, shots=shots)
     if masks is None:
         labels = stage.known_labels(None, dataset, classes, source.settings.generator)

@@ -92,7 +92,7 @@ def test_the_main_job_by_hand(dataset, tmp_path, call):
     Image.fromarray(painted).save(mask)
     before = json.loads((dataset / "manifest.json").read_text())["stage"]
     status, out, _ = call(
-        "annotate", dataset, "--shots", "1", "--masks", dataset / "exemplars", "--head", "mlp", "--json"
+        "annotate", dataset, "--shots", "1", "--masks", dataset / "exemplars", "--set", "steps=20", "--json"
     )
     assert (before, status, json.loads(out)["stage"]) == ("images", 0, "pairs")
     student = tmp_path / "s.safetensors"

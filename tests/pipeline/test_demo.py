@@ -20,7 +20,7 @@ def small(monkeypatch):
     """The demo preset with little of everything."""
     tables = copy.deepcopy(presets.load("demo"))
     tables["generate"] |= {"seeds": "0-15", "batch_size": 8}
-    tables["annotate"]["options"] = {"head": "mlp", "mlp_hidden": "32", "steps": 6, "statistics_samples": 2}
+    tables["annotate"]["options"] = {"hidden": "32", "steps": 6, "statistics_samples": 2}
     tables["distill"] |= {"steps": 2, "batch_size": 4}
     tables["eval"]["num"] = 10
     tables["demo"] |= {"samples": 10, "held_out": 10, "ceiling": 12}

@@ -231,6 +231,6 @@ def test_inspect(generator_file, annotated):
     assert (facts["resolution"], facts["num_ws"]) == (16, 6)
     assert facts["hypercolumn_bytes_avoided"] == facts["hypercolumn_channels"] * 16 * 16 * 4
     assert inspect(annotated)["samples"] == 12
-    assert inspect(annotated / "segmenter.safetensors")["method"] == "repurpose"
+    assert inspect(annotated / "segmenter.safetensors")["method"] == "oneshot"
     with pytest.raises(UsageError, match="no such file"):
         inspect(annotated / "nothing.safetensors")
