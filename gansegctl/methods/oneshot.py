@@ -57,10 +57,10 @@ class OneShotSettings:
     mode: bilinear | nearest | bilinear-corners. Errors: UsageError for values out of range.
     """
 
-    members: int = 3
+    members: int = 5
     hidden: tuple[int, ...] | str = (128, 64)
     steps: int = 300
-    batch: int = 1024
+    batch: int = 512
     lr: float = 2e-3
     weight_decay: float = 1e-4
     restyle: float = 0.7
