@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 TORCH := $(shell grep '^torch==' constraints.txt)
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test check format docs bench study wheel torture fuzz gpu-check clean
+.PHONY: help setup demo test test-ui check format docs bench bench-real study wheel torture fuzz gpu-check clean
 
 help: ## what each target does
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -23,7 +23,14 @@ demo: $(READY) ## the main job on the built-in domain, into demo-out/
 	$(BIN)/gansegctl demo run -o demo-out
 
 test: $(READY) ## the tests (GPU tests skip without a GPU)
-	$(BIN)/pytest -q -m 'not slow' --durations=10
+	$(BIN)/pytest -q -m 'not slow and not browser' --durations=10
+
+test-ui: $(READY) ## the annotation page in a real browser (skips where chromium is absent); IMAGES=docs/images keeps its pictures
+	$(BIN)/python -m pip install --quiet -c constraints.txt playwright || true
+	GANSEGCTL_IMAGES=$(IMAGES) $(BIN)/pytest -q -m browser -s tests/annotation/ui || test $$? = 5 # 5: nothing to run, as said above
+
+test-slurm: $(READY) ## a Slurm of two fake nodes here: a killed array task, the printed script (root; slurm-wlm, munge)
+	$(BIN)/pytest -q tests/slurm
 
 check: $(READY) ## lint, format, import order, help pages
 	$(BIN)/ruff check .
@@ -42,8 +49,17 @@ bench: $(READY) ## speed and memory on this CPU, into docs/pyramid.md (half an h
 	$(BIN)/gansegctl bench pairs --device cpu --into docs/pyramid.md
 	$(BIN)/gansegctl bench store --into docs/pyramid.md
 
-study: $(READY) ## one, five and ten shots of repurpose on the demo generator (slow; docs/study.md)
+STUDY := $(BIN)/gansegctl compare --generator demo --against demo -o docs/compare
+FITTED := --method oneshot --method repurpose --method repurpose:head=mlp --method contrastive --method contrastive:projection=random --method contrastive:projection=pca --method datasetgan --method linear --method segment_in_style
+
+study: $(READY) ## every method at 0, 1, 5 and 10 shots on the demo generator, into docs/compare (hours; goes on where it was)
 	$(BIN)/python docs/study.py
+	$(STUDY) $(FITTED) --shots 1
+	$(STUDY) --method stylemix --method segment_in_style --method labels4free --shots 0 --draws 1
+	$(STUDY) $(FITTED) --shots 5 --shots 10 --seeds 1
+
+bench-real: $(READY) ## labels saved on real pictures, from ../shared/data, into docs/real.md (days; on a GPU hours)
+	$(BIN)/python docs/real.py $(BENCH_REAL)
 
 wheel: $(READY) ## a wheel in dist/
 	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation -w dist .
