@@ -1,4 +1,4 @@
-"""Whether the demo generator draws what it was shown: class shares of its samples and of renderings, as one line of JSON.
+"""Whether the demo generator draws what it was shown: class shares of its samples and of renderings, a line of JSON.
 
 The samples' masks are the labeller's, the renderings' exact. `make study` prints this before it compares methods.
 """

@@ -31,7 +31,7 @@ def made(generator_file, tmp_path_factory):
     mask = np.zeros((16, 16), np.uint8)
     mask[4:9] = 1
     exemplar = Exemplar(source.latents([3]), 3, mask, "const")
-    chosen = AnnotateSettings(shots=1, options={"steps": 5, "head": "mlp"})
+    chosen = AnnotateSettings(shots=1, options={"steps": 5})
     list(annotating.annotate(source, [exemplar], LabelMap(("low", "high")), chosen))
     return folder
 

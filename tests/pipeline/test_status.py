@@ -134,7 +134,7 @@ def test_of_several_annotating_tasks_the_first_fits_and_the_others_wait(whole, t
 
     from gansegctl.contracts import Exemplar
 
-    chosen = AnnotateSettings(shots=1, options={"steps": 3, "head": "mlp"})
+    chosen = AnnotateSettings(shots=1, options={"steps": 3})
     labels = LabelMap(("low", "high"))
     mask = np.zeros((16, 16), np.uint8)
     mask[4:9] = 1

@@ -127,7 +127,7 @@ class Torture:
         )
 
     def annotate(self, out: Path) -> int:
-        chosen = ("--masks", self.masks, "--exemplars", 3, "--head", "mlp", "--set", "steps=3")
+        chosen = ("--masks", self.masks, "--exemplars", 3, "--set", "steps=3")
         return command("annotate", out, "--shots", 1, *chosen)
 
     def export(self, out: Path) -> int:
