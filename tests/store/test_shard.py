@@ -15,7 +15,16 @@ import pytest
 from store.samples import LABELS, draw
 
 from gansegctl.errors import DatasetError
-from gansegctl.store.shard import problem_of_shard, read_shard, shard_done, shard_path, shard_record, write_shard
+from gansegctl.labels import LabelMap
+from gansegctl.store.shard import (
+    class_histogram,
+    problem_of_shard,
+    read_shard,
+    shard_done,
+    shard_path,
+    shard_record,
+    write_shard,
+)
 
 
 def same(a, b) -> bool:
@@ -177,3 +186,12 @@ assert (shard.read_shard(Path(sys.argv[1]), 0).image == draw([1, 2]).image).all(
     tests = str(Path(__file__).parents[1])
     subprocess.run([sys.executable, "-c", script, str(tmp_path), tests], check=True)
     assert same(read_shard(tmp_path, 1), draw([3, 4]))
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 3), (2, 5, 4), (1, 1, 1)])
+def test_the_histogram_counts_every_pixel_of_odd_sizes_too(shape):
+    mask = np.random.RandomState(0).choice([0, 1, 2, 255], shape).astype(np.uint8)
+    labels = LabelMap(("a", "b", "c"))
+    assert class_histogram(mask, labels) == tuple(int((mask == k).sum()) for k in range(3))
+    with pytest.raises(DatasetError, match="got mask value 7"):
+        class_histogram(np.full(shape, 7, np.uint8), labels)
