@@ -18,8 +18,8 @@ _RECENT = {"omit": True}  # not written at its default, so that datasets of befo
 class GenerateSettings:
     """What determines the samples of a dataset. batch_size is part of it: other batches round differently.
 
-    precision: fp16 | bf16 of the largest blocks. keep_below: only samples of a lower score. until: samples wanted that
-    show a class, by its name; no more are made.
+    precision: fp16 | bf16 of the largest blocks. compile: by torch.compile, which rounds otherwise. keep_below: only
+    samples of a lower score. until: samples wanted that show a class, by its name; no more are made.
     """
 
     generator: str = "demo"
@@ -34,6 +34,7 @@ class GenerateSettings:
     keep_below: float | None = field(default=None, metadata=_RECENT)
     until: dict[str, int] = field(default_factory=dict, metadata=_RECENT)
     precision: str = field(default="fp32", metadata=_RECENT)
+    compile: bool = field(default=False, metadata=_RECENT)
 
     def __post_init__(self) -> None:
         _positive(self, "batch_size")

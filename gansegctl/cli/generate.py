@@ -35,6 +35,7 @@ from gansegctl.cli import console, options
 @options.noise
 @options.class_index
 @options.precision
+@click.option("--compile", "compiled", is_flag=True, help="Compile the generator first (minutes; pays on long runs).")
 @options.device
 @options.backend
 @options.task
@@ -56,6 +57,7 @@ def command(
     noise: str,
     class_index: int | None,
     precision: str,
+    compiled: bool,
     device: str,
     task_text: str | None,
     as_json: bool,
@@ -84,6 +86,7 @@ def command(
         keep_below=keep_below,
         until=options.quotas(until),
         precision=precision,
+        compile=compiled,
     )
     automatic = out if batch_size is None else None
     job, network, fitted = stages.plan_generate(settings, segmenter, device, automatic)

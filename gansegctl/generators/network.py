@@ -55,6 +55,10 @@ class StyleGAN(nn.Module):
                 f"got precision {precision} for {self.spec.family}", wanted="fp32", remedy="leave --precision out"
             )
 
+    def compile_synthesis(self, backend: str = "inductor") -> None:
+        """For families whose synthesis torch.compile takes whole. UsageError for any other."""
+        raise UsageError(f"got --compile for {self.spec.family}", wanted="stylegan2", remedy="leave --compile out")
+
     def wanted_taps(self, taps: Sequence[str] | None) -> dict[str, FeatureTap]:
         """The named taps (all when None) by name. UsageError for one that the table does not have."""
         table = {t.name: t for t in self.spec.taps}

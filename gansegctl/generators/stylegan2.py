@@ -82,7 +82,7 @@ class StyledConv(nn.Module):
 
         Without gradients they are made once for these weights: at small batches they cost as much as a layer.
         """
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
             return self._prepare(dtype)
         version = (self.weight.data_ptr(), self.weight._version, dtype)
         if self._kept is None or self._kept[0] != version:
@@ -223,6 +223,14 @@ class StyleGAN2(StyleGAN):
         The mapping, small blocks and the sum of pictures stay float32. Weights are kept as they are.
         """
         self.synthesis.half = HALVES[precision]
+
+    def compile_synthesis(self, backend: str = "inductor") -> None:
+        """Let torch.compile make the synthesis network at its first call, once a batch size; on a GPU as a CUDA graph.
+
+        Pictures then differ from uncompiled ones by rounding. What a call gave is overwritten by the next on a GPU.
+        """
+        mode = "reduce-overhead" if backend == "inductor" and self.mapping.w_avg.is_cuda else None
+        self.synthesis.compile(dynamic=False, backend=backend, mode=mode)
 
     def _noise_of(self, noise: str, seeds: Sequence[int] | None, ws: Tensor) -> NoiseOf:
         check_noise(noise)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 from gansegctl import methods
 from gansegctl.config import GenerateSettings
 from gansegctl.contracts import Generator, Segmenter
-from gansegctl.errors import UsageError
+from gansegctl.errors import DeviceError, UsageError
 from gansegctl.methods import files
 from gansegctl.pipeline.batching import resolve_batch
 from gansegctl.pipeline.opening import open_generator
@@ -28,6 +29,10 @@ def plan_generate(
     automatic: the dataset's folder when the batch size is to be chosen, and halved where it does not fit.
     """
     network = open_generator(settings.generator, device, settings.precision)
+    if settings.compile:
+        if not network.mapping.w_avg.is_cuda and not any(map(shutil.which, ("c++", "g++", "clang++"))):
+            raise DeviceError("got --compile on a CPU", wanted="a C++ compiler", remedy="leave --compile out")
+        network.compile_synthesis()
     if segmenter is None:
         if automatic is not None:
             settings = resolve_batch(settings, network, None, device, automatic)
