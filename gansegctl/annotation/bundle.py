@@ -109,7 +109,7 @@ def write_bundle(folder: Path, items: Sequence[BundleItem], labels: LabelMap, pr
     return [mask_path(folder, item.seed) for item in items]
 
 
-def read_masks(
+def saved_masks(
     folder: Path,
     seeds: Sequence[int],
     size: int | tuple[int, int],

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from gansegctl.annotation.bundle import BundleItem, mask_path, read_masks
+from gansegctl.annotation.bundle import BundleItem, mask_path, saved_masks
 from gansegctl.annotation.masks import is_blank
 from gansegctl.annotation.ui.desk import Desk, Picture
 from gansegctl.annotation.ui.journal import Journal
@@ -241,7 +241,7 @@ class Session:
         for picture, painting in zip(self.pictures, self.paintings, strict=True):
             if not mask_path(self.folder, picture.seed).is_file():
                 continue
-            mask = read_masks(self.folder, [picture.seed], self.desk.size, self.desk.labels, True)[picture.seed]
+            mask = saved_masks(self.folder, [picture.seed], self.desk.size, self.desk.labels, True)[picture.seed]
             if is_blank(mask) or _digest(mask) in (self._saved.get(picture.seed), _digest(painting.mask)):
                 continue
             name = f"file-{_digest(mask)[:16]}-{painting.changes}"

@@ -9,7 +9,7 @@ import pytest
 from annotation.ui import desk_of_squares as squares
 from annotation.ui.desk_of_squares import LABELS, OFFERED, SEEDS, SIZE, blank_masks, desk, paint, write_mask
 
-from gansegctl.annotation.bundle import read_masks
+from gansegctl.annotation.bundle import saved_masks
 from gansegctl.annotation.ui.session import JOURNAL, Session
 from gansegctl.errors import GansegError, UsageError
 from gansegctl.labels import LabelMap
@@ -116,7 +116,7 @@ def test_finish_writes_what_was_painted_and_nothing_else(session):
     session.stroke(paint("a", [0, 100]))
     session.stroke(paint("b", [100, 50], 2))
     assert session.finish() == (5,)
-    mask = read_masks(session.folder, [5], SIZE, LABELS)[5].ravel()
+    mask = saved_masks(session.folder, [5], SIZE, LABELS)[5].ravel()
     assert (set(mask[:100]), set(mask[100:150]), set(mask[150:])) == ({1}, {2}, {255})
     revived = again(session)  # our own file is no news
     assert [e["undo"] for e in revived.describe()["exemplars"]] == [2, 0]
