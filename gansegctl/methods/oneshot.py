@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -46,7 +46,8 @@ SLOPE = 0.2
 
 @dataclass(frozen=True)
 class OneShotSettings:
-    """Settings of `oneshot`.
+    """Settings of `oneshot`; None takes what is right for the number K of exemplars: steps 300·√K, restyle 0.7/√K,
+    noise 1/√K, level_dropout 0.2/√K. More pictures show more of what these make up for, and take longer to learn.
 
     members: perceptrons. hidden: their hidden widths, a list or "128,64". steps: of `batch` pixels a member. lr: peak,
     falling as a cosine. restyle: share of draws that wear another picture's style, by a random part of the way; styles
@@ -59,13 +60,13 @@ class OneShotSettings:
 
     members: int = 5
     hidden: tuple[int, ...] | str = (128, 64)
-    steps: int = 300
+    steps: int | None = None
     batch: int = 512
     lr: float = 2e-3
     weight_decay: float = 1e-4
-    restyle: float = 0.7
-    noise: float = 1.0
-    level_dropout: float = 0.2
+    restyle: float | None = None
+    noise: float | None = None
+    level_dropout: float | None = None
     balance: float = 0.5
     statistics_samples: int = 32
     pixels: int = 16_384
@@ -94,13 +95,19 @@ class OneShotSettings:
             ("balance", 0, 1),
         ):
             value = getattr(self, name)
-            if value < low or (high is not None and value > high):
+            if value is not None and (value < low or (high is not None and value > high)):
                 upper = "" if high is None else f" and at most {high}"
                 raise UsageError(f"got {name} {value}", wanted=f"at least {low}{upper}")
         if not self.lr > 0:
             raise UsageError(f"got lr {self.lr}", wanted="a positive learning rate")
         if self.mode not in ("bilinear", "nearest", "bilinear-corners"):
             raise UsageError(f"got mode {self.mode!r}", wanted="bilinear | nearest | bilinear-corners")
+
+    def resolved(self, exemplars: int) -> OneShotSettings:
+        """The same settings with values in place of None, for that many exemplars."""
+        root = math.sqrt(exemplars)
+        values = {"steps": round(300 * root), "restyle": 0.7 / root, "noise": 1 / root, "level_dropout": 0.2 / root}
+        return replace(self, **{k: round(v, 6) for k, v in values.items() if getattr(self, k) is None})
 
 
 class OneShot:
@@ -122,8 +129,8 @@ class OneShot:
 
         Errors: UsageError for masks of another size, undeclared values, or taps that the generator lacks.
         """
-        settings = settings or OneShotSettings()
         check_exemplars(generator, exemplars, labels)
+        settings = (settings or OneShotSettings()).resolved(len(exemplars))
         device, stream = device_of(generator), torch.Generator().manual_seed(seed)
         taps = choose_taps(generator.spec, settings.min_resolution, settings.max_resolution)
         raw = resynthesize(generator, exemplars, taps, device).with_mode(settings.mode)

@@ -134,3 +134,19 @@ def test_style_is_mean_and_deviation_of_each_picture():
     first = pyramid.levels[0]
     torch.testing.assert_close(mean[:, : first.shape[1]], first.mean(dim=(2, 3)))
     torch.testing.assert_close(deviation[1, 0].square() - 1e-2, first[1, 0].var(correction=0))
+
+
+def test_more_exemplars_are_learned_longer_and_varied_less():
+    one, four = OneShotSettings().resolved(1), OneShotSettings().resolved(4)
+    assert (one.steps, one.restyle, one.noise, one.level_dropout) == (300, 0.7, 1.0, 0.2)
+    assert (four.steps, four.restyle, four.noise, four.level_dropout) == (600, 0.35, 0.5, 0.1)
+    chosen = OneShotSettings(steps=7, noise=0.0).resolved(4)
+    assert (chosen.steps, chosen.noise, chosen.restyle) == (7, 0.0, 0.35)
+    assert chosen.resolved(9) == chosen
+
+
+def test_what_is_kept_are_the_settings_that_were_used():
+    g = TinyGenerator()
+    settings = OneShotSettings(members=1, hidden=(4,), batch=16, statistics_samples=1, steps=2)
+    segmenter = methods.get("oneshot").fit(g, exemplars_of(g, (3, 5, 7, 9)), LABELS, settings, 0)
+    assert segmenter.settings["noise"] == 0.5 and segmenter.settings["steps"] == 2
