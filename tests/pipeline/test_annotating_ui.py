@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from gansegctl.annotation.bundle import mask_path, read_masks
+from gansegctl.annotation.bundle import mask_path, saved_masks
 from gansegctl.config import GenerateSettings
 from gansegctl.errors import UsageError
 from gansegctl.features.kmeans import kmeans
@@ -191,7 +191,7 @@ def test_the_stage_hands_on_what_was_painted_and_added(source, served):
     folder, choice = write_exemplars(source, 2, LABELS, [3, 7])
     seeds = annotating_ui.paint(source, folder, choice, LABELS, 0, urls.append)
     assert (seeds, len(urls)) == ((3, 0), 1)  # 7 stayed blank
-    masks = read_masks(folder, seeds, 16, LABELS)
+    masks = saved_masks(folder, seeds, 16, LABELS)
     assert masks[3].ravel()[99] == 1 and masks[0].ravel()[60] == 255
     assert (folder / "exemplar-00000000.png").exists() and "exemplar-00000000" in (
         folder / "exemplars.json"
