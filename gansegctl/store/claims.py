@@ -73,8 +73,7 @@ def take_claim(folder: Path, index: int, task: str = "") -> Claim:
     text = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "task": task}) + "\n"
     for _ in range(2):
         try:
-            with open(path, "x", encoding="utf-8") as f:
-                f.write(text)
+            _create(path, text)
             break
         except FileExistsError:
             there = read_claim(path)
@@ -86,6 +85,22 @@ def take_claim(folder: Path, index: int, task: str = "") -> Claim:
                 path.unlink()
             raise explained(e, path, len(text)) from e
     return Claim(path, index, socket.gethostname(), os.getpid(), task, 0.0)
+
+
+def _create(path: Path, text: str) -> None:
+    """Make the file with its content, or FileExistsError: a process killed in between leaves no claim of nobody."""
+    part = path.with_name(f"{path.name}.part.{socket.gethostname()}.{os.getpid()}")
+    try:
+        part.write_text(text, encoding="utf-8")
+        try:
+            os.link(part, path)
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without hard links: two steps, see WRITING
+            with open(path, "x", encoding="utf-8") as f:
+                f.write(text)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def read_claim(path: Path) -> Claim | None:
