@@ -135,9 +135,6 @@ def fit_head(
             part, target, weight = pyramid.map(lambda x, rows=rows: x[rows]), targets[rows], weights[rows]
             if settings.flip and torch.rand(1, generator=stream) < 0.5:
                 part, target, weight = part.map(lambda x: x.flip(-1)), target.flip(-1), weight.flip(-1)
-            if noise := getattr(settings, "feature_noise", 0.0):  # a setting that not every method has
-                strength = noise * float(torch.rand(1, generator=stream))
-                part = part.map(lambda x, s=strength: x + s * torch.randn(x.shape, generator=stream).to(device))
             optimizer.param_groups[0]["lr"] = learning_rate(settings, step)
             gain = _gain(settings.feature_dropout, pyramid.channels, stream, device)
             loss = cross_entropy(head(part, gain), target, weight)

@@ -46,7 +46,6 @@ PROFILES: dict[str, dict] = {
         "weight_decay": 1e-3,
         "schedule": "cosine",
         "feature_dropout": 0.3,
-        "feature_noise": 0.0,
         "batch": 1,
     },
     "release": {
@@ -59,7 +58,6 @@ PROFILES: dict[str, dict] = {
         "weight_decay": 1e-3,
         "schedule": "step",
         "feature_dropout": 0.0,
-        "feature_noise": 0.0,
         "batch": 16,
     },
 }
@@ -83,8 +81,7 @@ class RepurposeSettings:
     deviation 1 over `statistics_samples` random samples (0 = over the exemplars). steps: of `batch` exemplars each.
     schedule: cosine (to 0) | step (tenfold down every 50) | constant. balance: none | sqrt-inverse (a class's pixels
     weigh 1/√share). label_smoothing: share of a target spread over all classes. feature_dropout: share of channels left
-    out of a step. feature_noise: largest deviation of Gaussian noise on the activations of a step, in standard
-    deviations where they are standardised. flip: exemplars are mirrored at random (only for classes without a left and
+    out of a step. flip: exemplars are mirrored at random (only for classes without a left and
     a right).
     Errors: UsageError for values out of range.
     """
@@ -106,7 +103,6 @@ class RepurposeSettings:
     balance: str = "none"
     label_smoothing: float = 0.0
     feature_dropout: float | None = None
-    feature_noise: float | None = None
     flip: bool = False
 
     def __post_init__(self) -> None:
@@ -125,7 +121,6 @@ class RepurposeSettings:
             ("weight_decay", 0, None),
             ("label_smoothing", 0, 0.99),
             ("feature_dropout", 0, 0.99),
-            ("feature_noise", 0, None),
         ):
             value = getattr(self, name)
             if value is not None and (value < low or (high is not None and value > high)):

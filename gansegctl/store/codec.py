@@ -1,8 +1,8 @@
 """How a sample's bytes are packed, outside HDF5 and its global lock.
 
 deflate: ISA-L where it is installed (seven times as fast as zlib); the filter that every HDF5 library has. none: as
-they are. zstd: quicker and as small, but readers need a plugin. delta: pictures as differences between rows, planar,
-then deflate: a third smaller, and readers must add the rows up.
+they are. zstd: needs a plugin to be read. delta: pictures as differences between rows, planar,
+then deflate: smaller, and readers must add the rows up.
 """
 
 from __future__ import annotations

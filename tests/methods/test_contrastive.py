@@ -24,6 +24,7 @@ QUICK = ContrastiveSettings(dimension=16, statistics_samples=3, pretrain_steps=2
 
 class TestFixed(MethodContract):
     name, settings = "contrastive", QUICK
+    invented = 0.06  # two steps of pre-training leave it uncertain of new pictures; chance is a quarter
 
 
 class TestRelease(MethodContract):

@@ -229,7 +229,6 @@ def test_score_is_higher_for_pictures_unlike_the_exemplars():
         ({"steps": 0}, "steps"),
         ({"lr": 0.0}, "lr"),
         ({"feature_dropout": 1.0}, "feature_dropout"),
-        ({"feature_noise": -0.1}, "feature_noise"),
         ({"label_smoothing": -0.1}, "label_smoothing"),
     ],
 )
