@@ -31,7 +31,9 @@ except ImportError:
     zstandard = None
 
 CODECS = ("deflate", "none", "delta", "zstd")
-LEVEL = 1
+LEVEL = 2
+"""Of ISA-L: on pictures with grain 4 % smaller than 1, as fast end to end (`gansegctl bench store`)."""
+ZSTD_LEVEL = 1
 READ_ERRORS = (OSError, KeyError, TypeError, ValueError, RuntimeError, zlib.error, _error) + (
     (zstandard.ZstdError,) if zstandard else ()
 )
@@ -62,7 +64,7 @@ def packer(codec: str) -> Callable[[np.ndarray], bytes]:
     if codec == "none":
         return lambda sample: sample.tobytes()
     if codec == "zstd":
-        return lambda sample: zstandard.ZstdCompressor(level=LEVEL).compress(sample)
+        return lambda sample: zstandard.ZstdCompressor(level=ZSTD_LEVEL).compress(sample)
     return deflate
 
 
@@ -79,7 +81,7 @@ def filter_options(codec: str) -> dict[str, Any]:
     if codec == "none":
         return {}
     if codec == "zstd":
-        return {"compression": ZSTD_FILTER, "compression_opts": (LEVEL,), "allow_unknown_filter": True}
+        return {"compression": ZSTD_FILTER, "compression_opts": (ZSTD_LEVEL,), "allow_unknown_filter": True}
     return {"compression": "gzip", "compression_opts": LEVEL}
 
 

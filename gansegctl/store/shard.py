@@ -53,7 +53,7 @@ def write_shard(
     named = arrays.mask is not None and labels is not None
     with ThreadPoolExecutor(max_workers=1) as beside:  # counting beside packing, hashing beside the disk
         counting = beside.submit(class_histogram, arrays.mask, labels) if named else None
-        data = _encoded(arrays, labels, about | (attrs or {}), threads, codec)
+        data = _encoded(str(path), arrays, labels, about | (attrs or {}), threads, codec)
         histogram = counting.result() if counting else None
         hashing = beside.submit(lambda: hashlib.sha256(data).hexdigest())
         inode = write_bytes(path, data, retire=record_path)  # a shard that is being replaced is not done
@@ -99,9 +99,12 @@ def class_samples(mask: np.ndarray, labels: LabelMap) -> tuple[int, ...]:
     return tuple(int((mask == k).any(axis=(1, 2)).sum()) for k in range(len(labels)))
 
 
-def _encoded(arrays: ShardArrays, labels: LabelMap | None, attrs: dict[str, Any], threads: int, codec: str) -> bytes:
+def _encoded(
+    name: str, arrays: ShardArrays, labels: LabelMap | None, attrs: dict[str, Any], threads: int, codec: str
+) -> bytes:
+    """The file's bytes. name: of the file in memory, which HDF5 opens once in a process; it is not in the bytes."""
     with (
-        h5py.File("shard", "w", driver="core", backing_store=False, track_order=False) as f,
+        h5py.File(name, "w", driver="core", backing_store=False, track_order=False) as f,
         ThreadPoolExecutor(max_workers=threads) as pool,
     ):
         f.attrs["format"] = FORMAT_VERSION
@@ -111,8 +114,8 @@ def _encoded(arrays: ShardArrays, labels: LabelMap | None, attrs: dict[str, Any]
             f.attrs[key] = value
         if codec != "deflate":
             f.attrs["codec"] = codec
-        for name, array in arrays.present().items():
-            write_field(f, name, array, codec, pool)
+        for field, array in arrays.present().items():
+            write_field(f, field, array, codec, pool)
         f.flush()
         return f.id.get_file_image()
 
