@@ -29,7 +29,8 @@ test-ui: $(READY) ## the annotation page in a real browser (skips where chromium
 	$(BIN)/python -m pip install --quiet -c constraints.txt playwright || true
 	GANSEGCTL_IMAGES=$(IMAGES) $(BIN)/pytest -q -m browser -s tests/annotation/ui || test $$? = 5 # 5: nothing to run, as said above
 
-test-slurm: $(READY) ## a Slurm of two fake nodes here: a killed array task, the printed script (root; slurm-wlm, munge)
+test-slurm: $(READY) ## a Slurm of two fake nodes here: a killed array task, the printed script (root; installs slurm-wlm, munge)
+	bash tests/slurm/cluster.sh install
 	$(BIN)/pytest -q tests/slurm
 
 check: $(READY) ## lint, format, import order, help pages
@@ -47,7 +48,7 @@ docs: $(READY) ## rewrite docs/cli.md from the commands' own help
 bench: $(READY) ## speed and memory on this CPU, into docs/pyramid.md (half an hour)
 	$(BIN)/gansegctl bench features --device cpu --shapes demo,stylegan2-256,stylegan3-t-256,stylegan2-1024 --operations project,ensemble --into docs/pyramid.md
 	$(BIN)/gansegctl bench pairs --device cpu --into docs/pyramid.md
-	$(BIN)/gansegctl bench store --into docs/pyramid.md
+	$(BIN)/gansegctl bench store --many 20000 --into docs/pyramid.md
 
 STUDY := $(BIN)/gansegctl compare --generator demo --against demo -o docs/compare
 FITTED := --method oneshot --method repurpose --method repurpose:head=mlp --method contrastive --method contrastive:projection=random --method contrastive:projection=pca --method datasetgan --method linear --method segment_in_style

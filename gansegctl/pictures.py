@@ -6,7 +6,7 @@ legend, and magnify small pictures by whole factors without smoothing, so that s
 
 from __future__ import annotations
 
-import os
+import io
 import warnings
 from collections.abc import Sequence
 from functools import cache
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 
+from gansegctl.atomic import write_bytes
 from gansegctl.errors import GansegError, UsageError
 from gansegctl.labels import LabelMap
 
@@ -270,12 +271,9 @@ def save_png(path: Path | str, image: np.ndarray | Image.Image) -> None:
     path = Path(path)
     if isinstance(image, np.ndarray):
         image = Image.fromarray(image[..., 0] if image.ndim == 3 and image.shape[-1] == 1 else image)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        image.save(part, format="PNG")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    stream = io.BytesIO()
+    image.save(stream, "PNG")
+    write_bytes(path, stream.getvalue(), sync=False)
 
 
 def read_image(path: Path | str, channels: int = 3) -> np.ndarray:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gansegctl.atomic import write_bytes
 from gansegctl.errors import UsageError
 
 if TYPE_CHECKING:
@@ -36,9 +37,7 @@ def save_state(
     for name, optimizer in optimizers.items():
         for i, state in optimizer.state_dict()["state"].items():
             tensors |= {f"{name}/{i}/{k}": torch.as_tensor(v).detach().cpu().contiguous() for k, v in state.items()}
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(save(tensors, {"kind": kind} | {k: json.dumps(v) for k, v in facts.items()}))
-    part.replace(path)
+    write_bytes(path, save(tensors, {"kind": kind} | {k: json.dumps(v) for k, v in facts.items()}))
 
 
 @dataclass

@@ -22,7 +22,19 @@ LAYERS = {
     "features": 2,
     "kernels": 1,
 }
-LEAVES = ("contracts", "config", "errors", "labels", "presets", "pictures", "resuming", "rle", "charts", "__init__")
+LEAVES = (
+    "contracts",
+    "config",
+    "errors",
+    "labels",
+    "presets",
+    "pictures",
+    "atomic",
+    "resuming",
+    "rle",
+    "charts",
+    "__init__",
+)
 
 
 def modules() -> list[tuple[str, Path]]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from gansegctl import pictures
+from gansegctl import atomic, pictures
 from gansegctl.errors import GansegError, UsageError
 from gansegctl.labels import LabelMap
 
@@ -188,13 +190,13 @@ def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path, monkeypatch):
     pictures.save_png(tmp_path / "a.png", noise(4, 4))
     before = (tmp_path / "a.png").read_bytes()
 
-    def full_disk(self, path, format):
-        path.write_bytes(b"half")
-        raise OSError("no space left on device")
+    def full_disk(part, path):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Image.Image, "save", full_disk)
-    with pytest.raises(OSError, match="no space"):
+    monkeypatch.setattr(atomic.os, "rename", full_disk)
+    with pytest.raises(GansegError, match=r"no room.*No space") as e:
         pictures.save_png(tmp_path / "a.png", noise(8, 8))
+    assert "are free on the disk" in str(e.value)
     assert (tmp_path / "a.png").read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
 

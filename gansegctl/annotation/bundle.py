@@ -13,8 +13,8 @@ exemplars.json                 which sample each picture is and why it was chose
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,7 @@ from PIL import Image
 from gansegctl.annotation import handouts
 from gansegctl.annotation.belonging import same_picture
 from gansegctl.annotation.masks import folder_labels, is_blank, read_mask
+from gansegctl.atomic import write_bytes, write_text
 from gansegctl.errors import UsageError, did_you_mean
 from gansegctl.labels import LabelMap
 from gansegctl.pictures import read_image, save_png
@@ -96,16 +97,16 @@ def write_bundle(folder: Path, items: Sequence[BundleItem], labels: LabelMap, pr
             kept[item.seed]["why"] = item.why
         if item.latent is not None:
             kept[item.seed] |= _save_latent(latent_path(folder, item.seed), item.latent)
-    _write_text(folder / "labels.json", json.dumps(labels.to_json(), indent=1, ensure_ascii=False))
-    _write_text(folder / "labels.txt", handouts.listing(labels))
-    _write_text(folder / "labels.gpl", handouts.gimp_palette(labels))
-    _write_text(folder / "labelme-labels.txt", handouts.labelme_labels(labels))
-    _write_text(folder / "cvat-labels.json", handouts.cvat_labels(labels))
-    _write_text(folder / "label-studio.xml", handouts.label_studio_config(labels))
+    write_text(folder / "labels.json", json.dumps(labels.to_json(), indent=1, ensure_ascii=False) + "\n")
+    write_text(folder / "labels.txt", handouts.listing(labels) + "\n")
+    write_text(folder / "labels.gpl", handouts.gimp_palette(labels) + "\n")
+    write_text(folder / "labelme-labels.txt", handouts.labelme_labels(labels) + "\n")
+    write_text(folder / "cvat-labels.json", handouts.cvat_labels(labels) + "\n")
+    write_text(folder / "label-studio.xml", handouts.label_studio_config(labels) + "\n")
     about = {"dataset": provenance.get("dataset", "DATASET"), "shots": len(items), "folder": folder}
-    _write_text(folder / "README.txt", handouts.README.format(first=labels.names[0], **about))
+    write_text(folder / "README.txt", handouts.README.format(first=labels.names[0], **about) + "\n")
     record = {"format": FORMAT_VERSION, "provenance": provenance, "exemplars": list(kept.values())}
-    _write_text(folder / "exemplars.json", json.dumps(record, indent=1))
+    write_text(folder / "exemplars.json", json.dumps(record, indent=1) + "\n")
     return [mask_path(folder, item.seed) for item in items]
 
 
@@ -190,10 +191,9 @@ def _sha256(pixels: np.ndarray) -> str:
 
 def _save_latent(path: Path, latent: np.ndarray) -> dict[str, str]:
     latent = np.ascontiguousarray(latent, np.float32)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with open(part, "wb") as f:
-        np.save(f, latent, allow_pickle=False)
-    os.replace(part, path)
+    stream = io.BytesIO()
+    np.save(stream, latent, allow_pickle=False)
+    write_bytes(path, stream.getvalue())
     return {"latent": path.name, "latent_sha256": _sha256(latent)}
 
 
@@ -251,9 +251,3 @@ def _save_mask(path: Path, item: BundleItem, labels: LabelMap) -> None:
     picture = Image.fromarray(np.ascontiguousarray(mask, np.uint8))
     picture.putpalette(labels.flat_palette())
     save_png(path, picture)
-
-
-def _write_text(path: Path, text: str) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_text(text + "\n", encoding="utf-8")
-    os.replace(part, path)

@@ -107,16 +107,20 @@ def kernels(shapes: str, batch_size: int, precision: str, repeats: int, device: 
 
 @command.command()
 @click.option("-n", "--num", type=options.POSITIVE, default=128, show_default=True, help="Pairs to write.")
-@click.option("--size", type=options.POSITIVE, default=256, show_default=True, help="Pixels a side.")
+@click.option("--size", type=click.IntRange(32, 256), default=256, show_default=True, help="Pixels a side.")
+@click.option("--many", type=options.POSITIVE, help="Also the memory to write 1,000 pairs, and so many.")
 @click.option("--folder", type=options.PATH, help="Where to write; the temporary folder by default.")
 @repeats
 @options.json_flag
 @into
-def store(num: int, size: int, folder: Path | None, repeats: int, as_json: bool, into: Path | None) -> None:
-    """The shard writer and reader against h5py with gzip."""
+def store(
+    num: int, size: int, many: int | None, folder: Path | None, repeats: int, as_json: bool, into: Path | None
+) -> None:
+    """The shard writer and reader against h5py with gzip, and random reads against a folder of PNG."""
     from gansegctl.pipeline.bench_store import bench_store
 
-    _report("store", bench_store(repeats, num, size, folder), "h5py gzip 4 ÷ this", "cpu", as_json, into)
+    rows = bench_store(repeats, num, size, folder, many or 0)
+    _report("store", rows, "first of its kind ÷ this", "cpu", as_json, into)
 
 
 def _prepare(device: str, threads: int | None) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from gansegctl.atomic import write_text
 from gansegctl.cli import console, options
 
 
@@ -55,7 +56,7 @@ def command(
     settings = CompareSettings(generator, against, chosen, shots, draws, seeds, num, batch_size)
     console.follow(compare(settings, out, options.pick_device(device)))
     entries = table(read_rows(out, {}))
-    (out / "table.md").write_text(markdown(entries))
+    write_text(out / "table.md", markdown(entries))
     if as_json:
         console.emit({"table": entries, "files": [str(out / f) for f in (ROWS, "table.md", SHEET)]}, True)
         return

@@ -6,7 +6,6 @@ import csv
 import heapq
 import io
 import math
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 from torch import Tensor
 
 from gansegctl import pictures
+from gansegctl.atomic import write_text
 from gansegctl.charts import line_chart
 from gansegctl.errors import UsageError
 from gansegctl.evaluate import confusion as c
@@ -139,7 +139,7 @@ class Report:
         title = "Where the pixels of each true class went, in percent"
         picture = pictures.heat_map(shares, self.labels.names, rows="truth", columns="predicted", title=title)
         pictures.save_png(folder / "confusion.png", picture)
-        _write_text(folder / "per_class.csv", self._csv())
+        write_text(folder / "per_class.csv", self._csv())
         written = [folder / "confusion.png", folder / "per_class.csv"]
         if self.coverage:
             kept, found, _, oracle = zip(*self.coverage, strict=True)
@@ -311,12 +311,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, np.generic):
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _write_text(path: Path, text: str) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)

@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from gansegctl.atomic import write_bytes
 from gansegctl.errors import UsageError
 from gansegctl.generators import stylegan2, stylegan3_config
 from gansegctl.generators.network import StyleGAN
@@ -52,10 +53,8 @@ def save_generator(
         "config": generator.config.to_json(),
         "facts": facts,
     }
-    part = path.with_name(path.name + ".part")
     # One key: safetensors writes several in an order that changes from run to run, and the sha256 with it.
-    part.write_bytes(save(tensors, {"gansegctl": json.dumps(header, sort_keys=True)}))
-    part.replace(path)
+    write_bytes(path, save(tensors, {"gansegctl": json.dumps(header, sort_keys=True)}))
 
 
 def read_header(path: Path) -> dict[str, Any]:

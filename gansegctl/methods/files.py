@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gansegctl.atomic import write_bytes
 from gansegctl.errors import UsageError
 
 if TYPE_CHECKING:
@@ -53,12 +53,7 @@ def write(path: Path | str, header: dict[str, str], tensors: dict[str, Tensor]) 
     path = Path(path)
     ready = {name: t.detach().to("cpu").contiguous() for name, t in tensors.items()}
     header = {"kind": KIND, "format": str(FORMAT_VERSION), **header}
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_bytes(_sorted_header(save(ready, header)))
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    write_bytes(path, _sorted_header(save(ready, header)))
 
 
 def _sorted_header(data: bytes) -> bytes:

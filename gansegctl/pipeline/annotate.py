@@ -18,6 +18,7 @@ from gansegctl import methods, presets
 from gansegctl.annotation.bundle import BundleItem, check_bundle, listed_seeds, mask_path, write_bundle
 from gansegctl.annotation.classes import declared_classes
 from gansegctl.annotation.reading import find_masks, read_masks
+from gansegctl.atomic import write_text
 from gansegctl.config import AnnotateSettings, GenerateSettings, from_dict, to_dict
 from gansegctl.contracts import Exemplar, Generator, Progress, Segmenter
 from gansegctl.errors import DatasetError, UsageError, did_you_mean
@@ -157,14 +158,11 @@ def masks_folder(name_or_folder: str, dataset: Path) -> Path:
         if not (folder / name).exists():
             shutil.copyfile(presets.resource(f"{name_or_folder}-{name}"), folder / name)
     order = {"exemplars": [{"seed": seed} for seed in brought["seeds"]]}
-    (folder / "exemplars.json").write_text(json.dumps(order) + "\n")
+    write_text(folder / "exemplars.json", json.dumps(order) + "\n")
     labels = folder / "labels.json"
     if not labels.exists():
-        labels.write_text(
-            json.dumps(
-                LabelMap(tuple(brought["classes"]), tuple(tuple(c) for c in brought.get("colours", ()))).to_json()
-            )
-        )
+        named = LabelMap(tuple(brought["classes"]), tuple(tuple(c) for c in brought.get("colours", ())))
+        write_text(labels, json.dumps(named.to_json()))
     return folder
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from gansegctl import methods
+from gansegctl.atomic import write_text
 from gansegctl.config import from_dict
 from gansegctl.contracts import Exemplar, Generator, Progress, Segmenter
 from gansegctl.errors import UsageError
@@ -201,7 +202,7 @@ def compare(settings: CompareSettings, out: Path, device: str = "cpu") -> Iterat
         if job not in done:
             row, masks = bench.run(*job)
             rows.append(row)
-            _write(out / ROWS, json.dumps(head | {"settings": asdict(settings), "rows": rows}, indent=1) + "\n")
+            write_text(out / ROWS, json.dumps(head | {"settings": asdict(settings), "rows": rows}, indent=1) + "\n")
             if job[2] == job[3] == 0:
                 np.savez_compressed(out / _sheet_name(job), masks=masks)
         facts = {k: v for k, v in next(r for r in rows if _key(r) == job).items() if k in ("method", "shots", "miou")}
@@ -237,12 +238,6 @@ def _key(row: dict[str, Any]) -> tuple:
 def _sheet_name(job: tuple) -> str:
     plain = "".join(c if c.isalnum() else "-" for c in job[0])
     return f"masks-{plain}-{job[1]}.npz"
-
-
-def _write(path: Path, text: str) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_text(text)
-    part.replace(path)
 
 
 def _write_sheet(bench: Bench, out: Path, jobs: Sequence[tuple]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gansegctl import presets
+from gansegctl.atomic import write_text
 from gansegctl.config import AnnotateSettings, DistillSettings, EvalSettings, GenerateSettings, from_dict
 from gansegctl.contracts import Progress
 from gansegctl.demo.dataset import HELD_OUT
@@ -110,6 +111,6 @@ def run_demo(out: Path, follow: Callable[[Iterable[Progress]], Any], say: Callab
     seconds["eval"] = time.monotonic() - began
     result = DemoResult(reports, files, seconds)
     table = out / "table.json"
-    table.write_text(json.dumps(result.to_json(), indent=1) + "\n")
+    write_text(table, json.dumps(result.to_json(), indent=1) + "\n")
     result.files.append(table)
     return result

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from gansegctl import methods, presets
+from gansegctl.atomic import write_text
 from gansegctl.config import EvalSettings
 from gansegctl.errors import UsageError
 from gansegctl.evaluate.matching import are_segments, match_segments, overlap_of
@@ -126,7 +127,7 @@ def write_report(report: Report, folder: Path) -> list[Path]:
     """report.json, confusion.png, per_class.csv, coverage.png, worst.png in `folder`; returns their paths."""
     files = report.write_pictures(folder)
     path = folder / "report.json"
-    path.write_text(json.dumps(report.to_json(), indent=1) + "\n")
+    write_text(path, json.dumps(report.to_json(), indent=1) + "\n")
     return [path, *files]
 
 

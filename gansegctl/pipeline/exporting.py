@@ -13,13 +13,13 @@ from typing import Any
 import h5py
 import numpy as np
 
+from gansegctl.atomic import write_bytes
 from gansegctl.contracts import Progress
 from gansegctl.errors import DatasetError, UsageError
 from gansegctl.labels import IGNORE
 from gansegctl.pictures import contact_sheet
 from gansegctl.pipeline.opening import grouped
 from gansegctl.store import export as formats
-from gansegctl.store.atomic import write_bytes
 from gansegctl.store.codec import READ_ERRORS
 from gansegctl.store.export.base import About, Encoded, ExportSettings, Look, Sample
 from gansegctl.store.export.card import SHEET, readme

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from gansegctl.atomic import write_text
 from gansegctl.contracts import Progress
 from gansegctl.errors import GansegError, UsageError
 from gansegctl.pictures import overlay, save_png
@@ -90,7 +91,7 @@ def _begin(out: Path, student: Path, settings: PredictSettings) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
         if not path.exists():
-            path.write_text(json.dumps(record | {"outputs": asdict(settings)["outputs"]}) + "\n")
+            write_text(path, json.dumps(record | {"outputs": asdict(settings)["outputs"]}) + "\n")
             return
         before = json.loads(path.read_text())
     except OSError as e:

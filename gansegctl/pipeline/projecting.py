@@ -8,7 +8,6 @@ size. OUT/projection.json is what they depend on, OUT/calibration.json what the 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from gansegctl import methods
+from gansegctl.atomic import write_text
 from gansegctl.contracts import Progress, Segmenter
 from gansegctl.errors import GansegError, UsageError
 from gansegctl.generators.offdomain import Calibration
@@ -175,6 +175,4 @@ def _summary(out: Path, files: dict[str, Path], refused: dict[str, str], skipped
 
 
 def _write_json(path: Path, value: Any) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_text(json.dumps(value, indent=1) + "\n")
-    os.replace(part, path)
+    write_text(path, json.dumps(value, indent=1) + "\n")

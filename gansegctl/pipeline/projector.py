@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -17,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from gansegctl.atomic import write_bytes
 from gansegctl.contracts import Annotation, Generator, Progress, Segmenter
 from gansegctl.errors import UsageError
 from gansegctl.generators.inversion import Inversion, InversionSettings, Inverted, check_noise_maps, synthesize
@@ -163,12 +163,7 @@ def save_projection(path: Path, projection: Projection, record: dict[str, Any]) 
     for i, m in enumerate(projection.maps or ()):
         tensors[f"noise.{i}"] = m[0, 0].detach().cpu().contiguous()
     header = {"kind": KIND, "format": FORMAT_VERSION, "facts": projection.facts, "record": record}
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_bytes(save(tensors, {"gansegctl": json.dumps(header, sort_keys=True)}))
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    write_bytes(path, save(tensors, {"gansegctl": json.dumps(header, sort_keys=True)}))
 
 
 def load_projection(path: Path) -> Projection:

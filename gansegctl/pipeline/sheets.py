@@ -5,9 +5,9 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+from gansegctl.atomic import write_bytes
 from gansegctl.errors import DatasetError
 from gansegctl.pictures import contact_sheet
-from gansegctl.store.atomic import write_bytes
 from gansegctl.store.dataset import iter_shards
 from gansegctl.store.manifest import Manifest
 

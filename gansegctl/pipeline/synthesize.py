@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from gansegctl import presets
+from gansegctl.atomic import clean_parts
 from gansegctl.config import GenerateSettings, to_dict
 from gansegctl.contracts import Generator, Progress, Segmenter
 from gansegctl.errors import GansegError, UsageError
@@ -26,7 +27,6 @@ from gansegctl.pipeline.opening import check_class, latents_of_seeds
 from gansegctl.pipeline.plan import PlannedShard, batches, plan_shards, samples_a_shard
 from gansegctl.pipeline.sheets import write_contact_sheet
 from gansegctl.pipeline.tasks import ALONE, Task
-from gansegctl.store.atomic import clean_parts
 from gansegctl.store.card import write_card
 from gansegctl.store.claims import clean_claims, take_claim
 from gansegctl.store.codec import require_codec

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from gansegctl.store.atomic import explained, process_lives
+from gansegctl.atomic import explained, process_lives
 from gansegctl.store.shard import shard_path
 
 STALE = 900.0

@@ -16,9 +16,9 @@ from typing import Any
 import h5py
 import numpy as np
 
+from gansegctl.atomic import write_bytes
 from gansegctl.errors import DatasetError, GansegError
 from gansegctl.labels import IGNORE, LabelMap
-from gansegctl.store.atomic import write_bytes
 from gansegctl.store.codec import READ_ERRORS
 from gansegctl.store.fields import StoredFields, write_field
 from gansegctl.store.schema import FIELDS, FORMAT_VERSION, ShardArrays, ShardRecord, format_seeds

@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from gansegctl.atomic import write_bytes
 from gansegctl.contracts import Annotation
 from gansegctl.errors import UsageError, did_you_mean
 from gansegctl.labels import LabelMap
@@ -99,9 +100,7 @@ class Student:
         for name, value in self.model.state_dict().items():
             value = value.detach().cpu()
             tensors[name] = (value.to(dtype) if value.is_floating_point() else value).contiguous()
-        part = path.with_name(path.name + ".part")
-        part.write_bytes(save(tensors, {"gansegctl": json.dumps(header, sort_keys=True)}))
-        part.replace(path)
+        write_bytes(path, save(tensors, {"gansegctl": json.dumps(header, sort_keys=True)}))
 
     @classmethod
     def load(cls, path: Path, device: str = "cpu") -> Student:

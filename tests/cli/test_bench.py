@@ -38,9 +38,9 @@ def test_features_as_json_says_how_to_repeat_it(call):
 def test_a_table_goes_to_stdout_and_into_a_page(call, tmp_path):
     page = tmp_path / "page.md"
     page.write_text("# Figures\n\n<!-- bench-store -->\n<!-- /bench-store -->\n")
-    status, out, _ = call("bench", "store", "-n", 2, "--size", 16, "--repeats", 1, "--into", page)
+    status, out, _ = call("bench", "store", "-n", 2, "--size", 32, "--repeats", 1, "--into", page)
     assert status == 0
-    assert "| 16 px | write 2 pairs | shard |" in out
+    assert "| 32 px | write 2 pairs | shard |" in out
     assert "`gansegctl bench store -n 2 --size 16 --repeats 1`" in page.read_text()
     assert "| 16 px | read 2 pairs | h5py gzip 4 |" in page.read_text()
 

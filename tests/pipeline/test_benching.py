@@ -11,6 +11,7 @@ import pytest
 import torch
 from gansegctl.kernels import strips
 
+from gansegctl.demo.scenes import LABELS
 from gansegctl.errors import DeviceError, GansegError, UsageError
 from gansegctl.features import pyramid as pyramids
 from gansegctl.generators.stylegan2 import StyleGAN2Config
@@ -171,14 +172,27 @@ def test_no_pair_is_timed_with_a_wrong_head(head, kernel, monkeypatch):
 
 
 def test_store(tmp_path):
-    rows = list(bench_store.bench_store(1, count=3, size=32, folder=tmp_path))
-    assert [(r.operation, r.path) for r in rows] == [
-        (f"{what} 3 pairs", path)
-        for what in ("write", "read")
-        for path in (bench_store.GZIP_4, bench_store.GZIP_1, bench_store.OURS)
-    ]
-    assert all(r.facts["file_bytes"] > 0 and "pairs/s" in r.note for r in rows)
+    rows = list(bench_store.bench_store(1, count=3, size=32, folder=tmp_path, many=9))
+    packed = (bench_store.GZIP_4, bench_store.GZIP_1, bench_store.OURS)
+    wanted = [(f"{what} 3 pairs", path) for what in ("write", "read") for path in packed]
+    wanted += [("read 3 at random", path) for path in (bench_store.PNG_FOLDER, bench_store.OURS)]
+    wanted += [(f"write {n} pairs", bench_store.OURS) for n in ("1,000", "9")]
+    assert [(r.operation, r.path) for r in rows] == wanted
+    assert all(r.facts["file_bytes"] > 0 for r in rows[:-2])
+    assert all("pairs/s" in r.note for r in rows)
     assert not list(tmp_path.iterdir())
+
+
+def test_pairs_to_bench_with_pack_as_photographs_do():
+    isal_zlib = pytest.importorskip("isal.isal_zlib", reason="needs isal")
+    arrays = bench_store.drawn_pairs(2, 256)
+    packed = sum(len(isal_zlib.compress(x, 1)) for x in arrays.image) / arrays.image.nbytes
+    assert 0.68 < packed < 0.76
+    assert set(np.unique(arrays.mask)) <= set(range(len(LABELS)))
+    inside = np.pad(arrays.mask, ((0, 0), (16, 16), (16, 16)), mode="edge")
+    calm = np.all([np.roll(inside, (dy, dx), (1, 2)) == inside for dy in (-16, 0, 16) for dx in (-16, 0, 16)], axis=0)
+    calm = calm[:, 16:-16, 16:-16]
+    assert arrays.confidence[calm].mean() > 250 > arrays.confidence[~calm].mean()
 
 
 def test_no_speed_for_a_store_that_changes_pixels(tmp_path, monkeypatch):

@@ -1,11 +1,24 @@
 #!/bin/bash
 # A throwaway Slurm of two fake nodes on this machine: Debian's slurm-wlm and munge, no systemd, no cgroups.
+#   cluster.sh install          as root, with apt-get, what of it is absent
 #   cluster.sh start FOLDER     prints the line to evaluate (SLURM_CONF); status 3 and the reason where it cannot be
 #   cluster.sh stop FOLDER
 set -euo pipefail
-action=$1 base=$(realpath -m "$2") host=$(hostname -s) cores=$(nproc --all)
+action=$1 base=$(realpath -m "${2:-/tmp/slurm}") host=$(hostname -s) cores=$(nproc --all)
+
+PROGRAMS="munged slurmctld slurmd sbatch"
+PATH=$PATH:/usr/sbin:/sbin
 
 cannot() { echo "no Slurm here: $1" >&2; exit 3; }
+
+if [ "$action" = install ]; then
+  # shellcheck disable=SC2086
+  [ "$(command -v $PROGRAMS | wc -l)" = 4 ] && exit 0
+  [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || cannot "slurm-wlm and munge are absent, and only root with apt-get can add them"
+  apt-get update -qq
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends slurm-wlm munge >/dev/null
+  exit 0
+fi
 
 if [ "$action" = stop ]; then
   for file in "$base"/slurmd-n2.pid "$base"/slurmd-n1.pid "$base"/slurmctld.pid "$base"/munge/munged.pid; do
@@ -14,8 +27,7 @@ if [ "$action" = stop ]; then
   exit 0
 fi
 
-PATH=$PATH:/usr/sbin:/sbin
-for program in munged slurmctld slurmd sbatch; do
+for program in $PROGRAMS; do
   command -v "$program" >/dev/null || cannot "no $program; apt-get install -y --no-install-recommends slurm-wlm munge"
 done
 [ "$(id -u)" = 0 ] || cannot "its daemons want to be started by root"

@@ -123,6 +123,7 @@ batch_size = 2
 shard_size = 5
 [annotate]
 shots = 1
+method = "repurpose"
 masks = "{masks}"
 [annotate.options]
 head = "mlp"

@@ -10,7 +10,7 @@ import pytest
 from store.samples import LABELS, draw, fill, plan
 
 from gansegctl.errors import UsageError
-from gansegctl.pipeline.bench_store import random_pairs
+from gansegctl.pipeline.bench_store import drawn_pairs
 from gansegctl.store import codec as codecs
 from gansegctl.store.dataset import ShardDataset
 from gansegctl.store.fields import DIFFERENCES, StoredFields
@@ -88,7 +88,7 @@ def test_zstd_needs_the_registered_plugin(tmp_path):
 
 
 def test_differences_take_less_room_than_deflate(tmp_path):
-    arrays, sizes = random_pairs(4, 64), {}
+    arrays, sizes = drawn_pairs(4, 64), {}
     for name in ("none", "deflate", "delta"):
         sizes[name] = write_shard(tmp_path, 0, arrays, codec=name).bytes
     assert sizes["delta"] < 0.9 * sizes["deflate"] < sizes["none"]

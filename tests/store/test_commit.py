@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from store.samples import LABELS, draw, fill, plan
 
+from gansegctl import atomic
 from gansegctl.errors import DatasetError, ExitStatus, GansegError
-from gansegctl.store import atomic, shard
+from gansegctl.store import shard
 from gansegctl.store.dataset import iter_shards
 from gansegctl.store.manifest import Manifest, problems_of_dataset
 from gansegctl.store.shard import read_shard, shard_path, write_shard
@@ -47,7 +48,7 @@ def arm(step):
         setattr(module, name, call)
     for name in ("fsync", "rename", "unlink", "fstat"):
         deadly(os, name)
-    import gansegctl.store.atomic as atomic
+    import gansegctl.atomic as atomic
     deadly(atomic.Path, "unlink")
 
 for step in range(40):

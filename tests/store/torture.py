@@ -1,7 +1,7 @@
 """Kill, fill the disk, flip bytes, crowd: `make torture` at length, a slice of it in the tests.
 
     python tests/store/torture.py [--seed 0] [generate=200] [annotate=50] [distill=20] [export=50] [full=30] [flips=500]
-                                  [crowd=10]
+                                  [crowd=20]
 
 Every trial ends in files equal to those of an unbroken run, and a student in weights equal within 1e-6; the first that
 does not ends the program with status 1.
@@ -29,7 +29,7 @@ from safetensors.torch import load
 
 from gansegctl.cli import main
 
-USUAL = {"generate": 200, "annotate": 50, "distill": 20, "export": 50, "full": 30, "flips": 500, "crowd": 10}
+USUAL = {"generate": 200, "annotate": 50, "distill": 20, "export": 50, "full": 30, "flips": 500, "crowd": 20}
 STATUS_FULL = 1
 TOLERANCE = 1e-6  # of a student's weights
 KILLS = 3  # of one run, before it is left in peace
@@ -39,9 +39,13 @@ class Lost(Exception):
     """Something was lost, doubled, or silently wrong."""
 
 
+said_to = os.devnull
+"""Where the words of commands go; the child of a trial may change it for itself."""
+
+
 def command(*words: object) -> int:
-    """A command line in this process → its exit status; what it prints goes nowhere."""
-    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+    """A command line in this process → its exit status; what it prints goes to `said_to`."""
+    with open(said_to, "w") as to, contextlib.redirect_stdout(to), contextlib.redirect_stderr(to):
         try:
             main([str(w) for w in words])
         except SystemExit as e:
@@ -90,8 +94,7 @@ class Torture:
         self.seconds = {"generate": self.timed(self.generate, self.plain)}
         self.masks = root / "masks"
         self.paint()
-        shutil.copytree(self.plain, self.pairs)
-        self.seconds["annotate"] = self.timed(self.annotate, self.pairs)
+        self.seconds["annotate"] = self.timed(self.annotate, self.pairs, self.plain)
         self.seconds["export"] = self.timed(self.export, self.exported)
         self.student = root / "student"
         self.seconds["distill"] = self.timed(self.distill, self.student)
@@ -114,16 +117,21 @@ class Torture:
         rows = [{"id": i, "name": n, "colour": [90 * i] * 3} for i, n in enumerate(("ground", "figure"))]
         (self.masks / "labels.json").write_text(json.dumps(rows))
 
-    def timed(self, work: Callable[[Path], int], out: Path) -> float:
-        """Run unbroken; seconds."""
-        began = time.monotonic()
-        if work(out) != 0:
-            raise Lost(f"{work.__name__} fails when nothing is done to it")
-        return time.monotonic() - began
+    def timed(self, work: Callable[[Path], int], out: Path, start: Path | None = None) -> float:
+        """Run unbroken, twice, each time from `start`; seconds of the second, which imports nothing any more."""
+        for _ in range(2):
+            shutil.rmtree(out, ignore_errors=True)
+            if start is not None:
+                shutil.copytree(start, out)
+            began = time.monotonic()
+            if work(out) != 0:
+                raise Lost(f"{work.__name__} fails when nothing is done to it")
+            seconds = time.monotonic() - began
+        return seconds
 
     def generate(self, out: Path, *more: object) -> int:
         return command(
-            "generate", "--generator", self.generator, "-n", 24, "--shard-size", 4, "--batch-size", 2, "-o", out, *more
+            "generate", "--generator", self.generator, "-n", 24, "--shard-size", 3, "--batch-size", 2, "-o", out, *more
         )
 
     def annotate(self, out: Path) -> int:
@@ -139,20 +147,22 @@ class Torture:
         return command("distill", self.pairs, "-o", out / "student.safetensors", *chosen)
 
     def killed(self, name: str, work: Callable[[Path], int], wanted: Path, start: Path | None = None) -> int:
-        """SIGKILL at a random moment, again and again, until a run comes through. Returns the number of kills."""
-        out, kills = self.fresh(start), 0
-        while True:
-            pid = child(lambda: work(out))
-            if kills < KILLS:
-                time.sleep(self.chance.uniform(0, 1.1 * self.seconds[name]))
-                os.kill(pid, signal.SIGKILL)
-            status = os.waitpid(pid, 0)[1]
-            if not os.WIFSIGNALED(status):
-                break
-            kills += 1
-        if status:
-            raise Lost(f"{name} ends with status {os.waitstatus_to_exitcode(status)} when it is resumed")
-        self.compare(out, wanted, name)
+        """SIGKILL at random moments, up to KILLS times, until a run comes through. Returns the kills, one or more."""
+        kills = 0
+        while not kills:  # a run that is through before it is hit does not count
+            out = self.fresh(start)
+            while True:
+                pid = child(lambda out=out: work(out))
+                if kills < KILLS:
+                    time.sleep(self.chance.uniform(0, self.seconds[name]))
+                    os.kill(pid, signal.SIGKILL)
+                status = os.waitpid(pid, 0)[1]
+                if not os.WIFSIGNALED(status):
+                    break
+                kills += 1
+            if status:
+                raise Lost(f"{name} ends with status {os.waitstatus_to_exitcode(status)} when it is resumed")
+            self.compare(out, wanted, name)
         return kills
 
     def fresh(self, start: Path | None) -> Path:
@@ -173,17 +183,17 @@ class Torture:
                 state = "is missing" if name not in got else "is too many" if name not in right else "differs"
                 raise Lost(f"{what}: {name} {state}")
 
-    def trial_generate(self) -> None:
-        self.killed("generate", self.generate, self.plain)
+    def trial_generate(self) -> int:
+        return self.killed("generate", self.generate, self.plain)
 
-    def trial_annotate(self) -> None:
-        self.killed("annotate", self.annotate, self.pairs, self.plain)
+    def trial_annotate(self) -> int:
+        return self.killed("annotate", self.annotate, self.pairs, self.plain)
 
-    def trial_distill(self) -> None:
-        self.killed("distill", self.distill, self.student)
+    def trial_distill(self) -> int:
+        return self.killed("distill", self.distill, self.student)
 
-    def trial_export(self) -> None:
-        self.killed("export", self.export, self.exported)
+    def trial_export(self) -> int:
+        return self.killed("export", self.export, self.exported)
 
     def trial_full(self) -> None:
         """A disk that takes no file longer than so much: status 1, nothing half-named; then room, and all is well."""
@@ -197,12 +207,21 @@ class Torture:
         largest = max(len(data) for data in files_of(wanted).values())
         limit = self.chance.randrange(1, largest)
         out = self.fresh(start)
+        hear, speak = os.pipe()  # its words to no file: that would be limited too
 
         def limited() -> int:
+            global said_to
+            said_to = f"/dev/fd/{speak}"
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
             return work(out)
 
-        status = os.waitstatus_to_exitcode(os.waitpid(child(limited), 0)[1])
+        pid = child(limited)
+        os.close(speak)
+        with open(hear) as said:
+            words = said.read()
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        if "are free on the disk" not in words:
+            raise Lost(f"{name} with files of at most {limit} bytes says {words!r}")
         left = [n for n in files_of(out) if ".part" in n or n.endswith(".claim")] if out.exists() else []
         if status != STATUS_FULL or left:
             raise Lost(f"{name} with files of at most {limit} bytes: status {status}, left {left}")
@@ -232,28 +251,29 @@ class Torture:
         path.write_bytes(whole)
 
     def trial_crowd(self) -> None:
-        """Several tasks over one dataset at once, one of them twice."""
-        tasks = self.chance.choice([2, 3, 8])
+        """Eight tasks over one dataset at once, one of them twice; or two processes that know nothing of each other."""
         out = self.fresh(None)
-        indices = [*range(tasks), self.chance.randrange(tasks)]
-        pids = [child(lambda i=i: self.generate(out, "--task", f"{i}/{tasks}")) for i in indices]
+        tasks = [("--task", f"{i}/8") for i in (*range(8), self.chance.randrange(8))]
+        crowd = self.chance.choice([tasks, [(), ()]])
+        pids = [child(lambda words=words: self.generate(out, *words)) for words in crowd]
         statuses = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
         if any(statuses):
-            raise Lost(f"{tasks} tasks and one twice end with {statuses}")
-        self.compare(out, self.plain, f"{tasks} tasks, one twice")
+            raise Lost(f"{len(crowd)} processes end with {statuses}")
+        self.compare(out, self.plain, f"{len(crowd)} processes on one dataset")
 
 
 def torture(root: Path, seed: int, trials: dict[str, int], say: Callable[[str], None] = print) -> None:
     """Run so many trials of each kind. Lost for the first that goes wrong."""
     scene = Torture(root, seed)
     for kind, count in trials.items():
-        began = time.monotonic()
+        began, kills = time.monotonic(), 0
         for i in range(count):
             try:
-                getattr(scene, f"trial_{kind}")()
+                kills += getattr(scene, f"trial_{kind}")() or 0
             except Lost as e:
                 raise Lost(f"seed {seed}, {kind} {i + 1} of {count}: {e}") from e
-        say(f"{kind}: {count} trials, {time.monotonic() - began:.0f} s, nothing lost")
+        killed = f", {kills} kills" if kills else ""
+        say(f"{kind}: {count} trials{killed}, {time.monotonic() - began:.0f} s, nothing lost")
 
 
 if __name__ == "__main__":

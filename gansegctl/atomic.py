@@ -24,6 +24,11 @@ def write_bytes(path: Path, data: bytes, retire: Path | None = None, sync: bool 
     return write_stream(path, (data,), retire, sync, len(data))
 
 
+def write_text(path: Path, text: str, sync: bool = True) -> int:
+    """`write_bytes` of UTF-8."""
+    return write_bytes(path, text.encode(), sync=sync)
+
+
 def write_stream(
     path: Path, pieces: Iterable[bytes], retire: Path | None = None, sync: bool = True, needed: int | None = None
 ) -> int:
