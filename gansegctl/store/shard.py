@@ -83,15 +83,13 @@ def write_shard(
 
 def class_histogram(mask: np.ndarray, labels: LabelMap) -> tuple[int, ...]:
     """Pixels of each class in mask uint8 [n,H,W]; IGNORE is not counted. DatasetError for a value of no class."""
-    flat = np.ascontiguousarray(mask).reshape(-1)
-    pairs = np.bincount(flat[: len(flat) // 2 * 2].view(np.uint16), minlength=1 << 16).reshape(256, 256)
-    counts = pairs.sum(0) + pairs.sum(1)  # two pixels at a time: counting widens every number to eight bytes first
-    if len(flat) % 2:
-        counts[flat[-1]] += 1
+    import torch  # its counting lets other threads run, numpy's does not
+
+    counts = torch.bincount(torch.from_numpy(np.ascontiguousarray(mask)).view(-1), minlength=256).tolist()
     stray = [v for v in range(len(labels), IGNORE) if counts[v]]
     if stray:
         raise DatasetError(f"got mask value {stray[0]}", wanted=f"0 to {len(labels) - 1}, or {IGNORE} for ignored")
-    return tuple(int(v) for v in counts[: len(labels)])
+    return tuple(counts[: len(labels)])
 
 
 def class_samples(mask: np.ndarray, labels: LabelMap) -> tuple[int, ...]:

@@ -41,7 +41,7 @@ def test_a_table_goes_to_stdout_and_into_a_page(call, tmp_path):
     status, out, _ = call("bench", "store", "-n", 2, "--size", 32, "--repeats", 1, "--into", page)
     assert status == 0
     assert "| 32 px | write 2 pairs | shard |" in out
-    assert "`gansegctl bench store -n 2 --size 16 --repeats 1`" in page.read_text()
+    assert "`gansegctl bench store -n 2 --size 32 --repeats 1`" in page.read_text()
     assert "| 16 px | read 2 pairs | h5py gzip 4 |" in page.read_text()
 
 
