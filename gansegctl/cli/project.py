@@ -24,7 +24,7 @@ from gansegctl.cli import console, options
     show_default=True,
     help="What looks alike; auto = the discriminator where one is given, else gradients.",
 )
-@click.option("--discriminator", metavar="FILE", default="", help="OUT.ckpt of `gansegctl train`.")
+@click.option("--discriminator", metavar="FILE", default="", help="OUT.ckpt of `gansegctl train`, or a snapshot.")
 @click.option(
     "--calibration",
     type=click.IntRange(min=0),

@@ -30,6 +30,7 @@ class Discriminator(nn.Module):
     def __init__(self, config: StyleGAN2Config, group: int = 4) -> None:
         super().__init__()
         self.group, self.c_dim = group, config.c_dim
+        self.channels, self.resolution = config.image_channels, config.resolution
         sizes = config.resolutions[::-1]
         self.fromrgb = Conv(config.image_channels, config.channels(sizes[0]), 1)
         self.blocks = nn.ModuleList(DiscriminatorBlock(config.channels(r), config.channels(r // 2)) for r in sizes[:-1])

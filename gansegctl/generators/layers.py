@@ -75,6 +75,7 @@ class Conv(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels_out)) if bias else None
         self.weight_gain = 1.0 / math.sqrt(channels_in * kernel * kernel)
         self.down, self.activate = down, activate
+        self.clamp: float | None = None  # of the result before gain, where the network was trained so
         self.register_buffer("resample_filter", fir_filter())
 
     def forward(self, x: Tensor, gain: float = 1.0) -> Tensor:
@@ -89,4 +90,4 @@ class Conv(nn.Module):
             x = F.conv2d(filter2d(x, self.resample_filter, (2, 2)), w, stride=2)
         if self.bias is not None:
             x = x + self.bias.view(1, -1, 1, 1)
-        return leaky(x, SQRT2 * gain) if self.activate else x * gain
+        return leaky(x, SQRT2 * gain, self.clamp) if self.activate else x * gain

@@ -13,13 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gansegctl.errors import UsageError
+from gansegctl.generators.checkpoints.discriminators import open_discriminator
 from gansegctl.generators.discriminator import Discriminator
-from gansegctl.generators.stylegan2_config import StyleGAN2Config
-from gansegctl.resuming import load_state
 
 MEASURES = ("auto", "gradients", "discriminator", "lpips")
-TRAINING = "gansegctl.training"
-"""The kind of file in which `train` keeps its discriminator."""
 _SMALLEST = 8  # pixels of a side, below which a picture is not reduced further
 
 
@@ -136,22 +133,6 @@ class Lpips:
         return self.network(a[0], b[0].expand_as(a[0])).flatten()
 
 
-def load_discriminator(path: Path) -> Discriminator:
-    """The discriminator in a checkpoint of `gansegctl train` (OUT.ckpt). UsageError for any other file."""
-    path = Path(path)
-    if not path.is_file():
-        raise UsageError(f"got {path}: no such file", wanted="a checkpoint of `gansegctl train`, OUT.ckpt")
-    state = load_state(path, TRAINING)
-    tensors = {k.removeprefix("discriminator/"): v for k, v in state.tensors.items() if k.startswith("discriminator/")}
-    try:
-        with torch.random.fork_rng(devices=[]):
-            network = Discriminator(StyleGAN2Config(**state.facts["settings"]["network"]))
-        network.load_state_dict(tensors)
-    except (KeyError, TypeError, RuntimeError) as e:
-        raise UsageError(f"got {path}: {e}", wanted="a whole discriminator", remedy="train again") from e
-    return network.eval().requires_grad_(False)
-
-
 def choose_perceptual(
     name: str, discriminator: Path | None, resolution: int, channels: int, device: torch.device | str = "cpu"
 ) -> Perceptual:
@@ -173,10 +154,10 @@ def choose_perceptual(
         raise UsageError(
             "got --perceptual discriminator without one",
             wanted="--discriminator FILE",
-            remedy="pass the OUT.ckpt that `gansegctl train` keeps beside the generator, or --perceptual gradients",
+            remedy="pass the OUT.ckpt of `gansegctl train` or a whole snapshot, or --perceptual gradients",
         )
-    network = load_discriminator(discriminator)
-    takes = (network.fromrgb.weight.shape[1], 4 << len(network.blocks))
+    network = open_discriminator(discriminator)
+    takes = (network.channels, network.resolution)
     if takes != (channels, resolution):
         raise UsageError(
             f"got a discriminator of {takes[1]} px and {takes[0]} channels",

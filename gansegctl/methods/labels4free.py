@@ -14,7 +14,7 @@ foreground" a perfect answer that only the area terms forbid: give bg_share some
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -69,17 +69,19 @@ class Labels4FreeSettings:
     """Settings of `labels4free`; None takes the preset's or the profile's value.
 
     preset: `PRESETS`. images: real pictures, a folder or file that the pipeline reads ("" = the generator's own
-    samples). iterations, batch, truncation (of foregrounds; backgrounds have none), lr (alpha's Adam takes 0.8 of it).
-    mult: weight of mean min(A, 1−A) + mean relu(0.25 − area). bg_weight, bg_share: weight and smallest share of
-    background. sat_weight: of the adversarial term. standardise: channels over `statistics_samples` random samples.
-    ema: keep the averaged network. threshold: of the written label. noise: of the training samples. guard_every
-    iterations the guard looks at `guard_samples` pictures; early_stop ends the fit when it finds masks settled, not
-    before min_iterations. Errors: UsageError for values out of range.
+    samples). discriminator: a checkpoint to begin with that of ("" = new weights). iterations, batch, truncation (of
+    foregrounds; backgrounds have none), lr (alpha's Adam takes 0.8 of it). mult: weight of mean min(A, 1−A) + mean
+    relu(0.25 − area). bg_weight, bg_share: weight and smallest share of background. sat_weight: of the adversarial
+    term. standardise: channels over `statistics_samples` random samples. ema: keep the averaged network. threshold: of
+    the written label. noise: of the training samples. guard_every iterations the guard looks at `guard_samples`
+    pictures; early_stop ends the fit when it finds masks settled, not before min_iterations. Errors: UsageError for
+    values out of range.
     """
 
     preset: str = "faces"
     profile: str = "fixed"
     images: str = ""
+    discriminator: str = field(default="", metadata={"omit": True})
     iterations: int | None = None
     batch: int | None = None
     truncation: float | None = None

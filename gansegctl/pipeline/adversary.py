@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from gansegctl.contracts import Generator, Method
 from gansegctl.errors import UsageError
+from gansegctl.generators.checkpoints.discriminators import open_discriminator
 from gansegctl.generators.discriminator import Discriminator
 from gansegctl.generators.stylegan2 import StyleGAN2
 from gansegctl.pipeline.pictures_in import load_pictures
@@ -62,8 +63,14 @@ def beyond_generator(method: Method, generator: Generator, settings: Any) -> dic
     """What `method.fit` is to be given by name, from what it says it needs: nothing, or an adversary and pictures."""
     if "discriminator" not in method.needs:
         return {}
-    given: dict[str, Any] = {"adversary": StyleGAN2Adversary(generator)}
+    spec = generator.spec
+    trained = open_discriminator(Path(settings.discriminator)) if settings.discriminator else None
+    if trained is not None and (trained.channels, trained.resolution) != (spec.image_channels, spec.resolution):
+        raise UsageError(
+            f"got a discriminator of {trained.resolution} px and {trained.channels} channels",
+            wanted=f"{spec.resolution} px and {spec.image_channels}, as the generator's pictures",
+        )
+    given: dict[str, Any] = {"adversary": StyleGAN2Adversary(generator, trained)}
     if settings.images:
-        spec = generator.spec
         given["images"] = load_pictures(Path(settings.images), spec.resolution, spec.image_channels)
     return given

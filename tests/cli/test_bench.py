@@ -42,7 +42,7 @@ def test_a_table_goes_to_stdout_and_into_a_page(call, tmp_path):
     assert status == 0
     assert "| 32 px | write 2 pairs | shard |" in out
     assert "`gansegctl bench store -n 2 --size 32 --repeats 1`" in page.read_text()
-    assert "| 16 px | read 2 pairs | h5py gzip 4 |" in page.read_text()
+    assert "| 32 px | read 2 pairs | h5py gzip 4 |" in page.read_text()
 
 
 def test_pairs(call):

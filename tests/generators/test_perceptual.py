@@ -15,7 +15,7 @@ from gansegctl.generators.perceptual import (
     Gradients,
     Lpips,
     choose_perceptual,
-    load_discriminator,
+    open_discriminator,
     pixel_distance,
     scales,
 )
@@ -80,7 +80,7 @@ def test_gradients_can_be_followed():
 
 def test_a_discriminator_comes_back_from_a_checkpoint(checkpoint):
     path, trained = checkpoint
-    found = load_discriminator(path)
+    found = open_discriminator(path)
     x = pictures(2, side=16)
     assert torch.allclose(found(x), trained(x))
     measure = choose_perceptual("auto", path, 16, 3)
@@ -101,10 +101,10 @@ def test_what_there_is_to_choose(tmp_path, checkpoint):
     with pytest.raises(UsageError, match="one measure"):
         choose_perceptual("gradients", checkpoint[0], 16, 3)
     with pytest.raises(UsageError, match="no such file"):
-        load_discriminator(tmp_path / "none.ckpt")
+        open_discriminator(tmp_path / "none.ckpt")
     (tmp_path / "x.ckpt").write_bytes(b"no")
     with pytest.raises(UsageError, match=r"x\.ckpt"):
-        load_discriminator(tmp_path / "x.ckpt")
+        open_discriminator(tmp_path / "x.ckpt")
 
 
 def test_lpips_is_an_extra(monkeypatch):

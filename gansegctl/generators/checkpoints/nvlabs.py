@@ -58,6 +58,20 @@ def generator_record(loaded: Loaded) -> tuple[ModuleRecord, CheckpointReport]:
     return record, report
 
 
+def discriminator_record(value: Any) -> ModuleRecord:
+    """The record of a snapshot's `D`, or of a file that is one. UsageError where there is none, or an unknown part."""
+    network = value.get("D") if isinstance(value, dict) else value
+    if not isinstance(network, Inert) or "Discriminator" not in network.class_name:
+        raise UsageError(
+            "got a snapshot without a discriminator",
+            wanted="one with D",
+            remedy="published snapshots often hold G_ema alone: pass one of the training, or --perceptual gradients",
+        )
+    if unknown := unknown_under(network):
+        raise UsageError(f"got a discriminator that contains {', '.join(unknown[:5])}", wanted="StyleGAN2's")
+    return _Records().of(network)
+
+
 def _is_network(value: Any) -> bool:
     return isinstance(value, Inert) and value.kind == "persistent" and isinstance(value.state, dict)
 
