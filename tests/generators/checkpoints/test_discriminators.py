@@ -1,4 +1,4 @@
-"""Discriminators in checkpoints: they judge as the paper's formulas say, under each project's names; refusals by name."""
+"""Discriminators in checkpoints: they judge as the paper's formulas say, whoever named them; refusals by name."""
 
 from __future__ import annotations
 
