@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 TORCH := $(shell grep '^torch==' constraints.txt)
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test test-ui check format docs bench bench-real study wheel torture fuzz gpu-check clean
+.PHONY: help setup demo test test-ui test-readers test-slurm check format docs bench bench-real study wheel torture fuzz gpu-check clean
 
 help: ## what each target does
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -28,6 +28,10 @@ test: $(READY) ## the tests (GPU tests skip without a GPU)
 test-ui: $(READY) ## the annotation page in a real browser (skips where chromium is absent); IMAGES=docs/images keeps its pictures
 	$(BIN)/python -m pip install --quiet -c constraints.txt playwright || true
 	GANSEGCTL_IMAGES=$(IMAGES) $(BIN)/pytest -q -m browser -s tests/annotation/ui || test $$? = 5 # 5: nothing to run, as said above
+
+test-readers: $(READY) ## exports opened by the libraries they are meant for, which it installs: pycocotools, webdataset, datasets
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[readers]'
+	$(BIN)/pytest -q tests/store/test_export_readers.py
 
 test-slurm: $(READY) ## a Slurm of two fake nodes here: a killed array task, the printed script (root; installs slurm-wlm, munge)
 	bash tests/slurm/cluster.sh install
