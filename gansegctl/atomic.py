@@ -13,10 +13,41 @@ from pathlib import Path
 
 from gansegctl.errors import GansegError
 
+HOST_NUMBERING = 0xEFFFFFFC
+"""The inode of Linux' first namespace of process numbers: the host's own, in which no container is."""
+
+
+def this_host() -> str:
+    """The name under which process numbers mean something: that of the host, and of the container's own numbering."""
+    try:
+        own = int(os.readlink("/proc/self/ns/pid").strip("pid:[]"))
+    except (OSError, ValueError):
+        own = HOST_NUMBERING
+    return socket.gethostname() + ("" if own == HOST_NUMBERING else f"+{own:x}")
+
 
 def part_name(path: Path) -> Path:
     """Where `path` is built; host and process in the name, so that two writers never share one."""
-    return path.with_name(f"{path.name}.part.{socket.gethostname()}.{os.getpid()}")
+    return path.with_name(f"{path.name}.part.{this_host()}.{os.getpid()}")
+
+
+def create_text(path: Path, text: str) -> None:
+    """Make a file that is not there yet, with its content, or FileExistsError; a kill in between leaves none.
+
+    On a file system without hard links it is made and filled in two steps. OSError as the disk says.
+    """
+    part = part_name(path)
+    try:
+        part.write_text(text, encoding="utf-8")
+        try:
+            os.link(part, path)
+        except FileExistsError:
+            raise
+        except OSError:
+            with open(path, "x", encoding="utf-8") as f:
+                f.write(text)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, data: bytes, retire: Path | None = None, sync: bool = True) -> int:
@@ -94,7 +125,7 @@ def sync_disk(folder: Path) -> None:
 def clean_parts(folder: Path) -> list[Path]:
     """Remove what processes of this host that are gone left unfinished."""
     removed = []
-    for part in folder.glob(f"*.part.{socket.gethostname()}.*"):
+    for part in folder.glob(f"*.part.{this_host()}.*"):
         pid = part.name.rsplit(".", 1)[1]
         if pid.isdigit() and not process_lives(int(pid)):
             part.unlink(missing_ok=True)
@@ -116,7 +147,8 @@ def process_lives(pid: int) -> bool:
 def explained(e: OSError, path: Path, needed: int) -> GansegError:
     """What the disk said, for people: with the bytes needed and free where there is no room."""
     if e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        free = shutil.disk_usage(path.parent).free
+        there = next(p for p in (path.parent, *path.parent.parents, Path()) if p.exists())
+        free = shutil.disk_usage(there).free
         return GansegError(
             f"got no room for {path} ({e.strerror})",
             wanted=f"{needed:,} bytes; {free:,} are free on the disk, a quota or limit may be lower",

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import colorsys
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gansegctl.errors import UsageError, did_you_mean
 
+CLUSTER = "segment-{}"
+"""What a cluster is called before anybody names it."""
 IGNORE = 255
 """The mask value that no loss and no score counts."""
 
@@ -35,6 +38,9 @@ class LabelMap:
         object.__setattr__(self, "names", tuple(self.names))
         if not self.names or any(not n for n in self.names):
             raise UsageError(f"got class names {list(self.names)}", wanted="one non-empty name a class")
+        broken = [n for n in self.names if not n.isprintable()]
+        if broken:
+            raise UsageError(f"got class name {broken[0]!r}", wanted="names without line breaks or control characters")
         repeated = sorted({n for n in self.names if self.names.count(n) > 1})
         if repeated:
             raise UsageError(f"got class names twice: {', '.join(repeated)}", wanted="every name once")
@@ -47,6 +53,11 @@ class LabelMap:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @property
+    def has_background(self) -> bool:
+        """Whether class 0 is what lies around things; not so for clusters that nobody has named (`segments`)."""
+        return not re.fullmatch(CLUSTER.format(r"\d+"), self.names[0])
 
     def index(self, name: str) -> int:
         """The mask value of a class. Error: UsageError with the nearest name."""

@@ -35,7 +35,7 @@ def follow(events: Iterable[Progress], interval: float = INTERVAL) -> Progress |
     """Run a stage to its end, showing how far it is; the last event is returned."""
     from tqdm import tqdm
 
-    last, bar, said, began = None, None, 0.0, time.monotonic()
+    last, bar, said, began, noted = None, None, 0.0, time.monotonic(), None
     terminal = sys.stderr.isatty()
     for event in events:
         if last is not None and event.stage != last.stage and bar is not None:
@@ -46,10 +46,15 @@ def follow(events: Iterable[Progress], interval: float = INTERVAL) -> Progress |
             bar.total = event.total
             bar.update(event.done - bar.n)
             bar.set_postfix_str(_facts(event.facts), refresh=False)
-        elif time.monotonic() - said >= interval or event.done >= event.total or last is None:
+        elif (
+            time.monotonic() - said >= interval
+            or event.done >= event.total
+            or event.facts.get("note") != noted
+            or last is None
+        ):
             seconds, facts = time.monotonic() - began, _facts(event.facts)
             say(f"{event.stage}: {event.done}/{event.total} {event.unit}, {seconds:.0f} s {facts}".rstrip())
-            said = time.monotonic()
+            said, noted = time.monotonic(), event.facts.get("note")
         last = event
     if bar is not None:
         bar.close()

@@ -32,7 +32,9 @@ def command(
         last = console.follow(repairing.repair(dataset, generator, segmenter, options.pick_device(device)))
         told |= {"found": told["problems"]} | (last.facts if last else {}) | repairing.check(dataset)
         for name in told.get("differing", ()):
-            console.say(f"{name}: made again, but not byte for byte: on another kind of device than before")
+            console.say(
+                f"{name}: made again, but not byte for byte: on another device, or with other libraries, than before"
+            )
     console.emit(told, as_json)
     if told["problems"]:
         raise DatasetError(

@@ -137,6 +137,7 @@ stage() {{ # runs a command; told to stop (time is nearly up), it lets the comma
   [ "$stopped" = 0 ] || kill -TERM "$child" 2>/dev/null || true
   wait "$child" || status=$?
   if [ "$stopped" = 1 ]; then
+    status=0 # that of the wait which TERM broke off says nothing of the command
     wait "$child" || status=$?
     if [ "$status" -ne 0 ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt {RESTARTS} ]; then
       scontrol requeue "${{SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}}${{SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}}"

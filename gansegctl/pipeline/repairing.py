@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import h5py
 
 from gansegctl import methods
 from gansegctl.contracts import Progress, Segmenter
@@ -14,6 +17,7 @@ from gansegctl.pipeline.annotate import SEGMENTER, Source
 from gansegctl.pipeline.keeping import Everything, Known
 from gansegctl.pipeline.plan import PlannedShard
 from gansegctl.pipeline.synthesize import finish, write_shards
+from gansegctl.store.codec import READ_ERRORS
 from gansegctl.store.manifest import Manifest, bad_shards, foreign_files, manifest_changed, problems_of_dataset
 from gansegctl.store.schema import format_seeds, parse_seeds
 from gansegctl.store.shard import file_digest, shard_path, shard_record
@@ -52,6 +56,8 @@ def repair(
         )
     source = Source.open(folder, generator, device)
     fitted = _segmenter(source, segmenter)
+    if source.settings.compile and source.manifest.stage == "images":  # `annotate` does not compile, `generate` did
+        source.generator.compile_synthesis()
     manifest = source.manifest
     if manifest.candidates is not None and "choice" not in manifest.facts:
         raise DatasetError(
@@ -60,6 +66,7 @@ def repair(
             remedy=f"remove the files of the damaged shards ({format_seeds(list(bad))}), and run `generate` again",
         )
     before: dict[int, set[str]] = {}
+    batches = {i: _batch_of(shard_path(folder, i), source.settings.batch_size) for i in bad}
     for index in bad:
         record = shard_record(folder, index)
         if record is not None and (record.digest, record.seeds) == (manifest.digest, manifest.shards[index]):
@@ -68,9 +75,12 @@ def repair(
         shard_path(folder, index).with_suffix(".json").unlink(missing_ok=True)  # it is not done
     shards = tuple(PlannedShard(i, tuple(parse_seeds(manifest.plan_of_seeds[i]))) for i in bad)
     chooser = Everything() if manifest.candidates is None else Known(manifest)
-    yield from write_shards(
-        manifest, shards, folder, source.generator, fitted, source.settings, device, "repair", chooser=chooser
-    )
+    for batch in sorted(set(batches.values()), reverse=True):
+        again = tuple(s for s in shards if batches[s.index] == batch)
+        settings = replace(source.settings, batch_size=batch)
+        yield from write_shards(
+            manifest, again, folder, source.generator, fitted, settings, device, "repair", chooser=chooser
+        )
     finish(folder)
     made = {i: shard_record(folder, i) for i in bad}
     facts: dict[str, Any] = {
@@ -81,6 +91,19 @@ def repair(
     }
     total = sum(len(s.seeds) for s in shards)
     yield Progress("repair", total, total, "images", facts)
+
+
+def _batch_of(path: Path, asked: int) -> int:
+    """Samples a pass that a shard was made with, if it still tells; with others its last bits would differ.
+
+    Where memory was short it is half, a quarter … of what was asked for.
+    """
+    try:
+        with h5py.File(path, "r", locking=False) as f:
+            told = int(f.attrs["batch_size"])
+    except READ_ERRORS:
+        return asked
+    return told if told in {asked >> k for k in range(asked.bit_length())} else asked
 
 
 def _segmenter(source: Source, path: Path | None) -> Segmenter | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from pathlib import Path
 from typing import Any
@@ -56,9 +57,8 @@ def _written(folder: Path, done: set[int]) -> list[tuple[float, int]]:
     """When each shard was finished, in order."""
     times = []
     for i in done:
-        record = shard_path(folder, i).with_suffix(".json")
-        if record.exists():  # a task may just be making it anew
-            times.append((record.stat().st_mtime, i))
+        with contextlib.suppress(FileNotFoundError):  # a task may just be making it anew
+            times.append((shard_path(folder, i).with_suffix(".json").stat().st_mtime, i))
     return sorted(times)
 
 

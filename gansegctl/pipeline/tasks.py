@@ -7,6 +7,7 @@ which seeds a shard holds does not depend on it.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -39,27 +40,46 @@ ALONE = Task()
 def resolve_task(explicit: str | None, environ: Mapping[str, str]) -> Task:
     """--task, else array × ranks of the environment, else all.
 
-    Errors: UsageError for what cannot be a task, and where two sources contradict each other.
+    Errors: UsageError for what cannot be a task, and where two sources contradict each other. With --task, sources that
+    cannot tell a task, or contradict each other, do not count.
     """
-    arrays = _found(ARRAYS, environ)
-    ranks = _found(RANKS, environ)
-    array, rank = _agreed(arrays, "arrays"), _agreed_ranks(ranks)
-    if array.count > 1 and rank.count > 1:
-        source = f"{array.source} × {rank.source}"
-        around = Task(array.index * rank.count + rank.index, array.count * rank.count, source)
-    else:
-        around = array if array.count > 1 else rank
     if explicit is None:
-        return around if around.count > 1 else ALONE
+        return _around(environ)
     said = _parse(explicit)
-    for other in (around, array, rank):
-        if other.count > 1 and other.count == said.count and other.index != said.index:
+    for read in (_around, _array, launched):
+        with contextlib.suppress(UsageError):
+            other = read(environ)
+            if other.count > 1 and other.count == said.count and other.index != said.index:
+                break
+    else:
+        return said
+    raise UsageError(
+        f"got --task {explicit}, and {other} from {other.source}",
+        wanted="one of them: several processes would do the same, and some shards would be nobody's",
+        remedy="leave --task out; tasks count from 0",
+    )
+
+
+def _around(environ: Mapping[str, str]) -> Task:
+    """Array × ranks. The pods of one torchrun over several nodes are an array too, which counts once."""
+    array, rank = _array(environ), launched(environ)
+    if array.count == 1 or rank.count == 1:
+        return array if array.count > 1 else rank
+    nodes, node = _number(environ, "GROUP_WORLD_SIZE"), _number(environ, "GROUP_RANK")
+    if rank.source == "torchrun" and array.source in ONE_NODE and nodes == array.count:
+        if node != array.index:
             raise UsageError(
-                f"got --task {explicit}, and {other} from {other.source}",
-                wanted="one of them: several processes would do the same, and some shards would be nobody's",
-                remedy="leave --task out; tasks count from 0",
+                f"got node {node} of {nodes} from torchrun, and {array} from {array.source}",
+                wanted="the same number",
+                remedy="pass --node-rank of the index to torchrun, or --task i/n",
             )
-    return said
+        return rank
+    source = f"{array.source} × {rank.source}"
+    return Task(array.index * rank.count + rank.index, array.count * rank.count, source)
+
+
+def _array(environ: Mapping[str, str]) -> Task:
+    return _agreed(_found(ARRAYS, environ), "arrays")
 
 
 def launched(environ: Mapping[str, str]) -> Task:
@@ -174,9 +194,12 @@ def _sge(environ: Mapping[str, str]) -> tuple[int, int] | None:
 
 def _lsf(environ: Mapping[str, str]) -> tuple[int, int] | None:
     index, last = _number(environ, "LSB_JOBINDEX"), _number(environ, "LSB_JOBINDEX_END")
+    step = _number(environ, "LSB_JOBINDEX_STEP") or 1
     if not index:  # 0: a job that is no array
         return None
-    return _with_count(index - 1, environ, "LSF") if last is None else (index - 1, last)
+    if last is None:
+        return _with_count(index - 1, environ, "LSF")
+    return (index - 1) // step, (last - 1) // step + 1  # LSF does not tell where an array starts: at 1, we say
 
 
 def _pair(index: str, count: str) -> Callable[[Mapping[str, str]], tuple[int, int] | None]:
@@ -202,6 +225,8 @@ ARRAYS: dict[str, Callable[[Mapping[str, str]], tuple[int, int] | None]] = {
     "the SGE array": _sge,
     "the LSF array": _lsf,
 }
+ONE_NODE = ("the Kubernetes job", "the AWS Batch array")
+"""Arrays whose tasks have one node each, so that torchrun over several nodes is several of them."""
 RANKS: dict[str, Callable[[Mapping[str, str]], tuple[int, int] | None]] = {
     "torchrun": _pair("RANK", "WORLD_SIZE"),
     "Open MPI": _pair("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),

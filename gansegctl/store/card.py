@@ -42,13 +42,20 @@ def write_card(folder: Path, contact_sheet: str | None = None) -> Path:
         totals = [sum(r.class_histogram[k] for r in records if r.class_histogram) for k in range(len(manifest.labels))]
         whole = max(1, sum(totals))
         lines += ["", "| id | class | share of pixels |", "|---|---|---|"]
-        lines += [f"| {k} | {n} | {100 * totals[k] / whole:.2f} % |" for k, n in enumerate(manifest.labels.names)]
+        lines += [
+            f"| {k} | {_cell(n)} | {100 * totals[k] / whole:.2f} % |" for k, n in enumerate(manifest.labels.names)
+        ]
         lines += ["", "Masks are predictions. 255 marks pixels to ignore."]
     if contact_sheet:
         lines += ["", f"![contact sheet]({contact_sheet})"]
     path = folder / "card.md"
     write_bytes(path, ("\n".join(lines) + "\n").encode())
     return path
+
+
+def _cell(text: str) -> str:
+    """Text in a table of Markdown, where a bar would begin another column."""
+    return text.replace("|", "\\|")
 
 
 def _rule(manifest: Manifest) -> str:

@@ -8,13 +8,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from gansegctl.atomic import explained, process_lives
+from gansegctl.atomic import create_text, explained, process_lives, this_host
 from gansegctl.store.shard import shard_path
 
 STALE = 900.0
@@ -26,7 +25,7 @@ WRITING = 5.0
 
 @dataclass(frozen=True)
 class Claim:
-    """shard-NNNNN.claim: host and process at work, the task it is, and the seconds since its last sign of life."""
+    """shard-NNNNN.claim: host and process at work, its task and scheduler's job, seconds since a sign of life."""
 
     path: Path
     index: int
@@ -34,18 +33,28 @@ class Claim:
     pid: int
     task: str
     age: float
+    job: str = ""
 
     @property
     def alive(self) -> bool:
         """Whether its process may still be at work; certain for processes of this host."""
-        if self.host == socket.gethostname() and not process_lives(self.pid):
+        if self.host == this_host() and not process_lives(self.pid):
             return False
         return self.age < STALE
 
     @property
     def ours(self) -> bool:
         """Whether it is this process's."""
-        return self.host == socket.gethostname() and self.pid == os.getpid()
+        return self.host == this_host() and self.pid == os.getpid()
+
+    def before(self, task: str, job: str) -> bool:
+        """Whether this is an earlier run of the same task on another host, which a scheduler has put back and moved.
+
+        Tasks of one dataset are told apart by their number; where there is but one, the job must be the same.
+        """
+        several = task.partition("/")[2] not in ("", "1")
+        same = self.task == task and ((bool(job) and self.job == job) or several)
+        return same and self.host != this_host()
 
     def touch(self) -> None:
         """Give a sign of life."""
@@ -59,6 +68,14 @@ class Claim:
             self.path.unlink(missing_ok=True)
 
 
+def job_of(environ: Mapping[str, str]) -> str:
+    """The scheduler's number of this job, which stays when it is put back into the queue; "" without a scheduler."""
+    for name in ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID", "AWS_BATCH_JOB_ID"):
+        if environ.get(name):
+            return f"{name} {environ[name]}"
+    return ""
+
+
 def claim_path(folder: Path, index: int) -> Path:
     """folder/shard-NNNNN.claim"""
     return shard_path(folder, index).with_suffix(".claim")
@@ -70,37 +87,22 @@ def take_claim(folder: Path, index: int, task: str = "") -> Claim:
     Errors: GansegError when it cannot be written.
     """
     path = claim_path(folder, index)
-    text = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "task": task}) + "\n"
+    job = job_of(os.environ)
+    text = json.dumps({"host": this_host(), "pid": os.getpid(), "task": task, "job": job}) + "\n"
     for _ in range(2):
         try:
-            _create(path, text)
+            create_text(path, text)
             break
         except FileExistsError:
             there = read_claim(path)
-            if there is not None and there.alive and not there.ours:
+            if there is not None and there.alive and not there.ours and not there.before(task, job):
                 return there
             path.unlink(missing_ok=True)
         except OSError as e:
             with contextlib.suppress(OSError):
                 path.unlink()
             raise explained(e, path, len(text)) from e
-    return Claim(path, index, socket.gethostname(), os.getpid(), task, 0.0)
-
-
-def _create(path: Path, text: str) -> None:
-    """Make the file with its content, or FileExistsError: a process killed in between leaves no claim of nobody."""
-    part = path.with_name(f"{path.name}.part.{socket.gethostname()}.{os.getpid()}")
-    try:
-        part.write_text(text, encoding="utf-8")
-        try:
-            os.link(part, path)
-        except FileExistsError:
-            raise
-        except OSError:  # a file system without hard links: two steps, see WRITING
-            with open(path, "x", encoding="utf-8") as f:
-                f.write(text)
-    finally:
-        part.unlink(missing_ok=True)
+    return Claim(path, index, this_host(), os.getpid(), task, 0.0, job)
 
 
 def read_claim(path: Path) -> Claim | None:
@@ -112,7 +114,7 @@ def read_claim(path: Path) -> Claim | None:
         return None
     try:
         row = json.loads(path.read_text())
-        return Claim(path, index, str(row["host"]), int(row["pid"]), str(row["task"]), age)
+        return Claim(path, index, str(row["host"]), int(row["pid"]), str(row["task"]), age, str(row.get("job", "")))
     except (OSError, ValueError, KeyError, TypeError):
         return Claim(path, index, "unknown", 0, "", age if age < WRITING else STALE)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gansegctl import __version__
-from gansegctl.atomic import clean_parts, write_bytes
+from gansegctl.atomic import clean_parts, create_text, explained, sync_folder, write_bytes
 from gansegctl.errors import DatasetError, GansegError, UsageError
 from gansegctl.labels import LabelMap
 from gansegctl.store.schema import FORMAT_VERSION, format_seeds, parse_seeds
@@ -108,8 +108,11 @@ class Manifest:
 
     def write(self, folder: Path) -> None:
         """Put it in place, whole or not at all."""
+        write_bytes(folder / NAME, self._text().encode())
+
+    def _text(self) -> str:
         row = self.to_json()
-        write_bytes(folder / NAME, (json.dumps(row | {"checksum": settings_digest(row)}, indent=1) + "\n").encode())
+        return json.dumps(row | {"checksum": settings_digest(row)}, indent=1) + "\n"
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
@@ -152,7 +155,15 @@ class Manifest:
                 remedy="choose another -o",
             )
         clean_parts(folder)
-        self.write(folder)
+        try:
+            create_text(folder / NAME, self._text())
+        except FileExistsError:  # another task was quicker, perhaps with other settings
+            there = Manifest.read(folder)
+            there.require_same(self, folder)
+            return there
+        except OSError as e:
+            raise explained(e, folder / NAME, len(self._text())) from e
+        sync_folder(folder)
         return self
 
     def sample_settings(self, masks: bool) -> dict[str, Any]:

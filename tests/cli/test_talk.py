@@ -80,3 +80,12 @@ def test_devices():
     for name in ("cuda:99", "gpu", "mps"):
         with pytest.raises(DeviceError):
             options.pick_device(name)
+
+
+def test_what_is_to_be_noted_is_always_said(capsys):
+    shown = [
+        Progress("generate", 1, 9, "images"),
+        Progress("generate", 2, 9, "images", {"note": "shard 3 left to far"}),
+    ]
+    console.follow(iter(shown))
+    assert "note=shard 3 left to far" in capsys.readouterr().err

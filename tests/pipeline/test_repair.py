@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from gansegctl.labels import LabelMap
 from gansegctl.pipeline import annotate as annotating
 from gansegctl.pipeline.repairing import check, repair
 from gansegctl.pipeline.stages import plan_generate
-from gansegctl.pipeline.synthesize import synthesize
+from gansegctl.pipeline.synthesize import synthesize, write_shards
 from gansegctl.store.manifest import Manifest, manifest_changed
 from gansegctl.store.shard import problem_of_shard, shard_record
 
@@ -160,3 +161,17 @@ def test_shards_of_other_settings_are_made_anew(dataset, made):
     assert 0 not in manifest.done(dataset)
     assert mend(dataset)["repaired"] == ["shard-00000.h5"]
     assert content(dataset) == content(made)
+
+
+def test_a_shard_made_with_half_the_batch_is_made_so_again(generator_file, tmp_path):
+    out = tmp_path / "d"
+    settings = GenerateSettings(generator=str(generator_file), seeds="0-9", batch_size=4, shard_size=5)
+    job, network, _ = plan_generate(settings, None, "cpu")
+    list(synthesize(job, out, network))
+    less = replace(job.settings, batch_size=2)
+    (out / "shard-00001.json").unlink()
+    list(write_shards(job.manifest, job.shards, out, network, None, less, "cpu", "generate"))
+    before = content(out)
+    flip(out / "shard-00000.h5")
+    flip(out / "shard-00001.h5", 5000)
+    assert mend(out)["differing"] == [] and content(out) == before

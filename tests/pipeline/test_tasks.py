@@ -60,6 +60,11 @@ def test_what_is_said_wins():
     assert resolve_task("2/3", SLURM | TORCHRUN) == Task(2, 3, "--task")
     assert resolve_task("3/8", SLURM) == Task(3, 8, "--task")
     assert resolve_task("0/1", SLURM).count == 1
+    # what cannot tell a task, or contradicts itself, is no reason to refuse what is said
+    assert resolve_task("0/4", {"JOB_COMPLETION_INDEX": "0"}) == Task(0, 4, "--task")
+    assert resolve_task("7/8", {"PBS_ARRAY_INDEX": "7"}).index == 7
+    assert resolve_task("3/4", SLURM | {"SLURM_ARRAY_TASK_COUNT": "2"}).index == 3
+    assert resolve_task("1/9", TORCHRUN | {"SLURM_PROCID": "0", "SLURM_NTASKS": "3"}).count == 9
     # part of an array, sent again: its own variables tell nothing, the script's --task does
     again = SLURM | {"SLURM_ARRAY_TASK_MIN": "3", "SLURM_ARRAY_TASK_MAX": "6", "SLURM_ARRAY_TASK_COUNT": "4"}
     assert resolve_task("3/8", again).index == 3
@@ -113,3 +118,22 @@ def test_the_device_of_a_rank():
     assert local_rank(TORCHRUN) == 1
     assert local_rank({"SLURM_LOCALID": "2"}) == 2
     assert local_rank({}) == 0
+
+
+def test_the_steps_of_an_lsf_array_leave_no_shard_to_nobody():
+    step = {"LSB_JOBINDEX_END": "9", "LSB_JOBINDEX_STEP": "2"}
+    found = [resolve_task(None, step | {"LSB_JOBINDEX": str(i)}) for i in range(1, 10, 2)]
+    assert [(t.index, t.count) for t in found] == [(i, 5) for i in range(5)]
+
+
+def test_the_pods_of_one_torchrun_are_not_counted_twice():
+    def pod(node: int, rank: int) -> dict[str, str]:
+        ranks = {"RANK": str(2 * node + rank), "WORLD_SIZE": "4", "GROUP_RANK": str(node), "GROUP_WORLD_SIZE": "2"}
+        return ranks | {"JOB_COMPLETION_INDEX": str(node), "GANSEGCTL_TASKS": "2"}
+
+    found = [resolve_task(None, pod(node, rank)) for node in range(2) for rank in range(2)]
+    assert [(t.index, t.count) for t in found] == [(i, 4) for i in range(4)]
+    with pytest.raises(UsageError, match="node 1 of 2 from torchrun, and 0/2 from the Kubernetes job"):
+        resolve_task(None, pod(1, 0) | {"JOB_COMPLETION_INDEX": "0"})
+    alone = pod(1, 1) | {"GROUP_WORLD_SIZE": "1", "GROUP_RANK": "0", "RANK": "1", "WORLD_SIZE": "2"}
+    assert (resolve_task(None, alone).index, resolve_task(None, alone).count) == (3, 4)

@@ -11,14 +11,16 @@ import time
 
 import pytest
 
+from gansegctl import atomic
+from gansegctl.atomic import this_host
 from gansegctl.errors import GansegError
 from gansegctl.store import claims
 from gansegctl.store.claims import claim_path, clean_claims, read_claim, take_claim
 
 
-def put(folder, index=0, host=None, pid=None, silent=0.0):
+def put(folder, index=0, host=None, pid=None, silent=0.0, task="1/4", job=""):
     path = claim_path(folder, index)
-    path.write_text(json.dumps({"host": host or socket.gethostname(), "pid": pid or os.getppid(), "task": "1/4"}))
+    path.write_text(json.dumps({"host": host or this_host(), "pid": pid or os.getppid(), "task": task, "job": job}))
     os.utime(path, (time.time() - silent,) * 2)
     return path
 
@@ -94,3 +96,30 @@ def test_an_empty_claim_is_being_written_or_was_never_finished(tmp_path):
 def test_a_folder_that_cannot_be_written_is_told(tmp_path):
     with pytest.raises(GansegError, match="can be written"):
         take_claim(tmp_path / "nowhere", 0)
+
+
+def test_a_task_that_was_put_back_and_moved_goes_on_where_it_was(tmp_path, gone, monkeypatch):
+    for name in ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID", "AWS_BATCH_JOB_ID"):
+        monkeypatch.delenv(name, raising=False)
+    put(tmp_path, host="far", pid=gone)
+    assert not take_claim(tmp_path, 0, "2/4").ours
+    assert take_claim(tmp_path, 0, "1/4").ours
+    put(tmp_path, 1, host="far", pid=gone, task="0/1", job="SLURM_JOB_ID 7")
+    assert not take_claim(tmp_path, 1, "0/1").ours
+    monkeypatch.setenv("SLURM_JOB_ID", "8")
+    assert not take_claim(tmp_path, 1, "0/1").ours
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    assert take_claim(tmp_path, 1, "0/1").ours
+    put(tmp_path, 2)  # the same task on this host lives: it is known
+    assert not take_claim(tmp_path, 2, "1/4").ours
+
+
+def test_process_numbers_of_containers_are_their_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(atomic.os, "readlink", lambda path: "pid:[4026532001]")
+    inside = this_host()
+    left = tmp_path / f"a.part.{inside}.{os.getpid()}"
+    assert atomic.part_name(tmp_path / "a") == left
+    monkeypatch.setattr(atomic.os, "readlink", lambda path: "pid:[4026531836]")
+    assert this_host() == socket.gethostname() != inside
+    left.write_text("being written in a container of this machine")
+    assert atomic.clean_parts(tmp_path) == [] and left.exists()

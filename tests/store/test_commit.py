@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -220,3 +221,8 @@ def test_a_shard_with_a_name_and_no_json_is_made_again(dataset):
         Manifest.read(dataset).require_whole(dataset)
     assert fill(dataset, plan()) == [1]
     assert problems_of_dataset(dataset) == []
+
+
+def test_a_full_disk_is_explained_before_its_folder_is_there(tmp_path):
+    told = atomic.explained(OSError(errno.ENOSPC, "No space left on device"), tmp_path / "a" / "b" / "c.png", 12)
+    assert "12 bytes" in str(told) and "are free on the disk" in str(told)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
@@ -59,15 +61,15 @@ def test_polygons_cover_the_region_and_nothing_else(inset):
 
 def test_there_is_one_polygon_a_connected_part_and_the_parts_are_the_region():
     for region in regions():
-        found = parts(region)
+        found = list(parts(region))
         assert len(found) == len(polygons(region))
         assert np.array_equal(np.sum([p.astype(int) for p in found], axis=0) if found else region * 0, region)
         for part in found:
-            assert len(parts(part)) == 1
+            assert len(list(parts(part))) == 1
 
 
 def test_pixels_that_touch_at_a_corner_are_two_parts():
-    assert len(parts(np.eye(2, dtype=bool))) == len(polygons(np.eye(2, dtype=bool))) == 2
+    assert len(list(parts(np.eye(2, dtype=bool)))) == len(polygons(np.eye(2, dtype=bool))) == 2
     assert polygons(np.ones((2, 3), bool)) == [[(0, 0), (3, 0), (3, 2), (0, 2)]]
 
 
@@ -92,3 +94,14 @@ def test_those_who_fill_with_the_border_get_the_region_from_inset_corners():
             else:
                 picture.putpixel(tuple(int(v) for v in polygon[0]), 1)
         assert np.array_equal(np.asarray(picture), region)
+
+
+def test_parts_come_one_by_one():
+    speckle = np.indices((256, 256)).sum(0) % 2 == 0
+    tracemalloc.start()
+    try:
+        count = sum(1 for _ in parts(speckle))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert count == 32768 and peak < 32_000_000  # all at once: 2 GB

@@ -13,6 +13,7 @@ import pytest
 from store.samples import LABELS, draw, fill, plan
 
 from gansegctl.errors import DatasetError, ExitStatus, GansegError, UsageError
+from gansegctl.store import manifest as manifests
 from gansegctl.store.manifest import Manifest, problems_of_dataset, settings_digest
 from gansegctl.store.schema import FORMAT_VERSION
 from gansegctl.store.shard import write_shard
@@ -181,3 +182,19 @@ def test_verification_finds_shards_of_other_settings_or_seeds(dataset):
         plan().require_whole(dataset)
     assert fill(dataset, plan()) == [0, 1]
     assert problems_of_dataset(dataset) == []
+
+
+def test_of_two_that_begin_at_once_with_other_settings_one_is_refused(tmp_path, monkeypatch):
+    first, second = plan(batch_size=4), plan(batch_size=8)
+    create = manifests.create_text
+
+    def as_if_slower(path, text):
+        monkeypatch.setattr(manifests, "create_text", create)
+        first.begin(tmp_path)
+        create(path, text)
+
+    monkeypatch.setattr(manifests, "create_text", as_if_slower)
+    with pytest.raises(DatasetError, match="batch_size: 4 in the dataset, 8 asked for"):
+        second.begin(tmp_path)
+    monkeypatch.setattr(manifests, "create_text", as_if_slower)
+    assert plan(batch_size=4).begin(tmp_path).digest == Manifest.read(tmp_path).digest == first.digest

@@ -10,6 +10,8 @@ and removes nothing.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 Point = tuple[float, float]
@@ -119,8 +121,8 @@ def _borders(region: np.ndarray) -> list[tuple[list[tuple[int, int]], bool]]:
     return found
 
 
-def parts(region: np.ndarray) -> list[np.ndarray]:
-    """bool [H,W] → its 4-connected parts, each bool [H,W], in the order of their first pixels."""
+def parts(region: np.ndarray) -> Iterator[np.ndarray]:
+    """bool [H,W] → its 4-connected parts, one after another, each bool [H,W], in the order of their first pixels."""
     region = np.asarray(region, bool)
     height, width = region.shape
     edges = np.diff(np.pad(region, ((0, 0), (1, 1))).astype(np.int8), axis=1)
@@ -146,7 +148,11 @@ def parts(region: np.ndarray) -> list[np.ndarray]:
                 i += 1
             else:
                 j += 1
-    masks: dict[int, np.ndarray] = {}
-    for k, y in enumerate(ys.tolist()):
-        masks.setdefault(find(k), np.zeros((height, width), bool))[y, a[k] : b[k]] = True
-    return [masks[k] for k in sorted(masks)]
+    runs: dict[int, list[int]] = {}
+    for k in range(len(root)):
+        runs.setdefault(find(k), []).append(k)
+    for first_run in sorted(runs):
+        mask = np.zeros((height, width), bool)
+        for k in runs[first_run]:
+            mask[ys[k], a[k] : b[k]] = True
+        yield mask

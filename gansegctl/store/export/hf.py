@@ -13,7 +13,15 @@ LICENCES = re.compile(
     r"apache-2\.0|mit|cc0-1\.0|cc-by(-nc)?(-sa|-nd)?-[234]\.0|bsd-[23]-clause|[al]?gpl-3\.0|openrail|pddl|odbl|unlicense"
 )
 """Licence ids that the hub's front matter takes; any other goes there as `other` with its name."""
-SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"))
+SIZES = (
+    (10**3, "n<1K"),
+    (10**4, "1K<n<10K"),
+    (10**5, "10K<n<100K"),
+    (10**6, "100K<n<1M"),
+    (10**7, "1M<n<10M"),
+    (10**8, "10M<n<100M"),
+    (10**9, "100M<n<1B"),
+)
 
 
 def encode(sample: Sample, look: Look) -> Encoded:
@@ -62,7 +70,7 @@ def front_matter(about: About) -> list[str]:
         "annotations_creators:",
         "- machine-generated",
         "size_categories:",
-        "- " + next((name for limit, name in SIZES if total < limit), "n>10M"),
+        "- " + next((name for limit, name in SIZES if total < limit), "1B<n<10B"),
         "tags:",
         "- synthetic",
         f"pretty_name: {_yaml(about.name)}",

@@ -18,11 +18,11 @@ def encode(sample: Sample, look: Look) -> Encoded:
 
 
 def index(rows: Rows, about: About) -> Index:
-    """ImageSets/Segmentation, and labelmap.txt as CVAT reads it (`name:r,g,b::`)."""
+    """ImageSets/Segmentation, and labelmap.txt as CVAT reads it (`name:r,g,b::`, so that `:` in a name becomes `_`)."""
     for split in about.splits:
         yield f"ImageSets/Segmentation/{split}.txt", lines(row["stem"] for row in rows(split))
     classes = zip(about.labels.names, about.labels.colours, strict=True)
-    table = (f"{name}:{','.join(map(str, colour))}::" for name, colour in classes)
+    table = (f"{name.replace(':', '_')}:{','.join(map(str, colour))}::" for name, colour in classes)
     yield "labelmap.txt", lines(t for t in ("# label:color_rgb:parts:actions", *table))
 
 

@@ -119,7 +119,9 @@ class ExportFolder:
         write_stream(path, (p.encode() for p in pieces))
 
     def finish(self, facts: dict[str, Any]) -> None:
-        """Declare the export whole and remove the work folder."""
+        """Declare the export whole and remove the work folder, and what killed processes of other hosts left."""
+        for part in self.out.rglob("*.part.*"):
+            part.unlink(missing_ok=True)
         write_bytes(self.out / FINAL, _json(self.record | facts))
         self.clean()
 
@@ -149,7 +151,10 @@ class TarFile:
 
     def __init__(self, path: Path) -> None:
         self.path, self.part = path, part_name(path)
-        self._file: BinaryIO = open(self.part, "wb")  # noqa: SIM115 - closed by close and drop
+        try:
+            self._file: BinaryIO = open(self.part, "wb")  # noqa: SIM115 - closed by close and drop
+        except OSError as e:
+            raise explained(e, path, 0) from e
         self._tar = tarfile.open(fileobj=self._file, mode="w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
 
     def add(self, name: str, data: bytes) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from gansegctl.labels import LabelMap
 from gansegctl.store.export.base import About, Encoded, Index, Look, Rows, Sample, image_png
 from gansegctl.store.export.contours import polygons
 
@@ -20,17 +21,18 @@ def encode(sample: Sample, look: Look) -> Encoded:
     return Encoded(
         (
             (f"images/{sample.split}/{sample.stem}.png", image_png(sample.image)),
-            (f"labels/{sample.split}/{sample.stem}.txt", "".join(_rows(sample.mask, len(look.labels))).encode()),
+            (f"labels/{sample.split}/{sample.stem}.txt", "".join(_rows(sample.mask, look.labels)).encode()),
         )
     )
 
 
-def _rows(mask: np.ndarray, classes: int) -> Iterator[str]:
+def _rows(mask: np.ndarray, labels: LabelMap) -> Iterator[str]:
     height, width = mask.shape
-    for k in range(1, classes):
+    first = int(labels.has_background)
+    for k in range(first, len(labels)):
         for polygon in polygons(mask == k, INSET):
             numbers = (f"{x / width:.6f} {y / height:.6f}" for x, y in polygon)
-            yield f"{k - 1} {' '.join(numbers)}\n"
+            yield f"{k - first} {' '.join(numbers)}\n"
 
 
 def index(rows: Rows, about: About) -> Index:
@@ -47,14 +49,18 @@ def _yaml(about: About) -> Iterator[str]:
         if split not in (train, val):
             yield f"{split}: images/{split}\n"
     yield "names:\n"
-    for k, name in enumerate(about.labels.names[1:]):
+    for k, name in enumerate(about.labels.names[int(about.labels.has_background) :]):
         yield f"  {k}: {json.dumps(name, ensure_ascii=False)}\n"
 
 
 def notes(about: About) -> list[str]:
     """How to open it."""
     return [
-        f"Train with `data=data.yaml`. YOLO has no background: a row starts with the class id minus 1, "
-        f"`{about.labels.names[0]}` has no rows, and neither have ignored pixels. One row a connected part; holes are "
-        "joined to the outside by a slit."
+        "Train with `data=data.yaml`. "
+        + (
+            f"YOLO has no background: a row starts with the class id minus 1, `{about.labels.names[0]}` has no rows, "
+            if about.labels.has_background
+            else "A row starts with the class id; no class is background, "
+        )
+        + "and ignored pixels have none. One row a connected part; holes are joined to the outside by a slit."
     ]
