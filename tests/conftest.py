@@ -12,7 +12,7 @@ torch.set_num_threads(1)  # the tensors of the tests are small: a second thread 
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """Material that lies beside the repository on the project's own machines."""
+    """Optional data beside the repository; tests that need it skip where it is not."""
     folder = Path(__file__).resolve().parents[2] / "shared"
     if not folder.is_dir():
         pytest.skip(f"needs {folder.name}/ beside the repository")

@@ -12,7 +12,15 @@ import h5py
 import numpy as np
 import pytest
 
+from gansegctl import methods
+from gansegctl.config import from_dict
+from gansegctl.contracts import Exemplar, Progress
+from gansegctl.errors import GansegError, UsageError
 from gansegctl.generators.inversion import InversionSettings
+from gansegctl.generators.weights import read_header
+from gansegctl.labels import LabelMap
+from gansegctl.pipeline.adversary import beyond_generator
+from gansegctl.pipeline.annotate import REAL_SEEDS
 from gansegctl.pipeline.projector import ProjectSettings
 from gansegctl.pipeline.real_exemplars import RealSettings
 
@@ -83,10 +91,24 @@ def test_the_whole_benchmark_in_miniature(real, tmp_path, capsys):
     assert row["dice"]["square"] == pytest.approx(2 * row["iou"]["square"] / (1 + row["iou"]["square"]))
     with h5py.File(tmp_path / "work" / "pictures.h5") as f:
         assert list(f) == ["image"] and len(f["image"]) == 24  # the train split's pictures, no mask
+    paired = bench.row(kind="paired", shots=2)
+    assert paired["pictures"] == 2 and row["chosen"] == bench.order(0)[:2].tolist()
+    assert paired["iou"] == bench.row(kind="supervised", count=2)["iou"]  # the very pictures, so not trained again
     before = (tmp_path / "work" / "rows.json").read_text()
     again = real.Bench(plan)
     again.run()
     assert (tmp_path / "work" / "rows.json").read_text() == before
+    tool = methods.get("labels4free")  # it is handed the pictures and the critic that the generator was trained with
+    settings = from_dict(tool.settings_type, bench.options(tool), "labels4free")
+    given = beyond_generator(tool, bench.generator(), settings)
+    assert given["images"].shape == (24, 16, 16, 3) and given["adversary"].trained is not None
+    chosen = real.Bench(replace(plan, work=tmp_path / "own", options={"labels4free": {"images": "", "batch": 3}}))
+    assert {"images": "", "batch": 3}.items() <= chosen.options(tool).items()
+    # Killed after the training and before its row: the seconds are the training's, not those of looking at it again.
+    again.rows = [r for r in again.rows if r["kind"] != "generator"]
+    again.generator()
+    facts = read_header(tmp_path / "work" / "generator.safetensors")["facts"]
+    assert again.row(kind="generator")["seconds"] == facts["seconds"]
     page = tmp_path / "real.md"
     page.write_text("before\n<!-- mini -->\nold\n<!-- end of mini -->\nafter\n")
     real.write_report(again, tmp_path)
@@ -104,30 +126,207 @@ def test_patients_and_reduced_pictures(real, tmp_path):
     )  # fmt: skip
     bench = real.Bench(plan)
     assert bench.train.image.shape == (24, 16, 16, 1) and bench.test.mask.shape == (6, 16, 16)
-    rows = bench.chosen(2, 0)
-    assert len(rows) == 4 and len({bench.train.group[i] for i in rows}) == 2
+    assert [len(unit) for unit in bench.units(0)] == [2] * 4  # every training patient once, two slices each
+    assert all(len({int(bench.train.group[i]) for i in unit}) == 1 for unit in bench.units(0))
     assert set(bench.train.group) & set(bench.test.group) == set()
     bench.run()
-    assert bench.row(kind="shots", shots=2)["pictures"] == 4
+    assert bench.row(kind="shots", shots=2)["pictures"] == bench.row(kind="paired", shots=2)["pictures"] == 4
 
 
 def test_shots_of_one_draw_contain_each_other(real, tmp_path):
     bench = real.Bench(tiny(real, write(tmp_path / "mini.h5"), tmp_path / "w"))
-    assert bench.chosen(1, 0)[:1] == bench.chosen(5, 0)[:1]
-    assert bench.chosen(5, 0)[:5] != bench.chosen(5, 1)[:5]
+    assert [i for unit in bench.units(0) for i in unit] == bench.order(0).tolist()  # one order for both
+    assert bench.units(0)[:5] != bench.units(1)[:5]
+
+
+def judged(accepted):
+    """In the place of `real_exemplars`: pictures of these indices are accepted, all others refused."""
+
+    def stage(projector, pictures, shots, limits, folder, into, least=None):
+        for i, p in enumerate(pictures):
+            if int(p.name) in accepted:
+                into.exemplars.append(Exemplar(None, REAL_SEEDS + i, p.mask))
+                into.names.append(p.name)
+                into.errors.append(1.0)
+            else:
+                into.refused[p.name] = "off"
+        yield Progress("project", len(into.exemplars), shots, "exemplars")
+        if least is None and len(into.exemplars) < shots:
+            raise UsageError("too few")
+
+    return stage
+
+
+@pytest.mark.parametrize("unit", ["picture", "patient"])
+def test_units_that_are_refused_altogether_are_passed_over(real, tmp_path, monkeypatch, unit):
+    path = write(tmp_path / "grey.h5", grey=True)
+    bench = real.Bench(tiny(real, path, tmp_path / "w", unit=unit, slices=3))
+    units = bench.units(0)
+    monkeypatch.setattr(real, "Projector", lambda *_: None)
+    monkeypatch.setattr(real, "real_exemplars", judged({units[1][0], *units[3]}))
+    found, facts = bench.exemplars(None, "real", 2, 0)
+    assert facts["chosen"] == [units[1][0], *units[3]]
+    assert facts["refused"] == sum(len(u) for u in units[:4]) - len(found)
+    assert [e.seed for e in found] == [REAL_SEEDS + i for i in range(len(found))]
+    assert bench.exemplars(None, "real", 2, 0)[0] is found
+    trained = []
+    monkeypatch.setattr(bench, "learned", lambda name, indices, **key: trained.append((indices, key)))
+    bench.paired(None, 2, 0)
+    assert trained == [(facts["chosen"], {"kind": "paired", "shots": 2, "draw": 0})]
+    for _ in range(2):
+        with pytest.raises(UsageError, match=f"got 2 of 3 {unit}s"):
+            bench.exemplars(None, "real", 3, 0)
+        monkeypatch.setattr(real, "real_exemplars", None)  # not walked again for the next method
+
+
+def test_rows_and_files_of_another_plan_are_refused(real, tmp_path):
+    path = write(tmp_path / "mini.h5")
+    plan = tiny(real, path, tmp_path / "w")
+    real.Bench(plan).keep({"kind": "generator", "images": 8, "seconds": 1})
+    assert len(real.Bench(replace(plan, draws=9, shots=(1,), device="cuda")).rows) == 1  # of these a row speaks itself
+    longer = replace(plan.project, inversion=replace(plan.project.inversion, steps=9))
+    for change, said in (
+        ({"samples": 7}, "samples: 6, now 7"),
+        ({"resolution": 8}, "resolution: 16, now 8"),
+        ({"student_steps": 3}, "student_steps"),
+        ({"training": {"images": 9}}, r"training.images: 8, now 9[\s\S]*training.batch_size: 4, now not said"),
+        ({"project": longer}, "project.inversion.steps: 2, now 9"),
+        ({"limits": RealSettings(9)}, "limits.highest_error"),
+        ({"options": {}}, "options.linear.steps"),
+    ):
+        with pytest.raises(UsageError, match=rf"{said}[\s\S]*remedy: .*--work") as e:
+            real.Bench(replace(plan, **change))
+        assert e.value.status == 2
+    with h5py.File(path, "a") as f:
+        f["image"][0] = 9
+    with pytest.raises(UsageError, match="data: "):
+        real.Bench(plan)
+    (tmp_path / "w" / "rows.json").write_text("[]")  # as it was written without a head
+    with pytest.raises(UsageError, match="not said"):
+        real.Bench(plan)
+    (tmp_path / "w" / "rows.json").unlink()
+    (tmp_path / "w" / "student.safetensors").touch()
+    with pytest.raises(UsageError, match=r"no rows\.json"):
+        real.Bench(plan)
+    with pytest.raises(UsageError, match="divisor"):
+        real.Bench(replace(plan, work=tmp_path / "v", resolution=5))
+
+
+def test_what_fails_is_a_row_and_the_others_go_on(real, tmp_path, monkeypatch):
+    plan = tiny(real, write(tmp_path / "mini.h5"), tmp_path / "w", sources=("sampled",))
+    tried = []
+
+    def shot(self, generator, method, source, shots, draw):
+        tried.append(method)
+        if method == "linear":
+            raise GansegError("got masks that are all | foreground", remedy="x" * 2000)
+        self.keep({**ROW, "kind": "shots", "method": method, "source": source, "shots": shots, "draw": draw})
+
+    for name in ("generator", "supervised"):
+        monkeypatch.setattr(real.Bench, name, lambda *_: None)
+    monkeypatch.setattr(real.Bench, "shot", shot)
+    for retry in (False, False, True):
+        bench = real.Bench(plan, retry)
+        bench.run()
+    assert tried == ["segment_in_style", "linear", "linear"]
+    row = bench.row(method="linear")
+    assert row["failed"].startswith("got masks") and len(row["failed"]) < 700
+    text = real.write_report(bench, tmp_path)  # without one supervised score, and without a point of a curve
+    assert "| 2 | sampled | linear | 0, 1 failed | failed |" in text
+    assert "* shots, method linear, source sampled, shots 2, draw 0: got masks" in text
+    assert "| 0 | none | segment_in_style | 1 |" in text
+
+
+def test_a_failing_data_set_does_not_stop_the_next(real, tmp_path, monkeypatch, capsys):
+    for name in "ab":
+        write(tmp_path / f"{name}.h5", grey=name == "b", side=16 if name == "a" else 32)
+    plans = []
+
+    class Failing:
+        def __init__(self, plan, retry):
+            self.plan = plan
+            plans.append(plan)
+
+        def run(self):
+            if self.plan.name == "a":
+                raise RuntimeError("a bug")
+
+    monkeypatch.setattr(real, "Bench", Failing)
+    monkeypatch.setattr(real, "write_report", lambda bench, docs: f"report of {bench.plan.name}")
+    with pytest.raises(SystemExit, match=r"failed: a$"):
+        real.main(["a", "none", "b", "--data", str(tmp_path), "--work", str(tmp_path / "w"), "--docs", str(tmp_path)])
+    said = capsys.readouterr().out
+    assert "report of a" in said and "report of b" in said and "a bug" in said
+    assert [p.work.name for p in plans] == ["a-16", "b-32"]  # two resolutions of one file do not meet
+
+
+def test_pictures_are_written_whole(real, tmp_path, monkeypatch):
+    bench = real.Bench(tiny(real, write(tmp_path / "mini.h5"), tmp_path / "w"))
+
+    def full(path, data):
+        assert len(data) > 24 * 16 * 16 * 3
+        raise GansegError("got no room")
+
+    with monkeypatch.context() as m, pytest.raises(GansegError):
+        m.setattr(real, "write_bytes", full)
+        bench.pictures()
+    assert not (tmp_path / "w" / "pictures.h5").exists()
+    with h5py.File(bench.pictures()) as f:
+        assert np.array_equal(f["image"][:], bench.train.image)
+
+
+def test_masks_in_two_parts_say_so(real, tmp_path, monkeypatch):
+    bench = real.Bench(tiny(real, write(tmp_path / "mini.h5"), tmp_path / "w"))
+    truth = {t.tobytes(): m for t, m in zip(bench.test.image, bench.test.mask, strict=True)}
+    monkeypatch.setattr(real, "predict_masks", lambda _, images: np.stack([truth[i.tobytes()] for i in images]))
+
+    class Two:
+        labels = LabelMap(("background", "foreground"))
+
+    class All:
+        labels = bench.labels
+
+    two, every = bench.scores(Two), bench.scores(All)
+    assert two["two_class"] and two["foreground_miou"] == 1 and set(two["iou"]) == {"background", "foreground"}
+    assert "two_class" not in every and every["foreground_miou"] == every["miou"] == 1
+
+
+ROW = {"mean_dice": 0.5, "iou": {"a": 0.4}, "seconds": {"fit": 1.0}, "miou": 0.4, "foreground_miou": 0.9, "pictures": 0}
 
 
 def test_the_summary_counts_labels_saved(real):
     def row(**more):
-        return {"mean_dice": 0.5, "iou": {"a": 0.4}, "seconds": {"fit": 1.0}} | more
+        return ROW | more
 
     rows = [row(kind="supervised", pictures=n, miou=m) for n, m in ((5, 0.4), (5, 0.5), (50, 0.65))]
     shot = {"kind": "shots", "method": "linear", "source": "real", "shots": 1, "pictures": 1}
     rows += [row(**shot, miou=0.55), row(**shot, miou=0.55), row(**shot | {"shots": 10, "pictures": 10}, miou=0.7)]
-    lines, entries = real.summary([*rows, {"kind": "generator"}])
+    rows += [row(kind="paired", shots=1, pictures=1, miou=m) for m in (0.2, 0.3)]
+    rows += [{"kind": "shots", "method": "linear", "source": "real", "shots": 1, "draw": 2, "failed": "got nan"}]
+    lines, baseline, entries = real.summary([*rows, {"kind": "generator"}])
     assert lines["supervised on real pictures"][0][:2] == (5, pytest.approx(0.45))
+    assert baseline[0]["foreground_miou"][0] == pytest.approx(0.9)
     assert [e["matched_by"] for e in entries] == ["16", "> 50"]
-    assert entries[0]["runs"] == 2
+    assert (entries[0]["runs"], entries[0]["failed"]) == (2, 1)
+    assert entries[0]["same"][0] == lines["supervised on the real shots"][0][1] == pytest.approx(0.25)
+    assert "same" not in entries[1]
+
+
+def test_two_classes_are_compared_with_two_classes(real):
+    rows = [
+        ROW | {"kind": "supervised", "pictures": n, "miou": m, "foreground_miou": f}
+        for n, m, f in ((5, 0.3, 0.7), (500, 0.6, 0.9))
+    ]
+    two = {"kind": "shots", "method": "stylemix", "source": "none", "shots": 0, "two_class": True}
+    rows += [ROW | two | {"miou": 0.8, "foreground_miou": 0.8}]
+    rows += [ROW | two | {"method": "linear", "source": "real", "shots": 1, "pictures": 1, "miou": 0.8}]
+    lines, _, entries = real.summary(rows)
+    stylemix = next(e for e in entries if e["method"] == "stylemix")
+    assert stylemix["matched_by"] == "50"  # not "> 500", as 0.8 is on the curve of all classes
+    assert list(lines) == ["supervised on real pictures"]
+    cells = real.cells(stylemix, ("a",))
+    assert cells[5] == "two classes" and cells[6].startswith("0.800") and cells[9] == "50 (foreground)"
+    assert len(cells) == 12 and cells[-1] == "-"
 
 
 def test_a_file_that_is_not_here_is_said(real, tmp_path, capsys):

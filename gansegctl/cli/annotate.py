@@ -29,7 +29,12 @@ from gansegctl.cli import console, options
 @options.segmenter
 @click.option("--exemplars", metavar="SEEDS", help="Annotate these seeds instead of letting the tool choose.")
 @click.option("--real", type=options.PATH, metavar="PATH", help="Real annotated pictures as exemplars, by projection.")
-@click.option("--real-split", type=int, metavar="VALUE", help="Of an HDF5 file in --real: this value of its `split`.")
+@click.option(
+    "--real-split",
+    type=int,
+    metavar="VALUE",
+    help="Of an HDF5 file in --real: this value of its `split`; wanted where it has several.",
+)
 @click.option(
     "--real-error",
     type=float,

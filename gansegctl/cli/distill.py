@@ -42,6 +42,7 @@ from gansegctl.cli import console, options
     "--ignore-below", type=int, default=0, show_default=True, help="Do not learn from pixels of less confidence, 0-255."
 )
 @click.option("--limit", type=options.POSITIVE, help="Use only the first so many pairs.")
+@click.option("--split", type=int, help="Of an HDF5 file: this value of its `split`; wanted where it has several.")
 @options.seed
 @options.device
 @options.json_flag
@@ -59,14 +60,17 @@ def command(
     drop_uncertain: float,
     ignore_below: int,
     limit: int | None,
+    split: int | None,
     seed: int,
     device: str,
     as_json: bool,
 ) -> None:
     """Train a student (U-Net) on the pairs of DATASET: a segmenter that runs without the generator.
 
-    Run again after an interruption, the same command goes on from the last epoch. On several devices:
-    torchrun --nproc-per-node N -m gansegctl distill DATASET -o STUDENT, with the result of one process.
+    DATASET may also be an HDF5 file with `image`, `mask` and the attribute `classes`, or a folder of NAME.png with
+    NAME.mask.png beside it and labels.json. The student takes the pictures' channels: one where all files are grey.
+    Run again after an interruption, the same command goes on from its checkpoint, half a minute back at most. On
+    several devices: torchrun --nproc-per-node N -m gansegctl distill DATASET -o STUDENT, with the same result.
     """
     from gansegctl.config import DistillSettings
     from gansegctl.pipeline.distill import IN_MEMORY, distill, quietly, ranks
@@ -77,7 +81,7 @@ def command(
     device = options.pick_device(device)
     room = IN_MEMORY // max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     with ranks(device, os.environ) as these:
-        events = distill(dataset, out, settings, device, limit, these, room)
+        events = distill(dataset, out, settings, device, limit, these, room, split)
         last = quietly(events, console.follow if these.lead else None)
         if not these.lead:
             return

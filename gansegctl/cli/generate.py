@@ -35,6 +35,7 @@ from gansegctl.cli import console, options
 @options.noise
 @options.class_index
 @options.precision
+@click.option("--licence", metavar="TEXT", help="Of the generator and so of what it makes; kept in the dataset.")
 @click.option("--compile", "compiled", is_flag=True, help="Compile the generator first (minutes; pays on long runs).")
 @options.device
 @options.backend
@@ -58,6 +59,7 @@ def command(
     class_index: int | None,
     precision: str,
     compiled: bool,
+    licence: str | None,
     device: str,
     task_text: str | None,
     as_json: bool,
@@ -69,6 +71,8 @@ def command(
     --task i/n; without it, what Slurm, torchrun, Kubernetes, AWS Batch, PBS, SGE, LSF or Open MPI says holds. With
     --keep-below or --until, -n and --seeds are the candidates; --until is work for one task.
     """
+    from dataclasses import replace
+
     from gansegctl.pipeline import stages
 
     task = options.pick_task(task_text)
@@ -90,6 +94,8 @@ def command(
     )
     automatic = out if batch_size is None else None
     job, network, fitted = stages.plan_generate(settings, segmenter, device, automatic)
+    if licence is not None:
+        job = replace(job, manifest=replace(job.manifest, licence=licence))
     if dry_run:
         console.emit(job.describe() | ({"task": str(task)} if task.count > 1 else {}), as_json)
         return

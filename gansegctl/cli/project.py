@@ -32,7 +32,7 @@ from gansegctl.cli import console, options
     show_default=True,
     help="Own samples that off-domain verdicts are measured against; 0 = no verdicts.",
 )
-@click.option("--known", metavar="PATH", default="", help="Pictures of the domain to measure verdicts against instead.")
+@click.option("--known", metavar="PATH", default="", help="As many pictures of the domain to measure them by instead.")
 @options.noise
 @options.class_index
 @click.option("--batch-size", type=options.POSITIVE, default=8, show_default=True, help="Pictures at once.")

@@ -12,6 +12,7 @@ from gansegctl.cli import console, options
 @click.command()
 @click.argument("preset", metavar="PRESET|FILE.toml")
 @options.generator()
+@click.option("--masks", metavar="PATH", help="The masks that were painted since: in place of annotate.masks.")
 @options.out("Folder: dataset, segmenter, student and eval go into it.")
 @click.option("--until", type=click.Choice(["generate", "annotate", "distill"]), help="Stop after this stage.")
 @options.device
@@ -21,6 +22,7 @@ from gansegctl.cli import console, options
 def command(
     preset: str,
     generator: str | None,
+    masks: str | None,
     out,
     until: str | None,
     device: str,
@@ -30,9 +32,9 @@ def command(
 ) -> None:
     """All stages from one TOML: tables [generate] [annotate] [distill] [eval]. What is there is not made again.
 
-    Without masks it stops after writing the exemplars, and says what to do next. Most presets name a published
-    generator without bringing it: download it, and pass the file as --generator. Under torchrun, the processes share
-    the training of the student; the stages before it must be done.
+    Without masks it stops after writing the exemplars, and goes on when run again with --masks. Most presets name a
+    published generator without bringing it: download it, and pass the file as --generator. Under torchrun, the
+    processes share the training of the student; the stages before it must be done.
     """
     from gansegctl.pipeline.distill import ranks
     from gansegctl.pipeline.running import read_plan, run
@@ -41,6 +43,8 @@ def command(
     plan = read_plan(preset)
     if generator is not None:
         plan = plan.with_generator(generator)
+    if masks is not None:
+        plan = plan.with_masks(masks)
     if dry_run:
         console.emit(plan.describe(), as_json)
         return

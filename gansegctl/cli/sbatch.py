@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import click
 
 from gansegctl.cli import options
+
+
+def _a_time(context: click.Context, option: click.Parameter, value: str) -> str:
+    """A time limit as sbatch takes it."""
+    if not re.fullmatch(r"\d+(:[0-5]?\d(:[0-5]?\d)?)?|\d+-\d+(:[0-5]?\d){0,2}", value, re.ASCII):
+        raise click.BadParameter(f"got {value!r}; wanted minutes, H:M:S or D-H, as in 04:00:00")
+    return value
 
 
 @click.command()
@@ -15,7 +23,9 @@ from gansegctl.cli import options
 @options.out("Folder of the run: dataset, student, logs.")
 @click.option("--tasks", type=options.POSITIVE, default=8, show_default=True, help="Array tasks that generate.")
 @click.option("--parallel", type=options.POSITIVE, help="So many of them at a time.")
-@click.option("--time", default="04:00:00", show_default=True, metavar="H:M:S", help="Limit of a job.")
+@click.option(
+    "--time", callback=_a_time, default="04:00:00", show_default=True, metavar="H:M:S", help="Limit of a job."
+)
 @click.option("--gres", default="gpu:1", show_default=True, metavar="GRES", help="Of a job; '' for none.")
 @click.option("--cpus", type=options.POSITIVE, default=4, show_default=True, help="Cores of a job.")
 @click.option(

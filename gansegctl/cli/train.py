@@ -24,7 +24,7 @@ from gansegctl.cli import console, options
 @click.option("--channel-max", type=options.POSITIVE, default=128, show_default=True)
 @click.option("--z-dim", type=options.POSITIVE, default=128, show_default=True)
 @click.option("--w-dim", type=options.POSITIVE, default=128, show_default=True)
-@click.option("--split", type=int, help="Use only this value of an HDF5 file's `split`.")
+@click.option("--split", type=int, help="Of an HDF5 file: this value of its `split`; wanted where it has several.")
 @click.option("--mirror", is_flag=True, help="Also show mirrored pictures.")
 @click.option("--upside-down", is_flag=True, help="Also show pictures upside down.")
 @click.option("--quarter-turns", is_flag=True, help="Also show pictures turned by 90, 180 and 270 degrees.")

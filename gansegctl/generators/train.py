@@ -89,10 +89,11 @@ class Trainer:
         )
         self.base_lr = [settings.lr, settings.lr * lazy]
         self.step, self.seconds, self.augment_p, self.sign = 0, 0.0, self._fixed_p(), 0.0
+        self.images = 0  # shown; counted by itself, for a resumed run may have another batch size
 
     @property
     def images_seen(self) -> int:
-        return self.step * self.settings.batch_size
+        return self.images
 
     def run(self, report_every: float = 60.0) -> Iterator[Progress]:
         """Train until `settings.images` have been shown; yields at the start, every `report_every` s and at the end."""
@@ -141,6 +142,7 @@ class Trainer:
         loss_g.backward()
         self.g_optimizer.step()
         self.step += 1
+        self.images += s.batch_size
         self._update_average()
         self._adapt(d_real.detach())
         return loss_g.item(), loss_d.item()
@@ -221,19 +223,23 @@ class Trainer:
 
     def save(self, path: Path) -> None:
         """Write everything a resume needs; the file appears whole or not at all."""
-        counters = {"step": self.step, "seconds": self.seconds, "augment_p": self.augment_p, "sign": self.sign}
+        names = ("step", "images", "seconds", "augment_p", "sign")
+        counters = {name: getattr(self, name) for name in names}
         facts = {"settings": asdict(self.settings), "counters": counters}
         save_state(path, KIND, facts, self._parts(), self._optimizers(), self.stream)
 
     def resume(self, path: Path) -> None:
-        """Go on from `save`. UsageError when the file was made with another network."""
+        """Go on from `save`, from here on with these settings. UsageError for a file of another network."""
         state = load_state(path, KIND)
         network = self.settings.network
         if StyleGAN2Config(**state.facts["settings"]["network"]) != network:
             wanted = json.dumps(network.to_json())
             raise UsageError(f"got {path}: another network", wanted=wanted, remedy="use the settings it was begun with")
         state.restore(self._parts(), self._optimizers(), self.stream)
-        for key, value in state.facts["counters"].items():
+        counters = state.facts["counters"]
+        # A file without a count of pictures is of one batch size throughout.
+        counters.setdefault("images", counters["step"] * state.facts["settings"]["batch_size"])
+        for key, value in counters.items():
             setattr(self, key, value)
         if self.settings.augment != "ada":
             self.augment_p = self._fixed_p()

@@ -14,7 +14,7 @@ from gansegctl.errors import UsageError
 from gansegctl.generators.checkpoints.discriminators import open_discriminator
 from gansegctl.generators.discriminator import Discriminator
 from gansegctl.generators.stylegan2 import StyleGAN2
-from gansegctl.pipeline.pictures_in import load_pictures
+from gansegctl.pipeline.pictures_in import check_split, load_pictures
 
 COARSEST = "b4.conv1"
 """The convolution whose output is silenced to make a background; its input, the learned constant, at 512 px."""
@@ -60,7 +60,10 @@ class StyleGAN2Adversary:
 
 
 def beyond_generator(method: Method, generator: Generator, settings: Any) -> dict[str, Any]:
-    """What `method.fit` is to be given by name, from what it says it needs: nothing, or an adversary and pictures."""
+    """What `method.fit` is to be given by name, from what it says it needs: nothing, or an adversary and pictures.
+
+    Errors: UsageError for a discriminator of another size, or pictures of several splits.
+    """
     if "discriminator" not in method.needs:
         return {}
     spec = generator.spec
@@ -72,5 +75,6 @@ def beyond_generator(method: Method, generator: Generator, settings: Any) -> dic
         )
     given: dict[str, Any] = {"adversary": StyleGAN2Adversary(generator, trained)}
     if settings.images:
+        check_split(Path(settings.images), None, "write the pictures of one split to a file or folder of their own")
         given["images"] = load_pictures(Path(settings.images), spec.resolution, spec.image_channels)
     return given

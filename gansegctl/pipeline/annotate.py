@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from gansegctl.atomic import write_text
 from gansegctl.config import AnnotateSettings, GenerateSettings, from_dict, to_dict
 from gansegctl.contracts import Exemplar, Generator, Progress, Segmenter
 from gansegctl.errors import DatasetError, UsageError, did_you_mean
-from gansegctl.labels import LabelMap
+from gansegctl.labels import IGNORE, LabelMap
 from gansegctl.methods import files
 from gansegctl.pictures import overlay, save_png
 from gansegctl.pipeline.adversary import beyond_generator
@@ -57,7 +57,13 @@ class Source:
         """Read the manifest and load the generator it names (or `generator`, which must have the same sha256)."""
         manifest = Manifest.read(folder)
         settings = from_dict(GenerateSettings, manifest.settings["generate"], "manifest.settings.generate")
-        loaded = open_generator(generator or settings.generator, device, settings.precision)
+        try:
+            loaded = open_generator(generator or settings.generator, device, settings.precision)
+        except UsageError as e:
+            if generator:
+                raise
+            remedy = "where the generator has moved, pass it as --generator FILE"
+            raise UsageError(f"{e.got}; {folder} was made with it", wanted=e.wanted, remedy=remedy) from e
         if loaded.sha256 != manifest.generator["sha256"]:
             raise DatasetError(
                 f"got a generator with sha256 {loaded.sha256[:12]}…",
@@ -136,6 +142,12 @@ def write_exemplars(
     return folder, choice
 
 
+def _masks_of(preset: str) -> dict[str, Any] | None:
+    """The table of the painted exemplars that a preset brings, if it does."""
+    brought = presets.load(preset).get("exemplars", {})
+    return brought if "seeds" in brought else None
+
+
 def masks_folder(name_or_folder: str, dataset: Path) -> Path:
     """A folder or file of masks as it is; the masks that a preset brings are copied to DATASET/exemplars-NAME.
 
@@ -144,12 +156,12 @@ def masks_folder(name_or_folder: str, dataset: Path) -> Path:
     path = Path(name_or_folder)
     if path.exists():
         return path
-    brought = presets.load(name_or_folder).get("exemplars") if name_or_folder in presets.names() else None
-    if not brought or "seeds" not in brought:
+    brought = _masks_of(name_or_folder) if name_or_folder in presets.names() else None
+    if not brought:
         raise UsageError(
             f"got --masks {name_or_folder}",
             wanted="a folder or file of painted masks, or a preset that brings its own",
-            remedy=did_you_mean(name_or_folder, presets.names()),
+            remedy=did_you_mean(name_or_folder, [n for n in presets.names() if _masks_of(n)]),
         )
     folder = dataset / f"{EXEMPLARS}-{name_or_folder}"
     folder.mkdir(exist_ok=True)
@@ -195,10 +207,12 @@ def exemplar_seeds(
     return there[:shots]
 
 
-def known_labels(masks: Path | None, dataset: Path, classes: str | None, preset: str) -> LabelMap:
+def known_labels(
+    masks: Path | None, dataset: Path, classes: str | None, preset: str, brought: Mapping[str, Any] | None = None
+) -> LabelMap:
     """Class names: those given, else of the masks' folder, else of the exemplars begun, else of the preset.
 
-    UsageError when nobody names the classes.
+    brought: the table [exemplars] of the user's own file in place of a preset. UsageError when nobody names them.
     """
     if classes:
         return LabelMap(tuple(c.strip() for c in classes.split(",")))
@@ -206,8 +220,9 @@ def known_labels(masks: Path | None, dataset: Path, classes: str | None, preset:
     for folder in (beside, dataset / EXEMPLARS):
         if folder is not None and (folder / "labels.json").is_file():
             return declared_classes(folder / "labels.json")
-    if preset in presets.names() and "exemplars" in presets.load(preset):
-        brought = presets.load(preset)["exemplars"]
+    if not brought and preset in presets.names():
+        brought = presets.load(preset).get("exemplars")
+    if brought and "classes" in brought:
         return LabelMap(tuple(brought["classes"]), tuple(tuple(c) for c in brought.get("colours", ())))
     raise UsageError("got no class names", wanted="--classes background,…", remedy="name the classes, background first")
 
@@ -232,7 +247,29 @@ def exemplars_of(
         check_bundle(bundle, seed, made[seed], source.latents([seed]).float().cpu().numpy())
         for line in (f"seed {seed}: {one.source} ({one.format})", *one.notes) if say else ():
             say(line)
+    for line in _painted({s: read[s].mask for s in seeds}, labels):
+        if say:
+            say(line)
     return [Exemplar(source.latents([s]), s, read[s].mask, source.settings.noise) for s in seeds]
+
+
+def _painted(masks: Mapping[int, np.ndarray], labels: LabelMap) -> Iterator[str]:
+    """What the user should know of the classes in these masks. UsageError where 255 seems to have meant a class."""
+    there = set(np.unique(np.concatenate([m.ravel() for m in masks.values()])).tolist())
+    if IGNORE in there and len(there) <= 2:
+        raise UsageError(
+            f"got masks with the values {', '.join(map(str, sorted(there)))} only; 255 means ignored, so that nothing "
+            "is left to tell apart",
+            wanted="class ids: " + ", ".join(f"{i} {name}" for i, name in enumerate(labels.names)),
+            remedy=f"write {min(1, len(labels) - 1)}, not 255, for {labels.names[min(1, len(labels) - 1)]}",
+        )
+    for seed, mask in masks.items():
+        ignored = float((mask == IGNORE).mean())
+        if ignored:
+            yield f"seed {seed}: {ignored:.1%} of the pixels are 255, ignored"
+    lacking = [name for i, name in enumerate(labels.names) if i not in there]
+    if lacking:
+        yield f"no pixel is painted as: {', '.join(lacking)}"
 
 
 def fit(

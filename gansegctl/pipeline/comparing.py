@@ -30,7 +30,7 @@ def table(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         for name in COLUMNS:
             values = [r[name] for r in runs]
             entry[name] = (statistics.mean(values), statistics.stdev(values) if len(values) > 1 else float("nan"))
-        entry |= {name: statistics.median(r[name] for r in runs) for name in COSTS}
+        entry |= {name: _median([r[name] for r in runs]) for name in COSTS}
         classes = runs[0]["iou"]
         entry["iou"] = {c: _mean([r["iou"][c] for r in runs]) for c in classes}
         entries.append(entry)
@@ -41,6 +41,12 @@ def table(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         pairs = paired(groups[entry["shots"], winner], groups[entry["shots"], entry["method"]])
         entry["p"] = float("nan") if winner == entry["method"] else sign_flip_p(pairs)
     return entries
+
+
+def _median(values: Sequence[float]) -> float:
+    """Of the runs in which it could be measured; nan where it never could."""
+    known = [v for v in values if not np.isnan(v)]
+    return statistics.median(known) if known else float("nan")
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -77,8 +83,8 @@ def markdown(entries: Sequence[dict[str, Any]]) -> str:
     cost = ("fit, s", "masks/s", "pair/image", "peak MB", "parameters")
     lines = ["| " + " | ".join((*head, *cost)) + " |", "|" + "---|" * (len(head) + len(cost))]
     for e in entries:
-        scores = [f"{e[c][0]:.3f} ± {e[c][1]:.3f}" for c in COLUMNS]
+        scores = [f"{e[c][0]:.3f}" + ("" if np.isnan(e[c][1]) else f" ± {e[c][1]:.3f}") for c in COLUMNS]
         p = "-" if np.isnan(e["p"]) else f"{e['p']:.4f}"
-        costs = [f"{e[c]:,.0f}" if c == "parameters" else f"{e[c]:.4g}" for c in COSTS]
+        costs = [f"{e[c]:,.0f}" if c == "parameters" else "-" if np.isnan(e[c]) else f"{e[c]:.4g}" for c in COSTS]
         lines.append("| " + " | ".join([e["method"], str(e["shots"]), str(e["runs"]), *scores, p, *costs]) + " |")
     return "\n".join(lines) + "\n"

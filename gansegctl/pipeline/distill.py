@@ -14,11 +14,12 @@ from gansegctl.config import DistillSettings
 from gansegctl.contracts import Progress
 from gansegctl.errors import DatasetError, UsageError
 from gansegctl.labels import LabelMap
+from gansegctl.pipeline.pictures_in import check_split
 from gansegctl.pipeline.streaming import IN_MEMORY, ShardColumn, bytes_of_pairs, kept_samples
 from gansegctl.pipeline.tasks import launched
 from gansegctl.pipeline.truth import load_truth
 from gansegctl.store.dataset import ShardDataset
-from gansegctl.store.manifest import NAME
+from gansegctl.store.manifest import NAME, Manifest, settings_digest
 from gansegctl.students.augment import PRESETS
 from gansegctl.students.parallel import ALONE, Ranks, joined
 from gansegctl.students.student import Student
@@ -31,18 +32,23 @@ def load_pairs(
     drop_uncertain: float = 0.0,
     ignore_below: int = 0,
     in_memory: int = IN_MEMORY,
+    split: int | None = None,
 ) -> tuple[Pairs, LabelMap]:
     """A dataset of ours, or any labelled set that `eval` takes as truth.
 
     limit: only the first so many. drop_uncertain: share of samples left out, those with the highest scores.
-    ignore_below: pixels of less confidence (0-255) are not learned from. A dataset of more than `in_memory` bytes stays
-    on disk and is read batch by batch. Errors: UsageError for filters on a set without scores and confidence.
+    ignore_below: pixels of less confidence (0-255) are not learned from. split: of an HDF5 file, wanted where it has
+    several. A dataset of more than `in_memory` bytes stays on disk and is read batch by batch. Errors: UsageError for
+    filters on a set without scores and confidence, for a split of a folder, and for none of a file that has several.
     """
     if not (dataset / NAME).is_file():
         if drop_uncertain or ignore_below:
             raise UsageError(f"got filters for {dataset}", wanted="a dataset with scores and confidence")
-        truth = load_truth(dataset)
+        check_split(dataset, split, "pass --split {}")
+        truth = load_truth(dataset, split=split)
         return Pairs(torch.from_numpy(truth.image[:limit]), torch.from_numpy(truth.mask[:limit])), truth.labels
+    if split is not None:
+        raise UsageError(f"got --split {split} for the dataset {dataset}", wanted="an HDF5 file with `split`")
     indices = kept_samples(dataset, drop_uncertain)
     whole = ShardDataset(dataset)
     if limit:
@@ -84,14 +90,16 @@ def distill(
     limit: int | None = None,
     ranks: Ranks = ALONE,
     in_memory: int = IN_MEMORY,
+    split: int | None = None,
 ) -> Iterator[Progress]:
     """Train a student on the pairs and write it; `out`.ckpt beside it makes an interrupted run go on.
 
-    ranks: the processes that train it together; only the first writes. in_memory: as `load_pairs` takes it.
+    ranks: the processes that train it together; only the first writes. in_memory, split: as `load_pairs` takes them.
+    The student takes as many channels as the pictures have.
     """
     if out.suffix != ".safetensors":
         raise UsageError(f"got -o {out}", wanted="a name ending in .safetensors")
-    pairs, labels = load_pairs(dataset, limit, settings.drop_uncertain, settings.ignore_below, in_memory)
+    pairs, labels = load_pairs(dataset, limit, settings.drop_uncertain, settings.ignore_below, in_memory, split)
     if ranks.lead:
         out.parent.mkdir(parents=True, exist_ok=True)
     training = StudentTraining(
@@ -110,13 +118,27 @@ def distill(
         ),
         device,
         ranks,
+        source_of(dataset, settings, limit, split),
     )
     checkpoint = out.with_suffix(".ckpt")
     yield from training.run(checkpoint)
     if ranks.lead:
         training.student.facts["dataset"] = dataset.resolve().name
+        if split is not None:
+            training.student.facts["split"] = split
         training.student.save(out)
         checkpoint.unlink(missing_ok=True)
+
+
+def source_of(dataset: Path, settings: DistillSettings, limit: int | None, split: int | None) -> dict[str, Any]:
+    """What names the pairs that a student learns from: the dataset's digest, else files and sizes; and the choice."""
+    if (dataset / NAME).is_file():
+        digest = Manifest.read(dataset).digest
+    else:
+        files = sorted(dataset.rglob("*")) if dataset.is_dir() else [dataset]
+        digest = settings_digest({p.name: p.stat().st_size for p in files if p.is_file()})
+    chosen = {"limit": limit, "split": split, "drop": settings.drop_uncertain, "ignore": settings.ignore_below}
+    return {"digest": digest} | chosen
 
 
 def quietly(events: Iterator[Progress], follow: Callable[[Iterable[Progress]], Any] | None) -> Any:

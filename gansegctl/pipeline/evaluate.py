@@ -69,7 +69,8 @@ def evaluate(
     """Score a subject.
 
     dataset × labeller: its masks against the labeller's on the same pictures. dataset × labelled set: sample by sample.
-    student × labelled set: predictions on its pictures. segmenter × labeller: on samples of `generator` made for it.
+    student × labelled set: predictions on its pictures, of the student's channels where they are files. segmenter ×
+    labeller: on samples of `generator` made for it.
     Clusters without names are matched to classes, and two-part masks score the truth in two parts: see `aligned`.
     Errors: UsageError for pairs of another kind, other classes, or a missing subject.
     """
@@ -94,10 +95,10 @@ def evaluate(
         else:
             raise UsageError(f"got a {subject_kind} against a labeller", wanted="a dataset or a segmenter")
     else:
-        truth = load_truth(truth_file, split=split)
+        student = Student.load(subject, device) if subject_kind == "student" else None
+        truth = load_truth(truth_file, split=split, channels=student.channels if student else None)
         labels = truth.labels
-        if subject_kind == "student":
-            student = Student.load(subject, device)
+        if student:
             own_labels = student.labels
             rows = _student_rows(student, truth)
         elif subject_kind == "dataset":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -40,9 +41,49 @@ def load_pictures(
     return pictures
 
 
+def splits_of(source: Path) -> list[int]:
+    """The values that occur in an HDF5 file's `split`, rising; none for a folder or a file without one."""
+    import h5py
+
+    if not source.is_file() or not h5py.is_hdf5(source):
+        return []
+    try:
+        with h5py.File(source, "r", locking=False) as f:
+            return np.unique(f["split"][:]).tolist() if "split" in f else []
+    except OSError:  # whoever reads the pictures says what is wrong with it
+        return []
+
+
+def check_split(source: Path, split: int | None, remedy: str) -> None:
+    """For whatever learns: UsageError where `source` has several splits and none was chosen.
+
+    Taking all of them would learn from the pictures that a score is to be measured on. remedy: how to choose, with {}
+    for a value.
+    """
+    if split is None and len(found := splits_of(source)) > 1:
+        raise UsageError(
+            f"got {source} with the splits {', '.join(map(str, found))} and none chosen",
+            wanted="one of them to learn from",
+            remedy=remedy.format(found[0]),
+        )
+
+
 def image_files(folder: Path) -> list[Path]:
     """Every picture below a folder, sorted by path; masks and overlays of ours beside them are left out."""
     return sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.endswith(OURS))
+
+
+def is_grey(file: Path) -> bool:
+    """Whether a picture file says of itself that it has no colours; False for one that cannot be opened."""
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(file) as picture:
+                return picture.mode in ("1", "L", "LA") or picture.mode.startswith("I;16")
+    except Exception:  # a decoder may fail in ways of its own; reading the file says how
+        return False
 
 
 def named_pictures(paths: Sequence[Path]) -> dict[str, Path]:

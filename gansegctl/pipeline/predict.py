@@ -24,6 +24,7 @@ RECORD = "predict.json"
 OUTPUTS = ("mask", "grey", "confidence", "overlay")
 FILES = {"mask": ".mask.png", "grey": ".mask-grey.png", "confidence": ".confidence.png", "overlay": ".overlay.png"}
 SMALL = 1 << 20  # pixels up to which pictures of one size go through the network together
+ROOM = 256 << 20  # bytes of the probabilities of one such pass, as float32: a few times that is held at its height
 SHOWN = 2048  # pixels of an overlay's longer side at most: it is for looking at
 
 
@@ -77,7 +78,7 @@ def predict(
                 if pending and picture.shape != pending[-1][1].shape:
                     flush()
                 pending.append((name, picture))
-                if len(pending) == settings.batch_size or not _small(picture, settings):
+                if len(pending) >= _a_pass(picture, model, settings):
                     flush()
         if i + 1 == len(files):
             flush()
@@ -105,8 +106,12 @@ def _begin(out: Path, student: Path, settings: PredictSettings) -> None:
         )
 
 
-def _small(picture: np.ndarray, settings: PredictSettings) -> bool:
-    return not settings.tile and picture.shape[0] * picture.shape[1] <= SMALL
+def _a_pass(picture: np.ndarray, model: Student, settings: PredictSettings) -> int:
+    """How many pictures of this size go through the network together; 0 for one that `label_picture` is for."""
+    pixels = picture.shape[0] * picture.shape[1]
+    if settings.tile or pixels > SMALL:
+        return 0
+    return min(settings.batch_size, ROOM // (4 * pixels * len(model.labels)))
 
 
 def _label(
@@ -121,7 +126,7 @@ def _label(
     if not pictures:
         return
     try:
-        if all(_small(p, settings) for _, p in pictures):
+        if _a_pass(pictures[0][1], model, settings):
             said = model.predict(torch.from_numpy(np.stack([p for _, p in pictures])))
             rows = list(zip(said.labels.cpu().numpy(), said.confidence.cpu().numpy(), strict=True))
         else:

@@ -67,24 +67,22 @@ def project(
         yield from _calibrate(projector, out / CALIBRATION)
     done = skipped
     for names in grouped(todo, settings.batch_size):
-        read = {n: p for n in names for p in read_or_refuse(files[n], projector.generator.spec.image_channels, refused)}
+        read = {n: t for n in names for t in _squares(files[n], projector, refused)}
         found: list[Projection] = []
         if read:
-            targets = {n: square_of(p, projector.generator.spec.resolution) for n, p in read.items()}
-            for step, total in projector.project(np.stack(list(targets.values())), found):
+            for step, total in projector.project(np.stack([t for t, _ in read.values()]), found):
                 yield Progress("project", done, len(files), "pictures", {"step": f"{step}/{total}"})
-        for (name, picture), projection in zip(read.items(), found, strict=True):
-            _write(out / name, picture, targets[name], projection, projector, judge, digest, str(files[name]), record)
+        for (name, (target, size)), projection in zip(read.items(), found, strict=True):
+            _write(out / name, size, target, projection, projector, judge, digest, str(files[name]), record)
         done += len(names)
         yield Progress("project", done, len(files), "pictures", _summary(out, files, refused, skipped))
     for name, file in files.items() if judge else ():
         facts = _facts(out / name)
         if facts is None or facts.get("segmenter") == digest:
             continue
-        for picture in read_or_refuse(file, projector.generator.spec.image_channels, refused):
-            target = square_of(picture, projector.generator.spec.resolution)
+        for target, size in _squares(file, projector, refused):
             projection = load_projection(_beside(out / name, ".latent.safetensors"))
-            _write(out / name, picture, target, projection, projector, judge, digest, str(file), record)
+            _write(out / name, size, target, projection, projector, judge, digest, str(file), record)
     yield Progress("project", done, len(files), "pictures", _summary(out, files, refused, skipped))
 
 
@@ -92,6 +90,13 @@ def results(out: Path, images: Sequence[Path]) -> dict[str, dict[str, Any]]:
     """What NAME.json says of every picture that has one."""
     found = {name: _facts(out / name) for name in named_pictures(images)}
     return {name: facts for name, facts in found.items() if facts is not None}
+
+
+def _squares(file: Path, projector: Projector, refused: dict[str, str]) -> list[tuple[np.ndarray, tuple[int, int]]]:
+    """The picture's centred square at the generator's size, and the picture's (height, width): it is not kept."""
+    spec = projector.generator.spec
+    pictures = read_or_refuse(file, spec.image_channels, refused)
+    return [(square_of(p, spec.resolution), (p.shape[0], p.shape[1])) for p in pictures]
 
 
 def _begin(out: Path, record: dict[str, Any]) -> None:
@@ -127,7 +132,7 @@ def _calibrate(projector: Projector, path: Path) -> Iterator[Progress]:
 
 def _write(
     stem: Path,
-    picture: np.ndarray,
+    size: tuple[int, int],
     target: np.ndarray,
     projection: Projection,
     projector: Projector,
@@ -136,7 +141,7 @@ def _write(
     source: str,
     record: dict[str, Any],
 ) -> None:
-    """Everything of one picture, NAME.json last: its presence means that the picture is done."""
+    """Everything of one picture of that (height, width), NAME.json last: its presence means that it is done."""
     stem.parent.mkdir(parents=True, exist_ok=True)
     drawn, annotation = draw(projector.generator, projection, projector.settings.noise, segmenter, projector.device)
     projection.facts["pixel_error"] = round(pixel_error(target, drawn), 3)
@@ -149,7 +154,7 @@ def _write(
         save_png(_beside(stem, ".overlay.png"), overlay(target, labels, segmenter.labels))
         save_png(_beside(stem, ".confidence.png"), annotation.confidence[0].cpu().numpy())
         save_png(_beside(stem, ".mask.png"), mask)
-    h, w = picture.shape[:2]
+    h, w = size
     side = min(h, w)
     crop = [(w - side) // 2, (h - side) // 2, side, side]  # left, top, width, height in the picture
     _write_json(_beside(stem, ".json"), {"source": source, "crop": crop} | projection.facts | {"segmenter": digest})

@@ -25,7 +25,7 @@ from gansegctl.generators.offdomain import LEAST, Calibration, Verdict, joined, 
 from gansegctl.generators.perceptual import choose_perceptual
 from gansegctl.pictures import to_uint8
 from gansegctl.pipeline.opening import check_class, grouped
-from gansegctl.pipeline.pictures_in import load_pictures
+from gansegctl.pipeline.pictures_in import load_pictures, splits_of
 
 KIND = "gansegctl.latents"
 FORMAT_VERSION = 1
@@ -98,8 +98,12 @@ class Projector:
         s = self.settings
         if s.known:
             spec = self.generator.spec
-            pictures = load_pictures(Path(s.known), spec.resolution, spec.image_channels)[: max(s.calibration, LEAST)]
-            target, source = _tensor(pictures, self.device), f"pictures of {Path(s.known).name}"
+            known, count = Path(s.known), max(s.calibration, LEAST)
+            pictures = load_pictures(known, spec.resolution, spec.image_channels)[:count]
+            source = f"pictures of {known.name}"
+            if splits := splits_of(known):  # nothing learns from them, so a choice is not asked for, but said
+                source += f" (its first {len(pictures)}, whatever of its splits {', '.join(map(str, splits))})"
+            target = _tensor(pictures, self.device)
         elif s.calibration:
             target = varied_samples(self.generator, s.calibration, self.world.class_vector, self.device)
             source = "its own samples"

@@ -22,7 +22,7 @@ from gansegctl.errors import UsageError
 from gansegctl.labels import IGNORE, LabelMap
 from gansegctl.pictures import read_image, save_png
 from gansegctl.pipeline.annotate import EXEMPLARS, REAL_SEEDS, Source, annotate, known_labels
-from gansegctl.pipeline.pictures_in import image_files, square_of
+from gansegctl.pipeline.pictures_in import check_split, image_files, square_of
 from gansegctl.pipeline.projector import (
     Projection,
     Projector,
@@ -123,34 +123,47 @@ def annotated_pictures(
 ) -> list[AnnotatedPicture]:
     """Pairs: NAME.png (.jpg …) with NAME.mask.png beside it, painted in any way that `--masks` takes; or an HDF5 file.
 
-    Errors: UsageError for a source without pairs, or masks that cannot be read; it names the file.
+    Of a folder no more than two pictures are held in their own size. Errors: UsageError for a source without pairs,
+    masks that cannot be read (it names the file), or a file of several splits of which none was chosen.
     """
-    if source.is_file():
-        truth = load_truth(source, labels, split)
-        rows = [(f"{i:06d}", truth.image[i], truth.mask[i]) for i in range(len(truth.image))]
-        if truth.image.shape[3] != channels:
-            raise UsageError(f"got {source} with {truth.image.shape[3]} channels", wanted=f"{channels}")
-    elif source.is_dir():
-        declared = folder_labels(source / "labels.json", labels)
-        rows = []
-        for file in image_files(source):
-            beside = file.with_name(file.stem + ".mask.png")
-            if beside.is_file():
-                image = read_image(file, channels)
-                name = file.relative_to(source).with_suffix("").as_posix().replace("/", "-")
-                rows.append((name, image, read_mask(beside, image.shape[:2], declared)))
-    else:
+    if not source.exists():
         raise UsageError(f"got {source}: no such file or folder", wanted="a folder of pairs, or an HDF5 file")
-    if not rows:
-        raise UsageError(f"got {source} without pairs", wanted="NAME.png with NAME.mask.png beside it")
-    found = []
+    if split is not None and source.is_dir():
+        raise UsageError(f"got --real-split {split} for the folder {source}", wanted="an HDF5 file with `split`")
+    check_split(source, split, "pass --real-split {}")
+    rows = _rows_of_file(source, labels, channels, split) if source.is_file() else _rows_of(source, labels, channels)
+    count, found = 0, []
     for name, image, mask in rows:
-        mask = square_of(mask, resolution, smooth=False)
+        count, mask = count + 1, square_of(mask, resolution, smooth=False)
         if not is_blank(mask):
             found.append(AnnotatedPicture(name, square_of(image, resolution), mask))
+    if not count:
+        raise UsageError(f"got {source} without pairs", wanted="NAME.png with NAME.mask.png beside it")
     if not found:
         raise UsageError(f"got {source} with blank masks only", wanted="painted masks")
     return found
+
+
+Row = tuple[str, np.ndarray, np.ndarray]
+"""Name, picture uint8 [H,W,c], mask uint8 [H,W]."""
+
+
+def _rows_of(folder: Path, labels: LabelMap, channels: int) -> Iterator[Row]:
+    declared = folder_labels(folder / "labels.json", labels)
+    for file in image_files(folder):
+        beside = file.with_name(file.stem + ".mask.png")
+        if beside.is_file():
+            image = read_image(file, channels)
+            name = file.relative_to(folder).with_suffix("").as_posix().replace("/", "-")
+            yield name, image, read_mask(beside, image.shape[:2], declared)
+
+
+def _rows_of_file(file: Path, labels: LabelMap, channels: int, split: int | None) -> Iterator[Row]:
+    truth = load_truth(file, labels, split)
+    if truth.image.shape[3] != channels:
+        raise UsageError(f"got {file} with {truth.image.shape[3]} channels", wanted=f"{channels}")
+    for i, (image, mask) in enumerate(zip(truth.image, truth.mask, strict=True)):
+        yield f"{i:06d}", image, mask
 
 
 def real_exemplars(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ class Plan:
     """The settings of each stage; None for a stage that the preset leaves out.
 
     against: the truth of `eval`. preset: whose classes and licence hold, also with another file of the same domain.
+    given: what the user named it by. classes: the table [exemplars] of a file; licence: of its table [generator].
     """
 
     name: str
@@ -53,10 +54,19 @@ class Plan:
     eval: EvalSettings | None = None
     against: str = ""
     preset: str = ""
+    given: str = ""
+    classes: dict[str, Any] = field(default_factory=dict)
+    licence: str = ""
 
     def with_generator(self, file: str) -> Plan:
         """The same plan on the weights in `file`: a preset names its generator, but seldom brings it."""
         return replace(self, generate=replace(self.generate, generator=file))
+
+    def with_masks(self, masks: str) -> Plan:
+        """The same plan with the masks that were painted since. UsageError where nothing is annotated."""
+        if self.annotate is None or not self.annotate.shots:
+            raise UsageError(f"got --masks for {self.given}", wanted="a preset that annotates exemplars")
+        return replace(self, annotate=replace(self.annotate, masks=masks))
 
     def describe(self) -> dict[str, Any]:
         stages = {name: getattr(self, name) for name in STAGES}
@@ -86,7 +96,12 @@ def read_plan(name_or_file: str) -> Plan:
     tables = tables | {"eval": scoring} if "eval" in tables else tables
     stages = {k: from_dict(cls, tables[k], k) for k, cls in STAGES.items() if k in tables}
     preset = "" if path.suffix == ".toml" else name_or_file
-    return Plan(path.stem, against=against, preset=preset, **stages)
+    about = tables.get("generator", {}), tables.get("exemplars", {})
+    if not all(isinstance(t, dict) for t in about):
+        raise UsageError(f"got {name_or_file}", wanted="[generator] and [exemplars] as tables")
+    licence = str(about[0].get("licence", ""))
+    more = {"given": name_or_file, "classes": about[1], "licence": licence}
+    return Plan(path.stem, against=against, preset=preset, **more, **stages)
 
 
 def run(
@@ -115,7 +130,7 @@ def run(
     job, network, _ = plan_generate(plan.generate, None, device)
     preset = plan.preset or plan.generate.generator
     if not job.manifest.licence:
-        job = replace(job, manifest=replace(job.manifest, licence=licence_of(preset)))
+        job = replace(job, manifest=replace(job.manifest, licence=plan.licence or licence_of(preset)))
     follow(synthesize(job, dataset, network, device=device, task=task))
     result: dict[str, Any] = {"dataset": describe_dataset(dataset)}
     if plan.annotate is None or until == "generate":
@@ -123,16 +138,16 @@ def run(
     source = annotating.Source.open(dataset, device=device)
     annotating.check_method(plan.annotate)
     if plan.annotate.shots and not plan.annotate.masks:
-        labels = annotating.known_labels(None, dataset, None, preset)
+        labels = annotating.known_labels(None, dataset, None, preset, plan.classes)
         folder, choice = annotating.write_exemplars(source, plan.annotate.shots, labels)
         return result | {
-            "next": f"paint the masks in {folder}, set annotate.masks to it, and run again",
-            "seeds": choice.seeds,
+            "next": f"paint the masks in {folder}, and run the same command with --masks {folder}",
+            "seeds": list(choice.seeds),
         }
     exemplars, labels = [], None
     if plan.annotate.shots:
         folder = annotating.masks_folder(plan.annotate.masks, dataset)
-        labels = annotating.known_labels(folder, dataset, None, preset)
+        labels = annotating.known_labels(folder, dataset, None, preset, plan.classes)
         seeds = annotating.exemplar_seeds(folder, plan.annotate.shots, None, dataset)
         notes: list[str] = []
         exemplars = annotating.exemplars_of(source, seeds, folder, labels, notes.append)

@@ -117,6 +117,7 @@ def synthesize(
             remedy="leave --until out and select with `gansegctl export --min-class`, or run it as one task",
         )
     there = job.manifest.begin(out)
+    job = replace(job, manifest=replace(job.manifest, licence=there.licence))  # one licence a dataset: the first one's
     if there.stage == "pairs" and job.manifest.stage == "images":
         yield Progress("generate", len(there.seeds), len(there.seeds), "images", {"note": "annotated already"})
         return

@@ -12,9 +12,9 @@ from gansegctl.contracts import Progress
 from gansegctl.errors import UsageError
 from gansegctl.generators.latents import z_of_seeds
 from gansegctl.generators.train import Trainer, TrainSettings
-from gansegctl.generators.weights import save_generator
+from gansegctl.generators.weights import read_header, save_generator
 from gansegctl.pictures import image_grid, save_png, to_uint8
-from gansegctl.pipeline.pictures_in import load_pictures
+from gansegctl.pipeline.pictures_in import check_split, load_pictures
 
 SAMPLE_SEEDS = range(64)
 
@@ -34,10 +34,12 @@ def train(
     averaged generator.
 
     Beside it: `out`.ckpt (resumed from when present, removed by nobody) and `out`.png, 64 samples at psi 0.7, both
-    renewed every `checkpoint_every` seconds and at the end.
+    renewed every `checkpoint_every` seconds and at the end. Errors: UsageError for a file of several splits of which
+    none was chosen, and what `load_pictures` and `Trainer` say.
     """
     if out.suffix != ".safetensors":
         raise UsageError(f"got -o {out}", wanted="a name ending in .safetensors")
+    check_split(source, split, "pass --split {}")
     out.parent.mkdir(parents=True, exist_ok=True)
     net = settings.network
     pictures = load_pictures(source, net.resolution, net.image_channels, split)
@@ -49,12 +51,18 @@ def train(
     for progress in trainer.run(report_every):
         finished = progress.done >= progress.total
         if finished or time.monotonic() - saved >= checkpoint_every:
-            trainer.save(checkpoint)
+            # The checkpoint last: killed in between, the next run has something left to do, and writes both again.
             _write(trainer, out, len(pictures), dtype)
+            trainer.save(checkpoint)
             saved = time.monotonic()
         yield progress
-    if not out.exists():  # the checkpoint was complete already
+    if _images_of(out) != trainer.images_seen:  # the checkpoint was complete already, the generator is not of it
         _write(trainer, out, len(pictures), dtype)
+
+
+def _images_of(out: Path) -> int | None:
+    """Pictures that the generator in `out` was trained on, as it says; None where there is none."""
+    return read_header(out).get("facts", {}).get("images_seen") if out.exists() else None
 
 
 def _write(trainer: Trainer, out: Path, pictures: int, dtype: torch.dtype) -> None:

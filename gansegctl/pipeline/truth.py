@@ -9,10 +9,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from gansegctl.annotation.classes import declared_classes
 from gansegctl.errors import DatasetError, UsageError
 from gansegctl.labels import LabelMap
 from gansegctl.pictures import read_image
-from gansegctl.pipeline.pictures_in import image_files
+from gansegctl.pipeline.pictures_in import image_files, is_grey, splits_of
 from gansegctl.store.dataset import iter_shards
 from gansegctl.store.manifest import NAME, Manifest
 
@@ -29,12 +30,15 @@ class LabelledSet:
     score: np.ndarray | None = None
 
 
-def load_truth(source: Path, labels: LabelMap | None = None, split: int | None = None) -> LabelledSet:
+def load_truth(
+    source: Path, labels: LabelMap | None = None, split: int | None = None, channels: int | None = None
+) -> LabelledSet:
     """Read a labelled set.
 
     A folder with manifest.json is a dataset. An HDF5 file has `image`, `mask` and the attribute `classes` (JSON list),
-    and may have `split`. Any other folder holds NAME.png with NAME.mask.png beside it, and labels.json.
-    Errors: UsageError or DatasetError for what is missing.
+    and may have `split`: only the pictures with this value, or all. Any other folder holds NAME.png with NAME.mask.png
+    beside it, and labels.json. channels: of the pictures of such a folder, 1 or 3; None = 1 where every file is grey,
+    else 3. Errors: UsageError or DatasetError for what is missing.
     """
     if not source.exists():
         raise UsageError(
@@ -42,9 +46,11 @@ def load_truth(source: Path, labels: LabelMap | None = None, split: int | None =
         )
     if source.is_file():
         return _from_hdf5(source, labels, split)
+    if split is not None:
+        raise UsageError(f"got --split {split} for the folder {source}", wanted="an HDF5 file with `split`")
     if (source / NAME).is_file():
         return _from_dataset(source)
-    return _from_folder(source, labels)
+    return _from_folder(source, labels, channels)
 
 
 def _from_dataset(folder: Path) -> LabelledSet:
@@ -70,26 +76,32 @@ def _from_hdf5(file: Path, labels: LabelMap | None, split: int | None) -> Labell
             image, mask = f["image"][:][keep], f["mask"][:][keep]
     except (OSError, KeyError) as e:
         raise UsageError(f"got {file}: {e}", wanted="an HDF5 file with `image` and `mask`") from e
+    if not len(image) and split is not None:
+        known = ", ".join(map(str, splits_of(file)))
+        raise UsageError(f"got no pictures in {file} with split {split}", wanted=f"one of {known}")
     if labels is None and classes is None:
         raise UsageError(f"got {file} without class names", wanted="the attribute `classes`, a JSON list")
     image = image[..., None] if image.ndim == 3 else image
     return LabelledSet(image, mask, labels or LabelMap(tuple(json.loads(classes))))
 
 
-def _from_folder(folder: Path, labels: LabelMap | None) -> LabelledSet:
+def _from_folder(folder: Path, labels: LabelMap | None, channels: int | None) -> LabelledSet:
     from PIL import Image
 
     names = folder / "labels.json"
     if labels is None:
         if not names.is_file():
-            raise UsageError(f"got {folder} without labels.json", wanted="the classes of its masks")
-        labels = LabelMap.from_json(json.loads(names.read_text()))
+            raise UsageError(
+                f"got {folder} without labels.json",
+                wanted="NAME.png with NAME.mask.png beside it, and the classes in labels.json",
+                remedy='write [{"id": 0, "name": "background", "colour": [0, 0, 0]}, …] into it; see docs/datasets.md',
+            )
+        labels = declared_classes(names)
+    pairs = [(f, m) for f in image_files(folder) if (m := f.with_name(f.stem + ".mask.png")).is_file()]
+    channels = channels or (1 if all(is_grey(f) for f, _ in pairs) else 3)
     images, masks = [], []
-    for file in image_files(folder):
-        beside = file.with_name(file.stem + ".mask.png")
-        if not beside.is_file():
-            continue
-        images.append(read_image(file))
+    for file, beside in pairs:
+        images.append(read_image(file, channels))
         with Image.open(beside) as opened:
             masks.append(np.array(opened))
         if masks[-1].ndim != 2 or masks[-1].shape != images[-1].shape[:2]:

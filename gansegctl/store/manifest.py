@@ -219,7 +219,7 @@ def bad_shards(folder: Path) -> dict[int, str]:
 def foreign_files(folder: Path) -> list[str]:
     """What lies in a dataset's folder and is none of its own; harmless, but named."""
     own = re.compile(
-        r"manifest\.json|card\.md|contact\.png|segmenter\.safetensors|exemplars(-.*)?|shard-\d{5,}\.(h5|json|claim)"
+        r"manifest\.json|card\.md|contact\.png|segmenter\.safetensors|exemplars(-.*)?|[^.]+-eval|shard-\d{5,}\.(h5|json|claim)"
     )
     return sorted(p.name for p in folder.iterdir() if not own.fullmatch(p.name))
 

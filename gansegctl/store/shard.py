@@ -131,6 +131,12 @@ def read_shard(folder: Path, index: int) -> ShardArrays:
 
 def unreadable(path: Path, cause: Exception) -> DatasetError:
     """The error for a shard that cannot be read."""
+    if "lock" in str(cause):  # HDF5 opens a file twice in a process in one way only
+        return DatasetError(
+            f"got {path}, which this process has open already: {cause}",
+            wanted="one way of opening it",
+            remedy="close the other handle, or open it with h5py.File(…, locking=False)",
+        )
     return DatasetError(
         f"got {path}: {cause}",
         wanted="a whole shard",

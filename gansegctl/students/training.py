@@ -8,7 +8,8 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,9 @@ from gansegctl.students.student import WIDTHS, Student, build
 KIND = "gansegctl.distilling"
 LEAST = 1e-6
 """Weight that a loss is divided by at least: one of no sure pixel is 0, not nan."""
+SAVE_SECONDS, SAVE_STEPS = 30.0, 100
+"""A checkpoint is renewed after so many seconds, or so many steps where an epoch ends: it waits for the disk, and an
+epoch of a small set is one step."""
 MOST_HELD = 2000
 """Pairs held back for validation at most: enough for the third decimal, and they are in memory together."""
 
@@ -90,12 +94,18 @@ class Pairs:
 class StudentTraining:
     """One training run: `run()` yields progress once an epoch, then `.student` is the result (the last weights).
 
-    ranks: the processes that share the work, each with these same arguments. UsageError for a batch that does not
-    divide by them and the passes.
+    ranks: the processes that share the work, each with these same arguments. source: what names the pairs, so that a
+    run begun on others is not resumed. UsageError for a batch that does not divide by them and the passes.
     """
 
     def __init__(
-        self, pairs: Pairs, labels: LabelMap, settings: StudentSettings, device: str = "cpu", ranks: Ranks = ALONE
+        self,
+        pairs: Pairs,
+        labels: LabelMap,
+        settings: StudentSettings,
+        device: str = "cpu",
+        ranks: Ranks = ALONE,
+        source: Mapping[str, Any] | None = None,
     ) -> None:
         if isinstance(pairs.target, Tensor) and pairs.target.ndim == 3:
             _check_values(pairs.target, len(labels))
@@ -107,7 +117,7 @@ class StudentTraining:
                 wanted=f"a multiple of {ranks.world * settings.accumulate}",
             )
         self.pairs, self.labels, self.settings, self.device = pairs, labels, settings, torch.device(device)
-        self.ranks = ranks
+        self.ranks, self.source = ranks, dict(source or {})
         self.stream = torch.Generator().manual_seed(settings.seed)
         order = torch.randperm(len(pairs), generator=self.stream)
         held = min(int(len(pairs) * settings.validation), MOST_HELD)
@@ -123,6 +133,7 @@ class StudentTraining:
         self.optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
         self.network = ranks.network(model, self.device)
         self.step = 0
+        self.loss = [0.0, 0]  # sum and number of the losses since the last epoch's end
 
     @property
     def steps_an_epoch(self) -> int:
@@ -133,22 +144,33 @@ class StudentTraining:
         return self.settings.steps or self.settings.epochs * self.steps_an_epoch
 
     def run(self, checkpoint: Path | None = None) -> Iterator[Progress]:
-        """Train to the end; resumes from `checkpoint` when rank 0 sees it, and rank 0 renews it once an epoch."""
+        """Train to the end; resumes from `checkpoint` when rank 0 sees it, and rank 0 renews it.
+
+        That is at the end, after the first epoch, so that a disk without room is told of early, and in between as
+        SAVE_SECONDS and SAVE_STEPS say.
+        """
+        saved: int | None = None  # the step of the last checkpoint
         if checkpoint is not None and self.ranks.of_lead(checkpoint.exists(), self.device):
             self.resume(checkpoint)
-        losses: list[float] = []
+            saved = self.step
+        began = time.monotonic()
         while self.step < self.total_steps:
-            losses.append(self.train_step())
-            if self.step % self.steps_an_epoch == 0 or self.step == self.total_steps:
-                facts: dict[str, Any] = {"loss": sum(losses) / len(losses)}
-                if not math.isfinite(facts["loss"]):
-                    raise GansegError(f"got loss {facts['loss']} at step {self.step}", remedy="lower the learning rate")
+            loss = self.train_step()
+            if not math.isfinite(loss):
+                raise GansegError(f"got loss {loss} at step {self.step}", remedy="lower the learning rate")
+            self.loss = [self.loss[0] + loss, self.loss[1] + 1]
+            ended = self.step % self.steps_an_epoch == 0 or self.step == self.total_steps
+            if ended:
+                facts: dict[str, Any] = {"loss": self.loss[0] / self.loss[1]}
                 if len(self.validation):
                     facts["validation_miou"] = self.validate()
-                losses = []
+                self.loss = [0.0, 0]
                 self.student.facts = {"steps": self.step, "pairs": len(self.pairs), **facts}
-                if checkpoint is not None and self.ranks.lead:
-                    self.save(checkpoint)
+            due = ended and (saved is None or self.step >= min(saved + SAVE_STEPS, self.total_steps))
+            if checkpoint is not None and self.ranks.lead and (due or time.monotonic() - began >= SAVE_SECONDS):
+                self.save(checkpoint)
+                saved, began = self.step, time.monotonic()
+            if ended:
                 yield Progress("distill", self.step, self.total_steps, "steps", facts)
         self.student.model.eval()
 
@@ -219,9 +241,14 @@ class StudentTraining:
         return torch.bincount((truth * k + predicted)[valid], minlength=k * k).view(k, k).double()
 
     def save(self, path: Path) -> None:
-        """Weights, optimiser, random stream and step: tensors and JSON only."""
-        facts = {"step": self.step, "settings": asdict(self.settings), "told": self.student.facts}
+        """Weights, optimiser, random stream, step and the loss of an epoch begun: tensors and JSON only."""
+        told = {"told": self.student.facts, "loss": self.loss}
+        facts = {"step": self.step, "settings": asdict(self.settings), "data": self._data(), **told}
         save_state(path, KIND, facts, {"model": self.student.model}, {"optimizer": self.optimizer}, self.stream)
+
+    def _data(self) -> dict[str, Any]:
+        """What was learned from, as far as it is known."""
+        return {"classes": list(self.student.labels.names), "pairs": len(self.pairs), **self.source}
 
     def resume(self, path: Path) -> None:
         """Go on from `save`, every rank for itself. UsageError when the settings differ or a rank does not see it."""
@@ -236,8 +263,17 @@ class StudentTraining:
                 wanted="the same settings",
                 remedy=f"delete {path} to start anew",
             )
+        begun, now = state.facts.get("data"), json.loads(json.dumps(self._data()))
+        if begun is not None and begun != now:  # files of before it was kept have none
+            differing = "; ".join(f"{k}: {begun.get(k)}, now {now.get(k)}" for k in now if begun.get(k) != now.get(k))
+            raise UsageError(
+                f"got {path}, begun on other pairs ({differing})",
+                wanted="the same pairs and classes",
+                remedy=f"delete {path} to start anew, or choose another -o",
+            )
         state.restore({"model": self.student.model}, {"optimizer": self.optimizer}, self.stream)
         self.step, self.student.facts = state.facts["step"], state.facts["told"]
+        self.loss = state.facts.get("loss", [0.0, 0])  # files without one are of an epoch's end
 
 
 def _check_values(target: Tensor, classes: int) -> None:

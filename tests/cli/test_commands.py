@@ -9,12 +9,14 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from gansegctl.cli import COMMANDS, main
+from gansegctl.store.manifest import Manifest, foreign_files
 
 HEAVY = ("torch", "numpy", "h5py", "PIL", "rich", "tqdm")
 
@@ -186,6 +188,7 @@ BAD = {
     "zero shots": (("annotate", "{data}", "--shots", "0", "--classes", "a,b"), 2, "--shots 0"),
     "masks nowhere": (("annotate", "{data}", "--shots", "1", "--masks", "{new}"), 2, "--masks"),
     "no masks in it": (("annotate", "{data}", "--shots", "1", "--masks", "{full}", "--classes", "a,b"), 2, "0 masks"),
+    "a split of a dataset": (("distill", "{data}", "-o", "{new}.safetensors", "--split", "0"), 2, "--split 0"),
     "an undistillable set": (("distill", "{data}", "-o", "{new}.safetensors"), 4, "annotate"),
     "a student without suffix": (("distill", "{data}", "-o", "{new}"), 2, ".safetensors"),
     "no subject": (("eval", "{new}", "--against", "demo"), 2, "no such file"),
@@ -265,3 +268,73 @@ def test_sigterm_ends_in_143_and_the_command_goes_on_afterwards(generator_file, 
     status, text, _ = call("verify", out, "--json")
     assert status == 4
     assert not [p for p in json.loads(text)["problems"] if "damaged" in p]
+
+
+def test_masks_of_0_and_255_are_not_taken_for_two_classes(dataset, tmp_path, call):
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    painted = np.zeros((16, 16), np.uint8)
+    painted[4:12, 4:12] = 255
+    Image.fromarray(painted).save(masks / "exemplar-00000003.mask.png")
+    words = ("annotate", dataset, "--masks", masks, "--classes", "ground,figure,hat", "--set", "steps=2")
+    status, _, err = call(*words)
+    assert status == 2
+    assert "values 0, 255 only; 255 means ignored" in err and "write 1, not 255, for figure" in err
+    painted[4:12, 4:12] = 1
+    painted[0] = 255
+    Image.fromarray(painted).save(masks / "exemplar-00000003.mask.png")
+    status, _, err = call(*words)
+    assert status == 0
+    assert "seed 3: 6.2% of the pixels are 255, ignored" in err and "no pixel is painted as: hat" in err
+
+
+def test_a_file_of_ones_own_stops_for_the_painting_and_goes_on(generator_file, tmp_path, call):
+    preset, out = tmp_path / "mine.toml", tmp_path / "out"
+    preset.write_text(
+        f"""[generator]
+licence = "CC-BY-4.0"
+[exemplars]
+classes = ["ground", "figure"]
+[generate]
+generator = "{generator_file}"
+seeds = "0-7"
+[annotate]
+shots = 1
+[annotate.options]
+steps = 2
+"""
+    )
+    status, said, err = call("run", preset, "-o", out, "--device", "cpu")
+    assert status == 0, err
+    folder = out / "dataset" / "exemplars"
+    assert f"--masks {folder}" in said and Manifest.read(out / "dataset").licence == "CC-BY-4.0"
+    assert [r["name"] for r in json.loads((folder / "labels.json").read_text())] == ["ground", "figure"]
+    mask = next(folder.glob("*.mask.png"))
+    painted = np.zeros((16, 16), np.uint8)
+    painted[4:12, 4:12] = 1
+    Image.fromarray(painted).save(mask)
+    status, _, err = call("run", preset, "-o", out, "--masks", folder, "--device", "cpu")
+    assert status == 0, err
+    assert Manifest.read(out / "dataset").stage == "pairs"
+
+
+def test_a_licence_is_kept_and_stays(generator_file, tmp_path, call):
+    words = ("generate", "--generator", generator_file, "-n", 2, "-o", tmp_path / "d", "--licence")
+    assert call(*words, "CC-BY-4.0")[0] == 0
+    assert call(*words, "other")[0] == 0
+    assert Manifest.read(tmp_path / "d").licence == "CC-BY-4.0"
+
+
+def test_scores_beside_a_segmenter_are_no_strangers_in_its_dataset(dataset):
+    (dataset / "segmenter-eval").mkdir()
+    (dataset / "notes.txt").write_text("mine")
+    assert foreign_files(dataset) == ["notes.txt"]
+
+
+def test_a_generator_that_has_moved_is_asked_for(generator_file, tmp_path, call):
+    moved = tmp_path / "g.safetensors"
+    moved.write_bytes(Path(generator_file).read_bytes())
+    assert call("generate", "--generator", moved, "-n", 2, "-o", tmp_path / "d")[0] == 0
+    moved.unlink()
+    status, _, err = call("annotate", tmp_path / "d", "--classes", "a,b")
+    assert status == 2 and "was made with it" in err and "--generator FILE" in err

@@ -45,3 +45,10 @@ def test_files_are_named_from_the_root(capsys, tmp_path, monkeypatch):
 def test_a_preset_that_is_none(capsys, tmp_path):
     status, out, err = printed(capsys, "dmo", "-o", tmp_path)
     assert status == 2 and out == "" and "demo" in err
+
+
+@pytest.mark.parametrize(("limit", "status"), [("4h", 2), ("04:00:00", 0), ("90", 0), ("1-12", 0), ("1:2:3:4", 2)])
+def test_a_time_limit_is_one_that_slurm_takes(capsys, tmp_path, limit, status):
+    found, out, err = printed(capsys, "demo", "-o", tmp_path / "run", "--time", limit)
+    assert found == status and (f"--time={limit}\n" in out) == (status == 0)
+    assert status == 0 or "as in 04:00:00" in err

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import pytest
 import torch
 
@@ -10,8 +12,9 @@ from gansegctl.generators.augment import augment
 from gansegctl.generators.discriminator import Discriminator, minibatch_deviation
 from gansegctl.generators.latents import z_of_seeds
 from gansegctl.generators.stylegan2 import StyleGAN2, StyleGAN2Config
-from gansegctl.generators.train import Trainer, TrainSettings
+from gansegctl.generators.train import KIND, Trainer, TrainSettings
 from gansegctl.generators.weights import load_generator, save_generator
+from gansegctl.resuming import save_state
 
 NETWORK = StyleGAN2Config(resolution=8, z_dim=8, w_dim=8, channel_base=64, channel_max=8, mapping_layers=2)
 
@@ -51,6 +54,32 @@ def test_an_interrupted_run_equals_an_unbroken_one(tmp_path):
     assert second.images_seen == unbroken.images_seen == 64
     for a, b in zip(second.average.parameters(), unbroken.average.parameters(), strict=True):
         assert torch.allclose(a, b, atol=1e-6)
+
+
+def test_a_resumed_run_of_another_batch_size_counts_its_pictures(tmp_path):
+    first = Trainer(pictures(), settings(images=32))
+    list(first.run())
+    first.save(tmp_path / "x.ckpt")
+    second = Trainer(pictures(), settings(batch_size=4))
+    second.resume(tmp_path / "x.ckpt")
+    assert (second.images_seen, second.step) == (32, 4)
+    assert [p.done for p in second.run(0.0)] == [36, 40, 44, 48, 52, 56, 60, 64]
+    second.save(tmp_path / "x.ckpt")
+    third = Trainer(pictures(), settings(batch_size=16))
+    third.resume(tmp_path / "x.ckpt")
+    assert (third.images_seen, list(third.run())) == (64, [])
+
+
+def test_a_checkpoint_without_a_count_of_pictures_has_it_from_its_steps(tmp_path):
+    first = Trainer(pictures(), settings(images=32))
+    list(first.run())
+    counters = {"step": first.step, "seconds": 3.0, "augment_p": 0.0, "sign": 0.1}
+    facts = {"settings": asdict(first.settings), "counters": counters}
+    save_state(tmp_path / "x.ckpt", KIND, facts, first._parts(), first._optimizers(), first.stream)
+    for batch_size in (8, 4):
+        second = Trainer(pictures(), settings(batch_size=batch_size))
+        second.resume(tmp_path / "x.ckpt")
+        assert (second.images_seen, second.step, second.seconds) == (32, 4, 3.0)
 
 
 def test_resume_refuses_another_network(tmp_path):

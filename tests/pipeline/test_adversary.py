@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from types import SimpleNamespace
 
+import h5py
+import numpy as np
 import pytest
 import torch
 from methods.tiny import TinyGenerator
@@ -117,6 +119,10 @@ def test_a_method_gets_what_it_needs_and_no_more(generator, tmp_path):
     with pytest.raises(UsageError, match="16 px and 1 channels"):
         beyond_generator(method, generator, Labels4FreeSettings(discriminator=str(tmp_path / "grey.ckpt")))
     assert given["images"].shape == (3, 16, 16, 3) and given["images"][2].max() == 80
+    with h5py.File(tmp_path / "x.h5", "w") as f:
+        f["image"], f["split"] = given["images"], np.array([0, 1, 1], np.uint8)
+    with pytest.raises(UsageError, match="splits 0, 1 and none chosen"):
+        beyond_generator(method, generator, Labels4FreeSettings(images=str(tmp_path / "x.h5")))
 
 
 def test_a_fit_in_small_on_a_real_generator(generator):

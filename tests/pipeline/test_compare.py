@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from gansegctl.errors import UsageError
+from gansegctl.errors import GansegError, UsageError
 from gansegctl.labels import LabelMap
 from gansegctl.pipeline import compare as comparing_runs
 from gansegctl.pipeline.compare import (
@@ -22,7 +22,7 @@ from gansegctl.pipeline.compare import (
     parse_method,
     read_rows,
 )
-from gansegctl.pipeline.comparing import markdown, paired, sign_flip_p, table
+from gansegctl.pipeline.comparing import COLUMNS, markdown, paired, sign_flip_p, table
 from gansegctl.students.student import Student, build
 
 LABELS = LabelMap(("dark", "bright", "third"))
@@ -76,6 +76,23 @@ def test_what_is_measured_is_not_measured_again(generator_file, labeller, tmp_pa
     assert len(ran) == 1
 
 
+def test_a_row_is_kept_after_the_masks_that_the_sheet_shows(generator_file, labeller, tmp_path, monkeypatch):
+    chosen = settings(generator_file, labeller, draws=1, methods=METHODS[1:])
+    for name in ("write_bytes", "write_text"):  # killed at the masks, and between them and the row
+        with monkeypatch.context() as m, pytest.raises(GansegError):
+            m.setattr(comparing_runs, name, full)
+            list(compare(chosen, tmp_path))
+        assert not (tmp_path / ROWS).exists()
+        assert len(list(tmp_path.glob("masks-*.npz"))) == (name == "write_text")
+    list(compare(chosen, tmp_path))
+    assert len(read_rows(tmp_path, {})) == 1
+    assert sorted(p.suffix for p in tmp_path.iterdir()) == [".json", ".npz", ".png"]
+
+
+def full(*_):
+    raise GansegError("got no room")
+
+
 def test_rows_of_other_samples_are_not_mixed_in(generator_file, labeller, tmp_path):
     chosen = settings(generator_file, labeller, draws=1, methods=METHODS[1:])
     list(compare(chosen, tmp_path))
@@ -93,6 +110,21 @@ def test_every_method_gets_the_same_exemplars_annotated_by_the_labeller(generato
     assert bench.masks.shape == (8, 16, 16) and len(np.unique(bench.masks)) > 1
 
 
+def test_what_cannot_be_timed_is_left_open():
+    row = {"method": "m", "shots": 1, "draw": 0, "seed": 0, "iou": {"a": 1.0}} | dict.fromkeys(COLUMNS, 0.5)
+    row |= {
+        "fit_seconds": 1.0,
+        "masks_per_second": float("nan"),
+        "pair_over_image": 1.0,
+        "peak_mb": 3.0,
+        "parameters": 7,
+    }
+    line = markdown(table([row])).splitlines()[-1]
+    assert line == "| m | 1 | 1 | 0.500 | 0.500 | 0.500 | 0.500 | 0.500 | - | 1 | - | 1 | 3 | 7 |"
+    other = row | {"draw": 1, "masks_per_second": 20.0}
+    assert table([row, other])[0]["masks_per_second"] == 20
+
+
 def test_a_perfect_method_scores_one(generator_file, labeller, monkeypatch):
     bench = Bench(settings(generator_file, labeller))
     rows = iter(bench.masks.reshape(2, 4, 16, 16))
@@ -100,12 +132,11 @@ def test_a_perfect_method_scores_one(generator_file, labeller, monkeypatch):
     class Oracle:
         labels = LABELS
 
-    def exact(*arguments):
-        annotation = type("A", (), {"labels": torch.from_numpy(next(rows))})
-        return None, annotation
+    def exact(generator, ws, seeds, noise, segmenter):
+        return None, segmenter and type("A", (), {"labels": torch.from_numpy(next(rows))})
 
     monkeypatch.setattr(comparing_runs, "picture_and_mask", exact)
-    report, foreground, shown, _ = bench._score(Oracle())
+    report, foreground, shown, *_ = bench._score(Oracle())
     assert report.scores["miou"] == report.scores["wiou_tritrong"] == foreground == 1
     assert shown.shape == (6, 16, 16)
 
@@ -117,7 +148,7 @@ def test_unnamed_segments_are_named_by_the_truth_for_the_score(generator_file, l
     monkeypatch.setattr(
         comparing_runs,
         "picture_and_mask",
-        lambda *a: (None, type("A", (), {"labels": torch.from_numpy(next(rows))})),
+        lambda *a: (None, a[4] and type("A", (), {"labels": torch.from_numpy(next(rows))})),
     )
 
     class Segments:
@@ -126,9 +157,9 @@ def test_unnamed_segments_are_named_by_the_truth_for_the_score(generator_file, l
     class Two:
         labels = LabelMap(("segment-0", "segment-1"))
 
-    report, foreground, _, _ = bench._score(Segments())
+    report, foreground, *_ = bench._score(Segments())
     assert report.scores["miou"] == foreground == 1
-    report, foreground, _, _ = bench._score(Two())
+    report, foreground, *_ = bench._score(Two())
     assert foreground == 1
     assert report.scores["miou"] <= 1
 

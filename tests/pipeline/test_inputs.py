@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -10,14 +11,17 @@ import pytest
 import torch
 from PIL import Image
 
+from gansegctl.config import DistillSettings, EvalSettings
 from gansegctl.contracts import Progress
 from gansegctl.errors import DatasetError, UsageError
 from gansegctl.generators.stylegan2 import StyleGAN2Config
-from gansegctl.generators.train import TrainSettings
-from gansegctl.generators.weights import load_generator
+from gansegctl.generators.train import Trainer, TrainSettings
+from gansegctl.generators.weights import load_generator, read_header
 from gansegctl.labels import LabelMap
+from gansegctl.pipeline.distill import distill, load_pairs
+from gansegctl.pipeline.evaluate import evaluate
 from gansegctl.pipeline.opening import check_class, generator_path, grouped, latents_of_seeds, open_generator
-from gansegctl.pipeline.pictures_in import image_files, load_pictures
+from gansegctl.pipeline.pictures_in import check_split, image_files, load_pictures
 from gansegctl.pipeline.predict import predict
 from gansegctl.pipeline.scenes import write_scenes
 from gansegctl.pipeline.sheets import write_contact_sheet
@@ -52,6 +56,10 @@ def student(tmp_path):
     s = Student(build("unet", 3, 2, (4, 6)), LABELS, (16, 16), 3, widths=(4, 6))
     s.save(tmp_path / "s.safetensors")
     return tmp_path / "s.safetensors"
+
+
+def interrupted(*_):
+    raise KeyboardInterrupt
 
 
 def hdf5(path, **arrays):
@@ -98,6 +106,32 @@ class TestPictures:
         with pytest.raises(UsageError, match="--split 0"):
             load_pictures(folder, 8, split=0)
 
+    def test_what_learns_wants_one_of_several_splits(self, tmp_path, folder):
+        image, mask = np.zeros((4, 32, 32), np.uint8), np.zeros((4, 32, 32), np.uint8)
+        arrays = {"image": image, "mask": mask, "classes": ["a", "b"]}
+        several = hdf5(tmp_path / "x.h5", split=np.array([0, 2, 0, 2], np.uint8), **arrays)
+        one = hdf5(tmp_path / "y.h5", split=np.zeros(4, np.uint8), **arrays)
+        none = hdf5(tmp_path / "z.h5", **arrays)
+        network = StyleGAN2Config(resolution=32, image_channels=1, channel_base=64, channel_max=8, mapping_layers=1)
+        settings = TrainSettings(network=network, images=4, batch_size=2)
+        for attempt in (
+            lambda: load_pairs(several),
+            lambda: list(train(several, tmp_path / "g.safetensors", settings)),
+        ):
+            with pytest.raises(UsageError, match=r"splits 0, 2 and none chosen[\s\S]*--split 0") as e:
+                attempt()
+            assert e.value.status == 2
+        assert len(load_pairs(several, split=2)[0]) == 2
+        assert len(load_pairs(one)[0]) == len(load_pairs(none)[0]) == 4
+        assert list(train(several, tmp_path / "g.safetensors", settings, split=2))[-1].done == 4
+        student = tmp_path / "s.safetensors"
+        list(distill(several, student, DistillSettings(steps=1, batch_size=2), split=0))
+        assert Student.load(student).facts["split"] == 0
+        check_split(folder, None, "")
+        (tmp_path / "cut.h5").write_bytes(several.read_bytes()[:600])
+        with pytest.raises(UsageError, match=r"cut\.h5"):
+            load_pairs(tmp_path / "cut.h5")
+
     def test_a_dataset_is_pictures_too(self, tmp_path):
         list(write_scenes([1, 2], tmp_path / "d", 32))
         assert load_pictures(tmp_path / "d", 32).shape == (2, 32, 32, 3)
@@ -125,6 +159,29 @@ class TestTruth:
         assert truth.mask.min() == 1
         assert truth.labels.names == ("a", "b")
         assert len(load_truth(path).mask) == 4
+        with pytest.raises(UsageError, match=r"split 7\s+wanted: one of 0, 1"):
+            load_truth(path, split=7)
+        with pytest.raises(UsageError, match="--split 0 for the folder"):
+            load_truth(tmp_path, split=0)
+        list(write_scenes([1], tmp_path / "d", 32))
+        with pytest.raises(UsageError, match="--split 0 for the dataset"):
+            load_pairs(tmp_path / "d", split=0)
+
+    def test_a_folder_is_grey_where_all_its_pictures_are(self, tmp_path):
+        (tmp_path / "labels.json").write_text(json.dumps(LABELS.to_json()))
+        for name, mode in (("a", "L"), ("b", "LA"), ("c", "1")):
+            picture(mode="L").convert(mode).save(tmp_path / f"{name}.png")
+            Image.new("L", (12, 10), 1).save(tmp_path / f"{name}.mask.png")
+        assert load_truth(tmp_path).image.shape == (3, 10, 12, 1)
+        assert load_truth(tmp_path, channels=3).image.shape == (3, 10, 12, 3)
+        student = tmp_path / "s.safetensors"
+        list(distill(tmp_path, student, DistillSettings(steps=1, batch_size=2)))
+        assert Student.load(student).channels == 1
+        # And it is scored on a folder of coloured files, which are read as it reads them.
+        picture().save(tmp_path / "d.png")
+        Image.new("L", (12, 10), 1).save(tmp_path / "d.mask.png")
+        assert load_truth(tmp_path).image.shape == (4, 10, 12, 3)
+        assert evaluate(student, str(tmp_path), EvalSettings(bootstrap=0)).images == 4
 
     def test_a_folder_of_pairs(self, tmp_path):
         (tmp_path / "labels.json").write_text(json.dumps(LABELS.to_json()))
@@ -239,3 +296,17 @@ class TestTrain:
         assert out.exists()
         with pytest.raises(UsageError, match=r"\.safetensors"):
             list(train(folder, tmp_path / "g.pt", settings))
+
+    def test_a_kill_at_the_end_leaves_no_generator_of_before(self, folder, tmp_path, monkeypatch):
+        network = StyleGAN2Config(resolution=8, z_dim=4, w_dim=4, channel_base=32, channel_max=8, mapping_layers=1)
+        out, half = tmp_path / "g.safetensors", TrainSettings(network=network, images=4, batch_size=4)
+        list(train(folder, out, half))
+        before, whole = out.read_bytes(), replace(half, images=8)
+        with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
+            m.setattr(Trainer, "save", interrupted)
+            list(train(folder, out, whole))
+        assert read_header(out)["facts"]["images_seen"] == 8  # the generator is written first
+        assert list(train(folder, out, whole))[-1].done == 8
+        out.write_bytes(before)  # as a run left it that wrote them the other way round
+        assert list(train(folder, out, whole)) == []
+        assert read_header(out)["facts"]["images_seen"] == 8

@@ -166,6 +166,20 @@ class TestFiles:
         assert "more than memory holds" in refused[str(folder / "plain.png")]
         assert (tmp_path / "o" / "one.mask.png").exists()
 
+    def test_a_pass_is_bounded_by_the_bytes_of_its_probabilities(self, student, tmp_path, monkeypatch):
+        (tmp_path / "in").mkdir()
+        for i in range(5):
+            scene(seed=i).save(tmp_path / "in" / f"{i}.png")
+        plainly, sizes = Student.predict, []
+        monkeypatch.setattr(Student, "predict", lambda s, x: sizes.append(len(x)) or plainly(s, x))
+        settings = PredictSettings(outputs=("mask",), batch_size=4)
+        for room, passes in ((1 << 20, [4, 1]), (2 * 4 * 240 * 2, [2, 2, 1]), (4 * 240 * 2 - 1, [])):
+            monkeypatch.setattr(stage, "ROOM", room)
+            sizes.clear()
+            list(predict(student, [tmp_path / "in"], tmp_path / f"o{room}", settings=settings))
+            assert sizes == passes
+            assert len(list((tmp_path / f"o{room}").glob("*.mask.png"))) == 5
+
     def test_tiles(self, student, tmp_path):
         scene(50, 40).save(tmp_path / "a.png")
         list(predict(student, [tmp_path / "a.png"], tmp_path / "o", settings=PredictSettings(tile=16)))

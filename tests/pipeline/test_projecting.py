@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import weakref
+from dataclasses import replace
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -16,6 +19,7 @@ from gansegctl.generators.inversion import InversionSettings
 from gansegctl.generators.weights import load_generator
 from gansegctl.labels import LabelMap
 from gansegctl.pictures import save_png
+from gansegctl.pipeline import projecting
 from gansegctl.pipeline.labelling import picture_and_mask
 from gansegctl.pipeline.opening import latents_of_seeds
 from gansegctl.pipeline.projecting import project, results
@@ -143,6 +147,24 @@ class TestStage:
         assert len(table) == 4
         assert table["wide"]["crop"] == [10, 0, 20, 20]
 
+    def test_pictures_of_their_own_size_are_not_held(self, folder, generator_file, tmp_path, monkeypatch):
+        Image.new("RGB", (40, 20), (90, 90, 90)).save(folder / "wide.jpg")
+        read, held, plainly = projecting.read_or_refuse, [], Projector.project
+
+        def watched(*a):
+            pictures = read(*a)
+            held.extend(weakref.ref(p) for p in pictures if p.shape[1] == 40)
+            return pictures
+
+        def project_now(self, pictures, into):
+            assert [r() for r in held if r() is not None] == []
+            return plainly(self, pictures, into)
+
+        monkeypatch.setattr(projecting, "read_or_refuse", watched)
+        monkeypatch.setattr(Projector, "project", project_now)
+        run(folder, generator_file, tmp_path / "o", replace(PLAIN, batch_size=8))
+        assert len(held) == 1 and results(tmp_path / "o", [folder])["wide"]["crop"] == [10, 0, 20, 20]
+
     def test_verdicts_are_measured_once_and_kept(self, folder, generator_file, tmp_path):
         noise = np.random.RandomState(0).randint(0, 256, (16, 16, 3)).astype(np.uint8)
         save_png(folder / "noise.png", noise)
@@ -169,6 +191,11 @@ class TestProjector:
         list(projector.calibrate())
         assert projector.calibration.count == 8
         assert projector.calibration.source == f"pictures of {tmp_path.name}"
+        with h5py.File(tmp_path / "x.h5", "w") as f:
+            f["image"], f["split"] = pictures, np.arange(9, dtype=np.uint8) % 2
+        projector.settings = replace(projector.settings, known=str(tmp_path / "x.h5"))
+        list(projector.calibrate())
+        assert projector.calibration.source == "pictures of x.h5 (its first 8, whatever of its splits 0, 1)"
 
     def test_noise_maps_make_the_round_trip(self, generator, samples, tmp_path):
         settings = ProjectSettings(

@@ -16,6 +16,7 @@ from gansegctl.generators.inversion import InversionSettings
 from gansegctl.generators.weights import load_generator
 from gansegctl.labels import LabelMap
 from gansegctl.pictures import save_png
+from gansegctl.pipeline import real_exemplars as module
 from gansegctl.pipeline.annotate import REAL_SEEDS, Source, digest_of
 from gansegctl.pipeline.labelling import picture_and_mask
 from gansegctl.pipeline.opening import latents_of_seeds
@@ -102,7 +103,22 @@ class TestReading:
         assert labels.names == LABELS.names
         assert len(annotated_pictures(tmp_path / "x.h5", labels, 16, 3, split=1)) == 3
         with pytest.raises(UsageError, match="3 channels"):
-            annotated_pictures(tmp_path / "x.h5", labels, 16, 1)
+            annotated_pictures(tmp_path / "x.h5", labels, 16, 1, split=1)
+        with pytest.raises(UsageError, match=r"splits 0, 1 and none chosen[\s\S]*--real-split 0"):
+            annotated_pictures(tmp_path / "x.h5", labels, 16, 3)
+        with pytest.raises(UsageError, match="--real-split 1 for the folder"):
+            annotated_pictures(tmp_path, labels, 16, 3, split=1)
+
+    def test_a_picture_is_reduced_before_the_next_is_read(self, tmp_path, monkeypatch):
+        for name in "ab":
+            Image.new("RGB", (64, 32), (10, 200, 10)).save(tmp_path / f"{name}.png")
+            save_png(tmp_path / f"{name}.mask.png", np.tile((np.arange(64) < 30).astype(np.uint8), (32, 1)))
+        done = []
+        for name in ("read_image", "square_of"):
+            plainly = getattr(module, name)
+            monkeypatch.setattr(module, name, lambda *a, f=plainly, n=name, **k: done.append(n) or f(*a, **k))
+        assert len(annotated_pictures(tmp_path, LABELS, 16, 3)) == 2
+        assert done == ["read_image", "square_of", "square_of"] * 2
 
     def test_what_is_missing_is_named(self, tmp_path, folder):
         with pytest.raises(UsageError, match="no such file"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from gansegctl.config import AnnotateSettings, DistillSettings, EvalSettings, Ge
 from gansegctl.errors import DatasetError, UsageError
 from gansegctl.labels import LabelMap
 from gansegctl.pipeline import annotate as annotating
-from gansegctl.pipeline.distill import distill
+from gansegctl.pipeline.distill import distill, source_of
 from gansegctl.pipeline.evaluate import evaluate, kind_of, write_report
 from gansegctl.pipeline.inspecting import inspect
 from gansegctl.pipeline.opening import latents_of_seeds, open_generator
@@ -234,3 +235,23 @@ def test_inspect(generator_file, annotated):
     assert inspect(annotated / "segmenter.safetensors")["method"] == "oneshot"
     with pytest.raises(UsageError, match="no such file"):
         inspect(annotated / "nothing.safetensors")
+
+
+def test_an_interrupted_distillation_does_not_go_on_with_other_pairs(annotated, tmp_path):
+    settings, out = DistillSettings(steps=4, batch_size=4), tmp_path / "s.safetensors"
+    events = distill(annotated, out, settings)
+    training = next(e for e in events)
+    assert training.done < training.total and out.with_suffix(".ckpt").exists()
+    events.close()
+    other = Manifest.read(annotated)
+    again = tmp_path / "again"
+    again.mkdir()
+    replace(other, segmenter=(other.segmenter or {}) | {"sha256": "0" * 64}).write(again)
+    assert source_of(again, settings, None, None)["digest"] != source_of(annotated, settings, None, None)["digest"]
+    changed = DistillSettings(steps=4, batch_size=4, ignore_below=9)
+    with pytest.raises(UsageError, match=r"begun on other pairs \(ignore: 0, now 9\)"):
+        list(distill(annotated, out, changed))
+    with pytest.raises(UsageError, match=r"begun on other pairs \(pairs: 12, now 8; limit: None, now 8\)"):
+        list(distill(annotated, out, settings, limit=8))
+    list(distill(annotated, out, settings))
+    assert out.exists() and not out.with_suffix(".ckpt").exists()

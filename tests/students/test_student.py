@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from gansegctl.errors import UsageError
+from gansegctl.errors import GansegError, UsageError
 from gansegctl.labels import IGNORE, LabelMap
+from gansegctl.resuming import load_state, save_state
+from gansegctl.students import training as training_module
 from gansegctl.students.augment import PRESETS, AugmentSettings, augment
 from gansegctl.students.student import Student, build
-from gansegctl.students.training import Pairs, StudentSettings, StudentTraining, loss_of
+from gansegctl.students.training import KIND, Pairs, StudentSettings, StudentTraining, loss_of
 from gansegctl.students.unet import UNet
 
 LABELS = LabelMap(("background", "disc", "bar"))
@@ -55,8 +59,9 @@ def test_an_interrupted_run_equals_an_unbroken_one(tmp_path):
     events = first.run(tmp_path / "x.ckpt")
     next(events)
     next(events)
-    assert 0 < first.step < 12
+    assert first.step == 6
     events.close()
+    assert load_state(tmp_path / "x.ckpt", KIND).facts["step"] == 3  # saved after the first epoch, and not since
     second = StudentTraining(pairs, LABELS, settings())
     list(second.run(tmp_path / "x.ckpt"))
     for a, b in zip(second.student.model.parameters(), unbroken.student.model.parameters(), strict=True):
@@ -66,6 +71,56 @@ def test_an_interrupted_run_equals_an_unbroken_one(tmp_path):
     assert third.student.facts == second.student.facts and third.student.facts["steps"] == 12
     with pytest.raises(UsageError, match="other settings"):
         list(StudentTraining(pairs, LABELS, settings(lr=1e-3)).run(tmp_path / "x.ckpt"))
+
+
+def test_a_run_broken_within_an_epoch_equals_an_unbroken_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(training_module, "SAVE_SECONDS", 0.0)  # after every step
+    pairs, told = shapes(32), []
+    unbroken = StudentTraining(pairs, LABELS, settings())
+    told += [e.facts for e in unbroken.run()]
+    first = StudentTraining(pairs, LABELS, settings())
+    events, step = first.run(tmp_path / "x.ckpt"), first.train_step
+    next(events)
+    monkeypatch.setattr(first, "train_step", lambda: step() if first.step < 5 else pytest.fail("killed"))
+    with pytest.raises(pytest.fail.Exception):
+        next(events)
+    assert load_state(tmp_path / "x.ckpt", KIND).facts["step"] == 5  # two steps into the second epoch
+    second = StudentTraining(pairs, LABELS, settings())
+    assert [e.facts for e in second.run(tmp_path / "x.ckpt")] == [pytest.approx(f) for f in told[1:]]
+    for a, b in zip(second.student.model.parameters(), unbroken.student.model.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-6)
+
+
+def test_an_epoch_of_one_step_does_not_wait_for_the_disk_every_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(training_module, "SAVE_STEPS", 5)
+    saved, save = [], StudentTraining.save
+    monkeypatch.setattr(StudentTraining, "save", lambda self, path: saved.append(self.step) or save(self, path))
+    events = StudentTraining(shapes(8), LABELS, settings(validation=0.0)).run(tmp_path / "x.ckpt")
+    assert len(list(events)) == 12
+    assert saved == [1, 6, 11, 12]
+    resumed = StudentTraining(shapes(8), LABELS, settings(validation=0.0))
+    assert list(resumed.run(tmp_path / "x.ckpt")) == [] and len(saved) == 4
+
+
+def test_a_checkpoint_without_the_loss_of_an_epoch_begun_is_gone_on_with(tmp_path):
+    pairs = shapes(32)
+    first, unbroken = StudentTraining(pairs, LABELS, settings()), StudentTraining(pairs, LABELS, settings())
+    wanted = [e.facts for e in unbroken.run()]
+    events = first.run()
+    next(events)
+    facts = {"step": first.step, "settings": asdict(first.settings), "told": first.student.facts}
+    state = {"model": first.student.model}, {"optimizer": first.optimizer}
+    save_state(tmp_path / "x.ckpt", KIND, facts, *state, first.stream)
+    second = StudentTraining(pairs, LABELS, settings())
+    assert [e.facts for e in second.run(tmp_path / "x.ckpt")] == [pytest.approx(f) for f in wanted[1:]]
+
+
+def test_a_loss_that_is_no_number_ends_the_run_before_it_is_kept(tmp_path, monkeypatch):
+    training = StudentTraining(shapes(8), LABELS, settings())
+    monkeypatch.setattr(training, "train_step", lambda: float("nan"))
+    with pytest.raises(GansegError, match="got loss nan"):
+        list(training.run(tmp_path / "x.ckpt"))
+    assert not (tmp_path / "x.ckpt").exists()
 
 
 def test_the_global_stream_is_left_alone():
