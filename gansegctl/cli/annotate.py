@@ -100,7 +100,7 @@ def command(
     from gansegctl.errors import UsageError
     from gansegctl.pipeline import annotate as stage
     from gansegctl.pipeline import stages
-    from gansegctl.store.schema import parse_seeds
+    from gansegctl.store.schema import format_seeds, parse_seeds
 
     if head and method != "repurpose":
         raise UsageError(f"got --head with --method {method}", wanted="--method repurpose, whose heads these are")
@@ -166,6 +166,9 @@ def command(
         )
         return
     folder = stage.masks_folder(masks, dataset)
+    unused = [] if exemplars else stage.seeds_with_masks(folder, dataset)[shots:]
+    if unused and Path(masks).exists():  # a preset brings a choice of them
+        console.say(f"{shots + len(unused)} masks and --shots {shots}: not used are seeds {format_seeds(unused)}")
     labels = stage.known_labels(folder, dataset, classes, source.settings.generator)
     seeds = stage.exemplar_seeds(folder, shots, parse_seeds(exemplars) if exemplars else None, dataset)
     pictures = stage.exemplars_of(source, seeds, folder, labels, console.say)

@@ -44,6 +44,10 @@ def kind_of(path: Path) -> str:
         return "segmenter"
 
 
+SAME_PICTURE = 2.0
+"""Grey levels, on average over a picture, by which rendering it on another device may change it."""
+
+
 def truth_path(name_or_file: str) -> tuple[Path, str]:
     """A path and its kind; a preset's name stands for the labeller it brings."""
     if name_or_file in presets.names() and not Path(name_or_file).exists():
@@ -55,6 +59,17 @@ def truth_path(name_or_file: str) -> tuple[Path, str]:
     if not path.exists():
         raise UsageError(f"got {path}: no such file or folder", wanted="a truth", remedy="check --against")
     return path, kind_of(path)
+
+
+def _check_pictures(own: np.ndarray, truth: np.ndarray) -> None:
+    """UsageError unless masks that are compared sample by sample are of the same pictures, but for rounding."""
+    for i, (a, b) in enumerate(zip(own, truth, strict=True)):
+        if a.shape != b.shape or np.abs(a.astype(np.int16) - b).mean() > SAME_PICTURE:
+            raise UsageError(
+                f"got pictures that are not those of the truth, first at sample {i}",
+                wanted="a dataset of the very pictures that the truth labels",
+                remedy="distill a student to score on other pictures, or pass a labeller as --against",
+            )
 
 
 def evaluate(
@@ -106,6 +121,7 @@ def evaluate(
             own_labels = own.labels
             if own.mask.shape != truth.mask.shape:
                 raise UsageError(f"got masks {own.mask.shape}", wanted=f"{truth.mask.shape}, sample by sample")
+            _check_pictures(own.image, truth.image)
             rows = ((own.mask[i], truth.mask[i], own.image[i], *_score_of(own, i)) for i in _slices(own))
         else:
             raise UsageError(f"got a {subject_kind} against labelled pictures", wanted="a student or a dataset")

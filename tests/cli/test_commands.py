@@ -338,3 +338,15 @@ def test_a_generator_that_has_moved_is_asked_for(generator_file, tmp_path, call)
     moved.unlink()
     status, _, err = call("annotate", tmp_path / "d", "--classes", "a,b")
     assert status == 2 and "was made with it" in err and "--generator FILE" in err
+
+
+def test_masks_that_are_not_used_are_named(dataset, tmp_path, call):
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    painted = np.zeros((16, 16), np.uint8)
+    painted[4:12, 4:12] = 1
+    for seed in (1, 3):
+        Image.fromarray(painted).save(masks / f"exemplar-{seed:08d}.mask.png")
+    words = ("annotate", dataset, "--shots", 1, "--masks", masks, "--classes", "ground,figure", "--set", "steps=2")
+    assert "2 masks and --shots 1: not used are seeds 3" in call(*words, "--dry-run")[2]
+    assert "not used" not in call(*words, "--dry-run", "--exemplars", "1")[2]

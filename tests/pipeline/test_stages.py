@@ -23,6 +23,7 @@ from gansegctl.pipeline.stages import describe_dataset, plan_generate
 from gansegctl.pipeline.synthesize import compact_latents, expand_latents, synthesize
 from gansegctl.store.dataset import iter_shards
 from gansegctl.store.manifest import Manifest, problems_of_dataset
+from gansegctl.store.shard import read_shard, write_shard
 
 LABELS = LabelMap(("dark", "bright"))
 
@@ -255,3 +256,16 @@ def test_an_interrupted_distillation_does_not_go_on_with_other_pairs(annotated, 
         list(distill(annotated, out, settings, limit=8))
     list(distill(annotated, out, settings))
     assert out.exists() and not out.with_suffix(".ckpt").exists()
+
+
+def test_a_dataset_is_scored_on_its_own_pictures_only(generator_file, annotated, tmp_path):
+    other = shutil.copytree(annotated, tmp_path / "other")
+    for index in range(3):
+        arrays = read_shard(other, index)
+        write_shard(other, index, replace(arrays, image=255 - arrays.image), LABELS, Manifest.read(other).digest)
+    with pytest.raises(UsageError, match="not those of the truth, first at sample 0"):
+        evaluate(annotated, str(other), EvalSettings(bootstrap=2))
+    for index in range(3):  # as another device may round
+        arrays = read_shard(annotated, index)
+        write_shard(other, index, replace(arrays, image=arrays.image ^ 1), LABELS, Manifest.read(other).digest)
+    assert evaluate(annotated, str(other), EvalSettings(bootstrap=2)).scores["miou"] == 1
