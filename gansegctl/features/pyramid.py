@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from gansegctl import kernels
 from gansegctl.kernels import reference, strips
@@ -19,6 +20,9 @@ from gansegctl.kernels.backend import preferred
 from gansegctl.kernels.strips import Layers
 
 _CLASSES_AT_ONCE = 64
+
+HIDDEN = 256 << 20
+"""Bytes of a perceptron's first hidden maps up to which training keeps them; else the backward pass makes them anew."""
 
 
 class FeaturePyramid:
@@ -70,7 +74,7 @@ class FeaturePyramid:
         """The same pyramid with every level passed through `function` (a cast, a flip, a slice of samples)."""
         return FeaturePyramid([function(x) for x in self.levels], self.size, self.mode, self.backend)
 
-    def __getitem__(self, samples: slice) -> FeaturePyramid:
+    def __getitem__(self, samples: slice | Tensor) -> FeaturePyramid:
         return self.map(lambda x: x[samples])
 
     def to(self, *args, **options) -> FeaturePyramid:
@@ -88,6 +92,16 @@ class FeaturePyramid:
     def with_mode(self, mode: str) -> FeaturePyramid:
         """The same maps under another upsampling."""
         return FeaturePyramid(self.levels, self.size, mode, self.backend)
+
+    def joined(self) -> FeaturePyramid:
+        """The same hypercolumn with neighbouring levels of one size as one level."""
+        groups: list[list[Tensor]] = []
+        for x in self.levels:
+            if groups and groups[-1][0].shape[2:] == x.shape[2:]:
+                groups[-1].append(x)
+            else:
+                groups.append([x])
+        return FeaturePyramid([_cat(group) for group in groups], self.size, self.mode, self.backend)
 
     @staticmethod
     def cat(pyramids: Sequence[FeaturePyramid]) -> FeaturePyramid:
@@ -119,7 +133,9 @@ class FeaturePyramid:
         """A per-pixel head: layers (weight [K_out,K_in], bias [K_out]), leaky ReLU between → logits [N,K,H,W].
 
         The first layer is `project`. On a CPU without gradients its maps exist for a strip of rows at a time; elsewhere
-        for `strips.CHUNK` of its units: 2000 maps never exist together. slope: of the leaky ReLU, 0 for a plain one.
+        for `strips.CHUNK` of its units. With gradients they are kept for the backward pass, once, while all of them
+        take `HIDDEN` bytes or less; of wider layers (2000 units at 256 px: 524 MB) they are made again in it, a chunk
+        at a time. slope: of the leaky ReLU, 0 for a plain one.
         """
         (first, bias), rest = layers[0], layers[1:]
         self._check(first, 2)
@@ -127,10 +143,18 @@ class FeaturePyramid:
             return strips.perceptron(self.levels, layers, self.size, self.mode, slope)
         if not rest:
             return self.project(first, bias)
+
+        def part(first: Tensor, bias: Tensor, second: Tensor) -> Tensor:
+            hidden = F.leaky_relu_(self.project(first, bias), slope)  # in place: both operations keep the same maps
+            return F.conv2d(hidden, second[:, :, None, None])
+
+        size = first.element_size() * self.batch * len(first) * self.size[0] * self.size[1]
+        again = torch.is_grad_enabled() and size > HIDDEN
+        options = {"use_reentrant": False, "preserve_rng_state": False}  # nothing in it is random
         x = rest[0][1].view(1, -1, 1, 1)
-        for units in torch.arange(len(first), device=first.device).split(strips.CHUNK):
-            hidden = F.leaky_relu(self.project(first[units], bias[units]), slope)
-            x = x + F.conv2d(hidden, rest[0][0][:, units, None, None])
+        chunks = (t.split(strips.CHUNK, dim=i) for i, t in ((0, first), (0, bias), (1, rest[0][0])))
+        for layers in zip(*chunks, strict=True):
+            x = x + (checkpoint(part, *layers, **options) if again else part(*layers))
         for weight, bias in rest[1:]:
             x = F.conv2d(F.leaky_relu(x, slope), weight[:, :, None, None], bias)
         return x
@@ -173,7 +197,7 @@ class FeaturePyramid:
             by_size.setdefault((x.shape[2], x.shape[3]), []).append((x, w))
         total = None
         for pairs in by_size.values():  # levels of one size are one convolution
-            x, w = torch.cat([p[0] for p in pairs], dim=1), torch.cat([p[1] for p in pairs], dim=1)
+            x, w = _cat([p[0] for p in pairs]), _cat([p[1] for p in pairs])
             part = kernels.conv_upsampled(x, w, self.size, self.mode, dilation, backend=self.backend)
             total = part if total is None else total + part
         return total if bias is None else total + bias.view(1, -1, 1, 1)
@@ -259,6 +283,11 @@ class FeaturePyramid:
         if weight.ndim != dimensions or weight.shape[1] != self.channels:
             wanted = f"{dimensions} dimensions, {self.channels} channels"
             raise ValueError(f"got weight {list(weight.shape)}; wanted {wanted}")
+
+
+def _cat(tensors: Sequence[Tensor]) -> Tensor:
+    """Joined along channels; torch.cat would copy a single one."""
+    return tensors[0] if len(tensors) == 1 else torch.cat(tensors, dim=1)
 
 
 def fold_affine(weight: Tensor, bias: Tensor | None, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gansegctl.contracts import Generator
+from gansegctl.contracts import Generator, Synthesis
 from gansegctl.errors import GansegError
 from gansegctl.features.pyramid import FeaturePyramid
 from gansegctl.methods.alpha import AlphaNetwork, alpha_taps
@@ -74,7 +74,8 @@ class AlphaTraining:
     def run(self) -> dict:
         """Train until the iterations are done or masks have settled → facts."""
         s = self.settings
-        held = [self._sample(1)[1] for _ in range(s.guard_samples)]
+        # Codes, not activations, which are 115 MB a picture at 256 px: these are made again for every look.
+        held = [self._draw(1) for _ in range(s.guard_samples)]
         losses, stopped = (0.0, 0.0), "iterations done"
         done = 0
         for done in range(1, s.iterations + 1):
@@ -82,7 +83,7 @@ class AlphaTraining:
             if not torch.tensor(losses).isfinite().all():
                 raise GansegError(f"got losses {losses} at iteration {done}", wanted="finite ones", remedy="lower lr")
             if done % s.guard_every == 0 or done == s.iterations:
-                settled = self.guard.look(self._alpha_of(held), done)
+                settled = self.guard.look(self._alphas_of(held), done, last=done == s.iterations)
                 if settled and s.early_stop and done >= s.min_iterations:
                     stopped = "masks settled"
                     break
@@ -101,7 +102,7 @@ class AlphaTraining:
         """One step of both networks → their losses, alpha's first."""
         s = self.settings
         fg, pyramid, bg = self._sample(s.batch, background=True)
-        a = self.alpha(self._ready(pyramid).levels, pyramid.size).sigmoid()  # [N, 1, H, W]
+        a = self._alpha_of(self.alpha, pyramid)  # [N, 1, H, W]
         composite = a * fg + (1 - a) * bg
         real = self._real()
         self.critic.requires_grad_(True)
@@ -136,15 +137,25 @@ class AlphaTraining:
     @torch.no_grad()
     def _sample(self, n: int, background: bool = False) -> tuple[Tensor, FeaturePyramid, Tensor | None]:
         """n foregrounds [n,c,H,W], their activations, and backgrounds of the same codes."""
-        spec, s = self.generator.spec, self.settings
+        z, c, seeds = self._draw(n)
+        synthesis = self._foregrounds(z, c, seeds)
+        bg = self.adversary.background(self.generator.map(z, c), self.settings.noise, seeds) if background else None
+        return synthesis.image, synthesis.pyramid, bg
+
+    def _draw(self, n: int) -> tuple[Tensor, Tensor | None, list[int]]:
+        """n new pictures: z [n,z_dim], classes [n,c_dim] or None, and the seeds of their noise."""
+        spec = self.generator.spec
         z = torch.randn(n, spec.z_dim, generator=self.stream).to(self.device)
         classes = [draw_class(spec, self.stream, self.device) for _ in range(n)] if spec.c_dim else None
-        c = torch.cat(classes) if classes else None
         seeds = torch.randint(2**31, (n,), generator=self.stream).tolist()
-        ws = self.generator.map(z, c, truncation=s.truncation)
-        synthesis = self.generator.synthesize(ws, noise=s.noise, taps=self.names, seeds=seeds)
-        bg = self.adversary.background(self.generator.map(z, c), s.noise, seeds) if background else None
-        return synthesis.image, synthesis.pyramid.map(lambda x: x.float()), bg
+        return z, torch.cat(classes) if classes else None, seeds
+
+    @torch.no_grad()
+    def _foregrounds(self, z: Tensor, c: Tensor | None, seeds: list[int]) -> Synthesis:
+        """The pictures of these codes and their activations, float32."""
+        ws = self.generator.map(z, c, truncation=self.settings.truncation)
+        made = self.generator.synthesize(ws, noise=self.settings.noise, taps=self.names, seeds=seeds)
+        return Synthesis(made.image, made.pyramid.map(lambda x: x.float()))
 
     def _real(self) -> Tensor:
         n = self.settings.batch
@@ -157,9 +168,14 @@ class AlphaTraining:
         return pyramid if self.mean is None else standardised(pyramid, self.mean, self.scale)
 
     @torch.no_grad()
-    def _alpha_of(self, held: Sequence[FeaturePyramid]) -> Tensor:
+    def _alphas_of(self, held: Sequence[tuple[Tensor, Tensor | None, list[int]]]) -> Iterator[Tensor]:
+        """Alpha [1,1,H,W] of one held-out picture after another; their activations never exist together."""
         network = self.average if self.settings.ema else self.alpha
-        return torch.cat([network(self._ready(p).levels, p.size) for p in held]).sigmoid()
+        for codes in held:
+            yield self._alpha_of(network, self._foregrounds(*codes).pyramid)
+
+    def _alpha_of(self, network: AlphaNetwork, pyramid: FeaturePyramid) -> Tensor:
+        return network(self._ready(pyramid).levels, pyramid.size).sigmoid()
 
     @torch.no_grad()
     def _update_average(self, index: int) -> None:

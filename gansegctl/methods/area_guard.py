@@ -6,7 +6,7 @@ pictures again and again; an area is the mean of alpha over a picture.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -33,8 +33,9 @@ class AreaGuard:
     """Judges every look; raises on collapse, and says when masks have settled.
 
     Collapse: `share` of the pictures or more have area beyond 1 − margin (all foreground) or below margin (all
-    background), in `patience` looks in a row. Settled: over `patience` looks in a row the mean area moved by less than
-    `tolerance` a look, and masks are decided (undecided below `decided`).
+    background), in `patience` looks in a row, or in the last look: what is kept would be such masks. Settled: over
+    `patience` looks in a row the mean area moved by less than `tolerance` a look, and masks are decided (undecided
+    below `decided`).
     """
 
     margin: float = 0.03
@@ -46,20 +47,19 @@ class AreaGuard:
     _collapsed: list[str] = field(default_factory=list)
     _calm: int = 0
 
-    def look(self, alpha: Tensor, iteration: int) -> bool:
-        """alpha [N,1,H,W] in [0,1] → whether masks have settled. Error: GansegError that names the collapse."""
-        areas = alpha.flatten(1).mean(dim=1)  # [N]
-        seen = Look(
-            iteration,
-            area_histogram(areas),
-            float(areas.mean()),
-            float(2 * torch.minimum(alpha, 1 - alpha).mean()),
-        )
+    def look(self, alpha: Iterable[Tensor], iteration: int, last: bool = False) -> bool:
+        """alpha [N,1,H,W] in [0,1], or its pictures one by one → whether masks have settled. last: no look follows.
+
+        Error: GansegError that names the collapse.
+        """
+        pictures = [torch.stack([a.mean(), 2 * torch.minimum(a, 1 - a).mean()]) for a in alpha]
+        areas, undecided = torch.stack(pictures).unbind(dim=1)  # [N] each
+        seen = Look(iteration, area_histogram(areas), float(areas.mean()), float(undecided.mean()))
         moved = abs(seen.area - self.looks[-1].area) if self.looks else 1.0
         self.looks.append(seen)
         kind = self._kind(areas)
         self._collapsed = [*self._collapsed, kind] if kind and set(self._collapsed) <= {kind} else [kind] * bool(kind)
-        if len(self._collapsed) >= self.patience:
+        if len(self._collapsed) >= self.patience or (last and kind):
             self._raise(kind)
         self._calm = self._calm + 1 if not kind and moved < self.tolerance and seen.undecided < self.decided else 0
         return self._calm >= self.patience

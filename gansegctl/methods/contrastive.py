@@ -30,6 +30,9 @@ from gansegctl.methods.repurpose import RepurposeSegmenter
 SHARE_OF_PIXELS = 20_000 / 256**2
 """A draw takes 20,000 of a 256 px picture's pixels: the same share of a smaller one."""
 
+HELD = 1 << 28
+"""Bytes of projected maps up to which those of all exemplars are made once; above, those of each step."""
+
 RELEASED_OUTPUTS = 12  # of the xxs head in the release, whatever the classes
 
 PROFILES: dict[str, dict] = {
@@ -206,26 +209,37 @@ class Contrastive:
         size = (generator.spec.resolution, generator.spec.resolution)
         settings = settings.resolved(len(exemplars), size)
         outputs = _outputs(settings, labels)
-        raw = resynthesize(generator, exemplars, taps, device).with_mode(settings.mode)
+        widths = tuple(t.channels for t in generator.spec.taps if t.name in taps)
         mean = scale = None
         noise = exemplars[0].noise
-        if settings.standardise:
+        if settings.standardise:  # exemplars are not held over the pre-training: they are made again after it
+            shown = exemplars if not settings.statistics_samples else exemplars[:1]
+            raw = resynthesize(generator, shown, taps, device).with_mode(settings.mode)
             mean, scale = feature_statistics(generator, taps, settings.statistics_samples, noise, raw, stream)
+            del raw
         source = Source(generator, taps, settings.mode, noise, mean, scale, device)
-        projection, facts = self._projection(source, raw.channels, size, settings, stream)
-        pyramid = raw if mean is None else standardised(raw, mean, scale)
-        with torch.no_grad():
-            projected = FeaturePyramid([pyramid.project(projection)], size, settings.mode)  # [N, d, H, W]
+        projection, facts = self._projection(source, sum(widths), size, settings, stream)
+        pyramid = resynthesize(generator, exemplars, taps, device).with_mode(settings.mode)
+        pyramid = pyramid if mean is None else standardised(pyramid, mean, scale)
+
+        def project(part: FeaturePyramid) -> FeaturePyramid:
+            """Activations → the projected map [N,d,H,W] as a pyramid of one level."""
+            with torch.no_grad():
+                return FeaturePyramid([part.project(projection)], size, settings.mode)
+
+        later = 4 * len(exemplars) * len(projection) * size[0] * size[1] > HELD
+        pyramid = pyramid if later else project(pyramid)
         masks = torch.stack([torch.from_numpy(ex.mask.astype("int64")) for ex in exemplars]).to(device)  # [N, H, W]
         targets, weights = soft_targets(masks, outputs, settings.label_smoothing, settings.balance)
         head = one_shot_head(settings.head, len(projection), outputs, stream, settings.init).to(device)
-        losses = fit_head(head, projected, targets, weights, settings, stream, betas=(0.9, 0.99))
+        read = project if later else None
+        losses = fit_head(head, pyramid, targets, weights, settings, stream, betas=(0.9, 0.99), read=read)
         head = head.behind(projection)
         head.keep(len(labels))
         if mean is not None:
             head.fold(mean, scale)
         facts |= {"exemplars": len(exemplars), "loss": round(losses[-1], 6), "seed": seed}
-        names = {"method": self.name, "labels": labels, "taps": taps, "widths": tuple(raw.widths)}
+        names = {"method": self.name, "labels": labels, "taps": taps, "widths": widths}
         head.requires_grad_(False).eval()
         return ContrastiveSegmenter(
             **names, generator_sha256=generator.sha256, settings=asdict(settings), facts=facts, head=head

@@ -153,12 +153,22 @@ class DatasetGAN:
         settings: DatasetGANSettings | None = None,
         seed: int = 0,
     ) -> DatasetGANSegmenter:
-        """Fit the ensemble on the exemplars' pixels; the same seed gives the same. Errors: as `check_exemplars`."""
+        """Fit the ensemble on the exemplars' pixels; the same seed gives the same.
+
+        Errors: UsageError as `check_exemplars`, and for steps 0 with another sampling than epochs; GansegError for a
+        loss that is not finite.
+        """
         settings = settings or DatasetGANSettings()
         check_exemplars(generator, exemplars, labels)
         values = dict(PROFILES[settings.profile])
         values["steps"] += values.pop("steps_per_exemplar") * len(exemplars)
         settings = filled(settings, values)
+        if settings.sampling != "epochs" and settings.steps < 1:
+            raise UsageError(
+                f"got steps {settings.steps} with sampling {settings.sampling}",
+                wanted="steps of 1 or more: only epochs end by themselves",
+                remedy="set the method's steps, or sampling to epochs",
+            )
         device, stream = device_of(generator), torch.Generator().manual_seed(seed)
         taps = choose_taps(generator.spec, settings.min_resolution, settings.max_resolution)
         pyramid = resynthesize(generator, exemplars, taps, device).with_mode(settings.mode)
@@ -233,15 +243,13 @@ def _losses(ensemble: Ensemble, x: Tensor, target: Tensor, step: int) -> Tensor:
 def _fit_steps(ensemble: Ensemble, gather, targets: Tensor, settings: DatasetGANSettings, stream: torch.Generator):
     """Every member its own pixels at every step → steps, last mean loss."""
     optimizer = torch.optim.Adam(ensemble.parameters(), lr=settings.lr)
-    odds = None
-    if settings.sampling == "balanced":
-        odds = 1.0 / torch.bincount(targets).double()[targets]
+    by_class = _by_class(targets) if settings.sampling == "balanced" else None
     shape, loss = (settings.members, settings.batch), 0.0
-    for step in range(max(settings.steps, 1)):
-        if odds is None:
+    for step in range(settings.steps):
+        if by_class is None:
             rows = torch.randint(len(targets), shape, generator=stream)
         else:
-            rows = torch.multinomial(odds, shape[0] * shape[1], replacement=True, generator=stream).view(shape)
+            rows = _balanced(*by_class, shape, stream)
         if settings.schedule == "cosine":
             optimizer.param_groups[0]["lr"] = settings.lr * 0.5 * (1 + math.cos(math.pi * step / settings.steps))
         losses = _losses(ensemble, *gather(rows), step)
@@ -250,6 +258,23 @@ def _fit_steps(ensemble: Ensemble, gather, targets: Tensor, settings: DatasetGAN
         optimizer.step()
         loss = float(losses.detach().mean())
     return step + 1, loss
+
+
+def _by_class(targets: Tensor) -> tuple[Tensor, Tensor]:
+    """targets [P] → pixels int64 [P], those of a class together, and how many each class has that is there at all."""
+    counts = torch.bincount(targets)
+    return targets.argsort(stable=True), counts[counts > 0]
+
+
+def _balanced(order: Tensor, counts: Tensor, shape: tuple[int, ...], stream: torch.Generator) -> Tensor:
+    """Pixels of this shape from `_by_class`: a class, each as likely, then one of its pixels, each as likely.
+
+    Not torch.multinomial over pixels, which takes at most 2^24 of them.
+    """
+    classes = torch.randint(len(counts), shape, generator=stream)
+    many, ends = counts[classes], counts.cumsum(dim=0)[classes]
+    place = (torch.rand(shape, dtype=torch.float64, generator=stream) * many).long()  # below many: rand is below 1
+    return order[ends - many + place]
 
 
 def _fit_epochs(ensemble: Ensemble, gather, pixels: int, settings: DatasetGANSettings, stream: torch.Generator):
@@ -322,7 +347,10 @@ class DatasetGANSegmenter(BaseSegmenter):
         return flat.topk(max(1, round(self.settings["score_share"] * flat.shape[1])), dim=1).values.mean(dim=1)
 
     def uncertainty(self, generator: Generator, synthesis: Synthesis) -> Tensor:
-        """Jensen-Shannon divergence of the members' answers a pixel over its largest value: float32 [N,H,W], 0 to 1."""
+        """Jensen-Shannon divergence of the members' answers a pixel over its largest value: float32 [N,H,W], 0 to 1.
+
+        With divergence logits it is no divergence, and may be negative.
+        """
         return torch.stack([divergence for _, divergence in self._pictures(generator, synthesis)])
 
     @torch.no_grad()
@@ -353,7 +381,9 @@ class DatasetGANSegmenter(BaseSegmenter):
         else:
             log_mean = log_p.logsumexp(dim=0) - math.log(members)
         whole = -(log_mean.exp() * log_mean).sum(dim=0)
-        return ((whole - each) / most).clamp(0, 1)
+        divergence = (whole - each) / most
+        # The softmax of mean logits can be surer than the members: that, too, is as released.
+        return divergence.clamp(max=1) if self.settings["divergence"] == "logits" else divergence.clamp(0, 1)
 
     def tensors(self) -> dict[str, Tensor]:
         """The folded layers, by name."""

@@ -5,8 +5,10 @@ Everything random comes from one CPU stream that the caller seeds; torch's own r
 
 from __future__ import annotations
 
+import ctypes
 import math
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import torch
@@ -64,11 +66,19 @@ def feature_statistics(
     drawn = random_pyramids(generator, taps, samples, noise, stream, exemplars.levels[0].device)
     parts = [pyramid.with_mode(exemplars.mode).moments() for pyramid in drawn]
     parts = parts or [exemplars.moments()]
+    trim()
     means, variances = (torch.stack(part) for part in zip(*parts, strict=True))
     mean = means.mean(dim=0)
     variance = variances.mean(dim=0) + (means - mean).square().mean(dim=0)  # within pictures + between them
     # Channels that hardly vary carry rounding, not meaning: they stay small instead of being scaled to 1.
     return mean, (variance + 1e-4 * variance.median() + 1e-12).rsqrt()
+
+
+def trim() -> None:
+    """Give freed memory back to the system. glibc keeps it as holes in its heap, which at 256 px come to 200 MB, and
+    which the next, larger tensors do not fit in. Nothing is done where there is no glibc."""
+    if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "malloc_trim"):
+        library.malloc_trim(0)
 
 
 def standardised(pyramid: FeaturePyramid, mean: Tensor, scale: Tensor) -> FeaturePyramid:
@@ -117,10 +127,12 @@ def fit_head(
     settings: FitSettings,
     stream: torch.Generator,
     betas: tuple[float, float] = (0.9, 0.999),
+    read: Callable[[FeaturePyramid], FeaturePyramid] | None = None,
 ) -> list[float]:
     """Adam on the head; every step one batch of exemplars, each exemplar once before any comes again. Losses by step.
 
-    Error: GansegError when the loss is not finite.
+    read: what a batch goes through before the head sees it, without gradients. Error: GansegError when the loss is not
+    finite.
     """
     device, losses = pyramid.levels[0].device, []
     usable = weights.flatten(1).sum(dim=1).nonzero().flatten().cpu()  # a picture that is ignored whole teaches nothing
@@ -131,12 +143,16 @@ def fit_head(
         for step in range(settings.steps):
             while len(queue) < size:
                 queue = torch.cat([queue, usable[torch.randperm(len(usable), generator=stream)]])
-            rows, queue = queue[:size].to(device), queue[size:]
-            part, target, weight = pyramid.map(lambda x, rows=rows: x[rows]), targets[rows], weights[rows]
+            rows, queue = queue[:size], queue[size:]
+            # One picture, or all of one, is a view: indices would copy its activations, 123 MB at 256 px.
+            chosen = slice(int(rows[0]), int(rows[0]) + 1) if size == 1 else rows.to(device)
+            part, target, weight = pyramid[chosen], targets[chosen], weights[chosen]
+            if read is not None:
+                part = read(part)
             if settings.flip and torch.rand(1, generator=stream) < 0.5:
                 part, target, weight = part.map(lambda x: x.flip(-1)), target.flip(-1), weight.flip(-1)
             optimizer.param_groups[0]["lr"] = learning_rate(settings, step)
-            gain = _gain(settings.feature_dropout, pyramid.channels, stream, device)
+            gain = _gain(settings.feature_dropout, part.channels, stream, device)
             loss = cross_entropy(head(part, gain), target, weight)
             losses.append(float(loss.detach()))
             if not math.isfinite(losses[-1]):

@@ -73,9 +73,9 @@ class Labels4FreeSettings:
     foregrounds; backgrounds have none), lr (alpha's Adam takes 0.8 of it). mult: weight of mean min(A, 1−A) + mean
     relu(0.25 − area). bg_weight, bg_share: weight and smallest share of background. sat_weight: of the adversarial
     term. standardise: channels over `statistics_samples` random samples. ema: keep the averaged network. threshold: of
-    the written label. noise: of the training samples. guard_every iterations the guard looks at `guard_samples`
-    pictures; early_stop ends the fit when it finds masks settled, not before min_iterations. Errors: UsageError for
-    values out of range.
+    the written label. noise: of the training samples. guard_every iterations, and after the last, the guard looks at
+    `guard_samples` pictures, made again each time; early_stop ends the fit when it finds masks settled, not before
+    min_iterations. Errors: UsageError for values out of range.
     """
 
     preset: str = "faces"

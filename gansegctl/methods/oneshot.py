@@ -17,7 +17,7 @@ ablation.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import pairwise
 from pathlib import Path
@@ -42,6 +42,9 @@ from gansegctl.methods.base import (
 from gansegctl.methods.fitting import feature_statistics, random_pyramids, standardised
 
 SLOPE = 0.2
+
+HELD = 256 << 20
+"""Bytes of hypercolumns up to which all pixels that are learned from are gathered once; above, those of each step."""
 
 
 @dataclass(frozen=True)
@@ -104,9 +107,19 @@ class OneShotSettings:
             raise UsageError(f"got mode {self.mode!r}", wanted="bilinear | nearest | bilinear-corners")
 
     def resolved(self, exemplars: int) -> OneShotSettings:
-        """The same settings with values in place of None, for that many exemplars."""
+        """The same settings with values in place of None, for that many exemplars.
+
+        Styles are those of the statistics samples: without any, restyle is 0. UsageError where it was set higher.
+        """
+        if not self.statistics_samples and self.restyle:
+            raise UsageError(
+                f"got restyle {self.restyle} with statistics_samples 0",
+                wanted="samples whose styles exemplars can wear",
+                remedy="raise the method's statistics_samples, or set restyle to 0",
+            )
         root = math.sqrt(exemplars)
         values = {"steps": round(300 * root), "restyle": 0.7 / root, "noise": 1 / root, "level_dropout": 0.2 / root}
+        values["restyle"] *= self.statistics_samples > 0
         return replace(self, **{k: round(v, 6) for k, v in values.items() if getattr(self, k) is None})
 
 
@@ -139,16 +152,14 @@ class OneShot:
         )  # [ΣC] each
         points, classes = _painted_pixels(exemplars, settings.pixels, stream)
         shown = standardised(raw, mean, scale)
-        x = shown.at(points.to(device))  # [P, ΣC]
+        del raw
         styles = None
-        if settings.restyle and settings.statistics_samples:
-            worn = style_of(shown)[:, points[:, 0]]  # [2, P, ΣC]
+        if settings.restyle:
             samples = settings.statistics_samples
             drawn = random_pyramids(generator, taps, samples, exemplars[0].noise, stream, device)
             others = [style_of(standardised(p, mean, scale)) for p in drawn]  # [2, 1, ΣC] each
-            styles = (worn, torch.cat(others, dim=1))
-        levels = torch.repeat_interleave(torch.arange(len(raw.widths)), torch.tensor(raw.widths))  # [ΣC]
-        weights, biases, loss = _fit_members(x, classes, levels, len(labels), settings, stream, styles)
+            styles = (style_of(shown), torch.cat(others, dim=1))
+        weights, biases, loss = _fit_members(shown, points, classes, len(labels), settings, stream, styles)
         first, offset = [], []
         for w, b in zip(weights[0], biases[0], strict=True):  # raw activations in, from here on
             folded = fold_affine(w.T, b[0], scale, -mean * scale)
@@ -159,7 +170,7 @@ class OneShot:
             method=self.name,
             labels=labels,
             taps=taps,
-            widths=tuple(raw.widths),
+            widths=tuple(shown.widths),
             generator_sha256=generator.sha256,
             settings=asdict(settings),
             facts={"exemplars": len(exemplars), "loss": round(loss, 6), "seed": seed},
@@ -230,8 +241,20 @@ def style_of(pyramid: FeaturePyramid) -> Tensor:
     return torch.stack([torch.cat(means, dim=1), torch.cat(deviations, dim=1)])
 
 
+def _reader(shown: FeaturePyramid, points: Tensor) -> Callable[[Tensor], Tensor]:
+    """What gives rows int64 [M,B] of the points [P,3] their hypercolumns [M,B,ΣC]: the same bits held or not."""
+    device = shown.levels[0].device
+    points = points.to(device)
+    if 4 * len(points) * shown.channels > HELD:
+        return lambda rows: shown.at(points[rows.flatten()]).unflatten(0, rows.shape)
+    x = torch.empty(len(points), shown.channels, device=device)
+    for some, rows in zip(points.split(1024), x.split(1024), strict=True):  # not at once, which would need it twice
+        rows.copy_(shown.at(some))
+    return lambda rows: x[rows]
+
+
 def _restyled(x: Tensor, worn: Tensor, styles: Tensor, share: float, stream: torch.Generator) -> Tensor:
-    """x [M,B,ΣC] of style worn [2,M,B,ΣC] → the same pixels on their way to the styles [2,S,ΣC] of other pictures.
+    """x [M,B,ΣC] of style worn [2,M|1,B|1,ΣC] → the same pixels on their way to the styles [2,S,ΣC] of other pictures.
 
     Pixels of a member go in eight groups, each in one direction: a style belongs to a picture, not to a pixel.
     """
@@ -247,21 +270,24 @@ def _restyled(x: Tensor, worn: Tensor, styles: Tensor, share: float, stream: tor
 
 
 def _fit_members(
-    x: Tensor,
+    shown: FeaturePyramid,
+    points: Tensor,
     classes: Tensor,
-    levels: Tensor,
     count: int,
     settings: OneShotSettings,
     stream: torch.Generator,
     styles: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[list[Tensor], list[Tensor], float]:
-    """x [P,ΣC], classes [P], levels [ΣC] → weights [M,C_in,C_out], biases [M,1,C_out] a layer, and the last loss.
+    """Pictures shown, points [P,3] of them and their classes [P] → weights [M,C_in,C_out], biases [M,1,C_out] a layer,
+    and the last loss.
 
-    styles: that of each pixel's own picture [2,P,ΣC], and those of others [2,S,ΣC].
+    styles: those of the pictures shown [2,N,ΣC], and those of others [2,S,ΣC].
     """
-    s, device = settings, x.device
+    s, device = settings, shown.levels[0].device
+    levels = torch.repeat_interleave(torch.arange(len(shown.widths)), torch.tensor(shown.widths))  # [ΣC]
+    read, picture = _reader(shown, points), points[:, 0]
     weights, biases = [], []
-    for c_in, c_out in pairwise((x.shape[1], *s.hidden, count)):
+    for c_in, c_out in pairwise((shown.channels, *s.hidden, count)):
         drawn = torch.randn(s.members, c_in, c_out, generator=stream) * math.sqrt(2 / (1 + SLOPE**2) / c_in)
         weights.append(drawn.to(device).requires_grad_())
         biases.append(torch.zeros(s.members, 1, c_out, device=device, requires_grad=True))
@@ -273,9 +299,11 @@ def _fit_members(
         optimizer.param_groups[0]["lr"] = s.lr * 0.5 * (1 + math.cos(math.pi * step / s.steps))
         chosen = torch.multinomial(chance, s.members * s.batch, replacement=True, generator=stream)
         chosen = chosen.view(s.members, s.batch)
-        y = x[chosen.to(device)]  # [M, B, ΣC]
+        y = read(chosen.to(device))  # [M, B, ΣC]
         if styles is not None:
-            y = _restyled(y, styles[0][:, chosen.to(device)], styles[1], s.restyle, stream)
+            own = styles[0]
+            worn = own[:, picture[chosen].to(device)] if own.shape[1] > 1 else own[:, :, None]
+            y = _restyled(y, worn, styles[1], s.restyle, stream)
         if s.noise:
             strength = s.noise * torch.rand(s.members, s.batch, 1, generator=stream)
             y = y + (torch.randn(y.shape, generator=stream) * strength).to(device)

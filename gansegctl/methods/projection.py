@@ -21,9 +21,9 @@ from torch import Tensor
 from gansegctl.contracts import Generator
 from gansegctl.errors import GansegError
 from gansegctl.features.pyramid import FeaturePyramid
-from gansegctl.methods.fitting import standardised
+from gansegctl.methods.fitting import standardised, trim
 from gansegctl.methods.larc import larc_
-from gansegctl.methods.sinkhorn import AT_ONCE, codes, potentials
+from gansegctl.methods.sinkhorn import AT_ONCE, codes, potentials, rows_at_once
 from gansegctl.methods.views import Warp, draw_class, draw_views, draw_warp, style_pairs
 
 HELD = 1 << 24
@@ -71,7 +71,16 @@ class Source:
         """Activations of ws as the projection reads them: float32, standardised where there is a mean."""
         raw = self.generator.synthesize(ws, noise=self.noise, taps=self.taps, seeds=seeds).pyramid
         raw = raw.map(lambda x: x.float()).with_mode(self.mode)
-        return raw if self.mean is None else standardised(raw, self.mean, self.scale)
+        if self.mean is None:
+            return raw
+        levels, size = list(raw.levels), raw.size
+        del raw  # so that raw and standardised activations exist together for one level only
+        for i, (mean, scale) in enumerate(zip(*self._by_level([x.shape[1] for x in levels]), strict=True)):
+            levels[i] = standardised(FeaturePyramid([levels[i]], size), mean, scale).levels[0]
+        return FeaturePyramid(levels, size, self.mode)
+
+    def _by_level(self, widths: list[int]) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+        return self.mean.split(widths), self.scale.split(widths)
 
 
 def random_projection(dimension: int, channels: int, stream: torch.Generator) -> Tensor:
@@ -97,14 +106,14 @@ def principal_axes(source: Source, dimension: int, channels: int, samples: int, 
         points = torch.stack([torch.zeros_like(flat), flat // w, flat % w], dim=1)
         for part in points.split(max(AT_ONCE // channels, 1)):
             x = pyramid.at(part)  # [P, ΣC]
-            second, first, count = second + x.T @ x, first + x.sum(dim=0), count + len(x)
-    covariance = second / count - torch.outer(first, first) / count**2
+            second, first, count = second.add_(x.T @ x), first + x.sum(dim=0), count + len(x)
+    covariance = second.div_(count).sub_(torch.outer(first, first).div_(count**2))  # each 116 MB at 256 px
     values, vectors = torch.linalg.eigh(covariance.cpu())  # ascending
     axes = vectors.flip(1).T[:dimension]
     signs = axes.gather(1, axes.abs().argmax(dim=1, keepdim=True)).sign()
     kept = values.flip(0).clamp(min=0)[:dimension]
     power = (values.clamp(min=0).sum() / (3 * channels) / kept.mean().clamp(min=1e-12)).sqrt()
-    return (axes * signs * power).contiguous()
+    return (axes * signs * power).contiguous().to(source.device)
 
 
 def pretrain(
@@ -131,6 +140,8 @@ def pretrain(
         )
         seed = int(torch.randint(2**31, (1,), generator=stream))
         pyramid = source.pyramid(ws, [seed, seed])
+        if not hold:  # a step of so large maps takes many seconds on a CPU, this a few milliseconds
+            trim()
         warps = [None, None] if settings.aligned else [draw_warp(size, stream), draw_warp(size, stream)]
         views = [_View(pyramid[i : i + 1], warps[i], parameters[0], hold) for i in range(2)]
         loss = 0.0
@@ -147,6 +158,7 @@ def pretrain(
             )
         larc_(parameters, settings.trust)
         optimizer.step()
+        del pyramid, views  # 250 MB at 256 px, which else wait for the next ones
     return parameters[0].detach(), losses
 
 
@@ -159,7 +171,7 @@ class _View:
     def __init__(self, pyramid: FeaturePyramid, warp: Warp | None, weight: Tensor, hold: bool) -> None:
         self.pyramid, self.warp, self.weight, self.hold = pyramid, warp, weight, hold
         self.projected = self._project() if hold else None
-        self.pulls, self.total = None, torch.zeros_like(weight)
+        self.pulls, self.total = None, 0.0
 
     def rows(self, chosen: Tensor) -> Tensor:
         """W·x at the places that `chosen` int64 [P] of this view show: [P,d], a leaf that takes gradients."""
@@ -192,8 +204,8 @@ class _View:
 
     def _settle(self) -> None:
         if self.pulls is not None:
-            self.total += self.pyramid.pool(self.pulls.T.contiguous().view(1, -1, *self.pyramid.size))
-            self.pulls = None
+            pulls, self.pulls = self.pulls.T.contiguous(), None
+            self.total = self.total + self.pyramid.pool(pulls.view(1, -1, *self.pyramid.size))
 
 
 def _draw(
@@ -203,7 +215,7 @@ def _draw(
     _, prototypes, bias = parameters
     rows = [view.rows(chosen) for view in views]
     a = [_potentials(x, prototypes, bias, view, settings) for x, view in zip(rows, views, strict=True)]
-    total, block = 0.0, max(AT_ONCE // len(prototypes), 1)
+    total, block = 0.0, rows_at_once(len(prototypes), prototypes, AT_ONCE)
     for start in range(0, len(chosen), block):
         scores = [F.linear(F.normalize(x[start : start + block], dim=1), prototypes, bias) for x in rows]
         loss = 0.0

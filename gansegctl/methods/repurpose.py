@@ -181,14 +181,17 @@ class Repurpose:
         channels = sum(t.channels for t in generator.spec.taps if t.name in taps)
         settings = settings.resolved(len(exemplars), channels)
         raw = resynthesize(generator, exemplars, taps, device).with_mode(settings.mode)
-        pyramid, mean, scale = raw, None, None
+        widths, pyramid, mean, scale = tuple(raw.widths), raw, None, None
         if settings.standardise:
             noise = exemplars[0].noise
             mean, scale = feature_statistics(generator, taps, settings.statistics_samples, noise, raw, stream)
             pyramid = standardised(raw, mean, scale)
+        del raw
         masks = torch.stack([torch.from_numpy(ex.mask.astype("int64")) for ex in exemplars]).to(device)  # [N, H, W]
         targets, weights = soft_targets(masks, len(labels), settings.label_smoothing, settings.balance)
         head = make_head(settings.head, channels, len(labels), settings.mlp_hidden, stream, settings.init).to(device)
+        if head.kernel > 1:  # what a convolution does at every step, done once
+            pyramid = pyramid.joined()
         losses = fit_head(head, pyramid, targets, weights, settings, stream)
         if mean is not None:
             head.fold(mean, scale)
@@ -198,7 +201,7 @@ class Repurpose:
             "seed": seed,
         }
         head.requires_grad_(False).eval()
-        names = {"method": self.name, "labels": labels, "taps": taps, "widths": tuple(raw.widths)}
+        names = {"method": self.name, "labels": labels, "taps": taps, "widths": widths}
         return RepurposeSegmenter(
             **names, generator_sha256=generator.sha256, settings=asdict(settings), facts=facts, head=head
         )

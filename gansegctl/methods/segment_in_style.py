@@ -37,11 +37,12 @@ from gansegctl.methods.fitting import feature_statistics, standardised
 from gansegctl.methods.unsupervised import FOREGROUND, RULES, check_sides, foreground_clusters, segments
 
 PROFILES: dict[str, dict] = {
-    "fixed": {"standardise": True, "images": 40, "truncation": 1.0},
-    "release": {"standardise": False, "images": 50, "truncation": 0.7},
+    "fixed": {"standardise": True, "images": 40, "truncation": 1.0, "mode": "bilinear", "softness": 0.3},
+    "release": {"standardise": False, "images": 50, "truncation": 0.7, "mode": "bilinear-corners", "softness": 0.0},
 }
 """What a profile puts where the settings leave None. fixed: clusters of what the dataset will hold, untruncated, every
-channel heard. release: 50 pictures at psi 0.7 and raw channels of one layer. Not repeated: masks at 128 px."""
+channel heard. release: 50 pictures at psi 0.7 and raw channels of one layer, upsampled with coinciding corners; a pixel
+belongs to its nearest cluster alone. Not repeated: masks at 128 px."""
 
 
 @dataclass(frozen=True)
@@ -50,14 +51,14 @@ class SegmentInStyleSettings:
 
     k: clusters (None: 9 as released where nobody names them, 6 a class with exemplars). images: random samples to
     cluster. min_resolution, max_resolution: of the levels to cluster, in pixels (None: fixed 8 to 64, release the last
-    layer of 64 alone). mode: bilinear | nearest | bilinear-corners.
+    layer of 64 alone). mode: bilinear (fixed) | nearest | bilinear-corners (release).
     truncation: of the clustered samples. standardise: channels to mean 0 and deviation 1. coordinates: none | x | xy as
     channels, which alone tell left from right; coordinate_weight: their share of the distance, against all channels
     together (on standardised ones). iterations: of k-means. naming: majority (a cluster is the class most of its
     exemplar pixels have) | balanced (classes count alike). names: class → cluster numbers; what is not listed is
     "background". output, without exemplars and names: segments | foreground, by `rule` (see `foreground_clusters`) and
     `sides` (of t, l, r, b) over the clustered pictures. softness: how far a pixel may belong to several clusters, in
-    units of the mean squared distance (0 = not at all). Errors: UsageError for values out of range.
+    units of the mean squared distance (fixed 0.3; release 0 = not at all). Errors: UsageError for values out of range.
     """
 
     profile: str = "fixed"
@@ -65,7 +66,7 @@ class SegmentInStyleSettings:
     images: int | None = None
     min_resolution: int | None = None
     max_resolution: int | None = None
-    mode: str = "bilinear"
+    mode: str | None = None
     truncation: float | None = None
     standardise: bool | None = None
     statistics_samples: int = 16
@@ -77,7 +78,7 @@ class SegmentInStyleSettings:
     output: str = "segments"
     rule: str = "border"
     sides: str = "tlr"
-    softness: float = 0.3
+    softness: float | None = None
 
     def __post_init__(self) -> None:
         one_of("profile", self.profile, tuple(PROFILES))

@@ -142,14 +142,22 @@ class StyleMixSettings:
 
 
 def crossover_slots(spec: GeneratorSpec, settings: StyleMixSettings) -> tuple[int, int]:
-    """First and last style slot at which new styles may begin; 1 to num_ws−1, so that something stays and changes."""
+    """First and last style slot at which new styles may begin; 1 to num_ws−1, so that something stays and changes.
+
+    By resolution: from the last layer of `crossover_low` px to the first of `crossover_high`, as the community
+    implementation has slot 6, the second convolution at 32 px, to slot 9, the first at 128 px. Where a generator lacks
+    a resolution, its next larger one's first layer stands for it.
+    """
     if settings.crossover_by == "depth":
         ends = [round(x * spec.num_ws) for x in (settings.crossover_low, settings.crossover_high)]
     else:  # a layer's slot: the last one is ToRGB's, and StyleGAN3 has one before its first layer
         before = max(spec.num_ws - 1 - len(spec.taps), 0)
-        first = next((i for i, t in enumerate(spec.taps) if t.resolution >= settings.crossover_low), len(spec.taps))
-        last = next((i for i, t in enumerate(spec.taps) if t.resolution >= settings.crossover_high), len(spec.taps))
-        ends = [before + first, before + last]
+        sizes = [t.resolution for t in spec.taps]
+        ends = [
+            before + next((i for i, size in enumerate(sizes) if size >= bound), len(sizes))
+            for bound in (settings.crossover_low, settings.crossover_high)
+        ]
+        ends[0] += max(sizes.count(settings.crossover_low) - 1, 0)  # to the last of the layers of that size
     low, high = (min(max(end, 1), spec.num_ws - 1) for end in ends)
     return low, max(low, high)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gansegctl.errors import UsageError
-from gansegctl.labels import LabelMap
+from gansegctl.labels import CLUSTER, LabelMap
 
 FOREGROUND = LabelMap(("background", "foreground"), ((0, 0, 0), (244, 190, 142)))
 """The classes of a two-part mask that nobody painted."""
@@ -21,7 +21,7 @@ _SEEDING = 2048  # pixels among which k-means++ draws
 
 def segments(count: int) -> LabelMap:
     """Classes of clusters without names: segment-0, segment-1, …"""
-    return LabelMap(tuple(f"segment-{i}" for i in range(count)))
+    return LabelMap(tuple(CLUSTER.format(i) for i in range(count)))
 
 
 def no_exemplars(name: str, exemplars: Sequence) -> None:

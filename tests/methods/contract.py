@@ -156,7 +156,8 @@ class MethodContract:
                 return super().synthesize(ws, noise, taps, seeds)
 
         self.fit(exemplars_of(self.generator, SEEDS, noise="seed"), generator=Watched())
-        assert [("seed", (s,)) for s in SEEDS] == [s for s in seen if s in [("seed", (x,)) for x in SEEDS]]
+        made = [s for s in seen if s in [("seed", (x,)) for x in SEEDS]]  # perhaps more than once, to hold less
+        assert set(made) == {("seed", (s,)) for s in SEEDS}
 
     def test_the_hypercolumn_is_never_built(self, monkeypatch):
         def refuse(*args, **options):

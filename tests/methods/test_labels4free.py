@@ -218,7 +218,9 @@ def test_a_collapse_that_is_provoked_is_named(change, adversary, kind):
 
 def test_settled_masks_end_a_fit_early_and_facts_say_so(monkeypatch):
     monkeypatch.setattr(
-        alpha_training.AreaGuard, "look", lambda self, a, i: self.looks.append(Look(i, [1.0], 0.05, 0.0)) or i >= 4
+        alpha_training.AreaGuard,
+        "look",
+        lambda self, a, i, last: self.looks.append(Look(i, [1.0], 0.05, 0.0)) or i >= 4,
     )
     early = fit(replace(QUICK, min_iterations=0)).facts
     assert (early["iterations"], early["stopped"]) == (4, "masks settled")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -157,3 +158,25 @@ def test_there_are_never_more_axes_than_channels():
 def test_a_random_projection_has_the_stated_bounds():
     weight = random_projection(300, 25, stream())
     assert 0.19 < float(weight.abs().max()) <= 0.2 and abs(float(weight.mean())) < 0.01
+
+
+def test_principal_axes_lie_where_the_activations_do(monkeypatch):
+    """Eigenvectors are taken on the CPU, wherever the generator is: "meta" stands for a GPU."""
+
+    class Elsewhere(Source):
+        def pyramid(self, ws, seeds):
+            return SimpleNamespace(size=SIZE, at=lambda points: torch.zeros(len(points), 19, device="meta"))
+
+    generator = SimpleNamespace(spec=TinyGenerator().spec, map=lambda z, c: z)
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda self: torch.eye(len(self)))
+    src = Elsewhere(generator, (), "bilinear", "const", None, None, torch.device("meta"))
+    axes = principal_axes(src, 4, 19, 1, stream())
+    assert axes.shape == (4, 19) and axes.device.type == "meta"
+
+
+def test_activations_of_a_source_are_standardised():
+    ws = TinyGenerator().latents([1, 2])
+    raw, made = source().pyramid(ws, [0, 0]), source(standardise=True, mode="nearest").pyramid(ws, [0, 0])
+    mean, scale = (t.view(1, -1, 1, 1) for t in (torch.linspace(-1, 1, 19), torch.linspace(0.5, 2, 19)))
+    torch.testing.assert_close(made.dense(), (raw.with_mode("nearest").dense() - mean) * scale)
+    assert made.mode == "nearest" and made.size == SIZE

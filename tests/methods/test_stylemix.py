@@ -153,12 +153,12 @@ def test_the_crossover_follows_depth_or_resolution():
     by_depth = StyleMixSettings(crossover_by="depth").resolved()
     by_size = StyleMixSettings(crossover_by="resolution").resolved()
     assert crossover_slots(big, by_depth) == (6, 9)  # as the community implementation has it
-    assert crossover_slots(big, by_size) == (5, 9)
+    assert crossover_slots(big, by_size) == (6, 9)  # the second convolution at 32 px, the first at 128
     small = spec(64, [4] + [r for r in (8, 16, 32, 64) for _ in (0, 1)], 10)
     assert crossover_slots(small, by_depth) == (3, 5)
-    assert crossover_slots(small, by_size) == (5, 9)
+    assert crossover_slots(small, by_size) == (6, 9)
     third = spec(64, [16, 16, 16, 32, 32, 64, 64, 64], 10)  # StyleGAN3: a slot before the first layer
-    assert crossover_slots(third, by_size) == (4, 9)
+    assert crossover_slots(third, by_size) == (5, 9)
     assert crossover_slots(small, replace(by_depth, crossover_low=0.0, crossover_high=1.0)) == (1, 9)
 
 
