@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from gansegctl.kernels import strips
 
 from gansegctl import kernels
+from gansegctl.features import pyramid as pyramids
 from gansegctl.features.pyramid import FeaturePyramid
 
 SIZE = (9, 11)
@@ -124,3 +125,55 @@ def test_what_is_no_head_is_refused():
         pyramid().classify([[(random(3, 4), random(3))]])
     with pytest.raises(ValueError, match="channels"):
         pyramid().perceptron([(random(3, 4), random(3))])
+
+
+def kept_for_backward(function) -> tuple[torch.Tensor, int]:
+    """What a function returns, and how many numbers autograd keeps of it, those of one memory once."""
+    kept = {}
+
+    def keep(t):
+        kept[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes() // t.element_size()
+        return t
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+        made = function()
+    return made, sum(kept.values())
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.2])
+def test_training_a_wide_perceptron_keeps_its_hidden_maps_once_or_makes_them_again(slope, monkeypatch):
+    monkeypatch.setattr(strips, "CHUNK", 16)
+    p, maps, results = pyramid(), 2 * SIZE[0] * SIZE[1], []
+    for bound in (1 << 30, 0):
+        monkeypatch.setattr(pyramids, "HIDDEN", bound)
+        layers = [(w.requires_grad_(), b.requires_grad_()) for w, b in head(64, 5, 3)]
+        made, kept = kept_for_backward(lambda layers=layers: p.perceptron(layers, slope))
+        made.square().sum().backward()
+        results.append((made.detach(), [t.grad for layer in layers for t in layer]))
+        few = sum(x.numel() for x in p.levels) + 4 * 5 * maps + sum(t.numel() for layer in layers for t in layer)
+        assert kept < few + (64 * maps if bound else 0) * 1.1
+    (once, grads), (again, others) = results
+    assert torch.equal(once, again)
+    assert all(torch.equal(a, b) for a, b in zip(grads, others, strict=True))
+    assert (once - on_dense(p, [(w.detach(), b.detach()) for w, b in layers], slope)).abs().max() < 1e-10
+
+
+def test_hidden_maps_made_again_leave_the_random_state_alone(monkeypatch):
+    monkeypatch.setattr(pyramids, "HIDDEN", 0)
+    torch.manual_seed(3)
+    before = torch.random.get_rng_state()
+    layers = [(w.requires_grad_(), b) for w, b in head(6, 3)]
+    pyramid().perceptron(layers).sum().backward()
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_joined_levels_are_the_same_hypercolumn():
+    p = pyramid()
+    joined = p.joined()
+    assert joined.widths == [5, 4, 2]
+    torch.testing.assert_close(joined.dense(), p.dense())
+    assert joined.levels[1] is p.levels[2]  # alone of its size: not copied
+    apart = FeaturePyramid([p.levels[0], p.levels[2], p.levels[1]], SIZE)
+    assert apart.joined().widths == [3, 4, 2]
+    weight = random(4, 11, 3, 3)
+    torch.testing.assert_close(joined.conv(weight), p.conv(weight))

@@ -64,3 +64,20 @@ def test_undecided_masks_never_settle():
     guard = AreaGuard()
     assert not any(guard.look(masks(0.3, 0.5, soft=0.2), i) for i in range(8))
     assert guard.looks[-1].undecided == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize(("area", "kind"), [(1.0, "foreground"), (0.0, "background")])
+def test_a_collapsed_last_look_needs_no_patience(area, kind):
+    guard = AreaGuard()
+    assert not guard.look(masks(0.4, 0.5), 25)
+    with pytest.raises(GansegError, match=f"all-{kind} masks at iteration 50") as e:
+        guard.look(masks(area, area), 50, last=True)
+    assert "iterations = 25" in e.value.remedy
+    assert not AreaGuard().look(masks(0.4, area), 50, last=True)
+
+
+def test_pictures_may_come_one_by_one():
+    together, apart = AreaGuard(), AreaGuard()
+    together.look(masks(0.2, 0.7, soft=0.1), 1)
+    apart.look((a[None] for a in masks(0.2, 0.7, soft=0.1)), 1)
+    assert together.looks == apart.looks and together.looks[0].undecided == pytest.approx(0.2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -219,3 +220,43 @@ def test_tensors_of_another_head_are_refused(tmp_path):
 def test_settings_out_of_range_are_refused(wrong, message):
     with pytest.raises(UsageError, match=message):
         ContrastiveSettings(**wrong)
+
+
+@pytest.mark.parametrize("change", [{}, {"batch": 2, "feature_dropout": 0.2, "flip": True, "head": "linear"}])
+def test_maps_projected_at_every_step_teach_the_same(change, monkeypatch):
+    generator = TinyGenerator()
+    exemplars = exemplars_of(generator, [1, 2, 3])
+    settings = replace(QUICK, pretrain_steps=0, steps=5, **change)
+    once = Contrastive().fit(generator, exemplars, LABELS, settings)
+    batches, plain = [], FeaturePyramid.project
+
+    def watched(self, weight, bias=None):
+        if len(weight) == 16:
+            batches.append(len(self))
+        return plain(self, weight, bias)
+
+    monkeypatch.setattr(FeaturePyramid, "project", watched)
+    monkeypatch.setattr(contrastive, "HELD", 1000)
+    each = Contrastive().fit(generator, exemplars, LABELS, settings)
+    assert batches == [settings.batch] * 5  # no more than a step needs
+    for name, tensor in once.tensors().items():
+        torch.testing.assert_close(tensor, each.tensors()[name], atol=1e-6, rtol=1e-5)
+
+
+def test_no_activations_of_exemplars_are_held_over_the_pre_training(monkeypatch):
+    made, plain = [], contrastive.resynthesize
+
+    def watched(*args):
+        pyramid = plain(*args)
+        made.append([weakref.ref(x) for x in pyramid.levels])
+        return pyramid
+
+    def pretrain(source, start, *rest):
+        assert len(made) == 1 and not any(ref() is not None for ref in made[0])
+        return start + 0, [1.0]
+
+    monkeypatch.setattr(contrastive, "resynthesize", watched)
+    monkeypatch.setattr(contrastive, "pretrain", pretrain)
+    generator = TinyGenerator()
+    Contrastive().fit(generator, exemplars_of(generator, [1, 2]), LABELS, replace(QUICK, steps=2))
+    assert len(made) == 2

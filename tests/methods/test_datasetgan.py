@@ -214,3 +214,10 @@ def test_a_file_of_another_size_is_refused(tmp_path):
 def test_settings_out_of_range_are_refused(wrong):
     with pytest.raises(UsageError, match=next(iter(wrong))):
         DatasetGANSettings(**wrong)
+
+
+def test_balanced_draws_are_not_bounded_by_what_multinomial_takes():
+    targets = torch.zeros(2**24 + 2, dtype=torch.uint8)
+    targets[-1] = 3
+    rows = datasetgan._balanced(*datasetgan._by_class(targets), (1000,), torch.Generator().manual_seed(0))
+    assert 400 < int((rows == len(targets) - 1).sum()) < 600

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -311,3 +312,44 @@ def test_losses_that_are_not_finite_are_an_error():
 
     with pytest.raises(GansegError, match="iteration 1"):
         fit(adversary=Broken(TinyGenerator()))
+
+
+def test_the_guard_holds_the_activations_of_one_picture_at_a_time():
+    class Counting(TinyGenerator):
+        made, most = (), 0
+
+        def synthesize(self, ws, noise="const", taps=None, seeds=None):
+            synthesis = super().synthesize(ws, noise, taps, seeds)
+            self.made = [*self.made, *(weakref.ref(x) for x in synthesis.pyramid.levels)]
+            self.most = max(self.most, sum(ref() is not None for ref in self.made))
+            return synthesis
+
+    generator = Counting()
+    fit(replace(QUICK, guard_samples=20, iterations=4), generator=generator)
+    assert generator.most <= 8  # of two levels each: the guard alone would hold 40
+
+
+def test_the_guard_sees_the_same_pictures_again(monkeypatch):
+    seen = []
+    plain = alpha_training.AreaGuard.look
+
+    def watched(self, alpha, *args, **options):
+        seen.append(torch.cat(list(alpha)))
+        return plain(self, seen[-1], *args, **options)
+
+    monkeypatch.setattr(alpha_training.AreaGuard, "look", watched)
+    monkeypatch.setattr(AlphaTraining, "step", lambda self, index: (0.0, 0.0))  # nothing is learned between looks
+    fit(replace(QUICK, noise="seed"))
+    assert len(seen) == 3 and seen[0].shape == (3, 1, SIDE, SIDE)
+    assert torch.equal(seen[0], seen[1]) and torch.equal(seen[0], seen[2])
+    assert float((seen[0][0] - seen[0][1]).abs().max()) > 0
+
+
+@pytest.mark.parametrize("change", [{"preset": "car-short"}, {"iterations": 30}])
+def test_a_collapse_in_the_last_looks_is_named(change, monkeypatch):
+    """50 iterations with a look at every 25th: patience for three looks would never end."""
+    monkeypatch.setattr(AlphaTraining, "step", lambda self, index: (0.0, 0.0))
+    monkeypatch.setattr(AlphaTraining, "_alpha_of", lambda self, network, pyramid: torch.ones(1, 1, SIDE, SIDE))
+    settings = replace(QUICK, iterations=None, guard_every=25)
+    with pytest.raises(GansegError, match=r"all-foreground masks at iteration (50|30):"):
+        fit(replace(settings, **change))

@@ -10,6 +10,8 @@ from methods.tiny import SIDE, TinyGenerator, exemplars_of, linear_truth
 
 from gansegctl import methods
 from gansegctl.errors import GansegError, UsageError
+from gansegctl.features.pyramid import FeaturePyramid
+from gansegctl.methods import oneshot
 from gansegctl.methods.oneshot import OneShotSettings, _painted_pixels, _restyled, style_of
 
 QUICK = OneShotSettings(members=2, hidden=(12,), steps=60, batch=128, lr=0.02, statistics_samples=4, noise=0.3)
@@ -150,3 +152,30 @@ def test_what_is_kept_are_the_settings_that_were_used():
     settings = OneShotSettings(members=1, hidden=(4,), batch=16, statistics_samples=1, steps=2)
     segmenter = methods.get("oneshot").fit(g, exemplars_of(g, (3, 5, 7, 9)), LABELS, settings, 0)
     assert segmenter.settings["noise"] == 0.5 and segmenter.settings["steps"] == 2
+
+
+@pytest.mark.parametrize("seeds", [(3,), (3, 5, 7)])
+def test_pixels_gathered_at_every_step_teach_the_same(seeds, monkeypatch):
+    g = TinyGenerator()
+    exemplars = exemplars_of(g, seeds)
+    asked, plain = [], FeaturePyramid.at
+    monkeypatch.setattr(FeaturePyramid, "at", lambda self, points: asked.append(len(points)) or plain(self, points))
+    settings = OneShotSettings(members=2, hidden=(6,), batch=20, statistics_samples=2, steps=3)
+    once = methods.get("oneshot").fit(g, exemplars, LABELS, settings, 0)
+    assert sum(asked) == len(seeds) * SIDE * SIDE
+    asked.clear()
+    monkeypatch.setattr(oneshot, "HELD", 1000)
+    each = methods.get("oneshot").fit(g, exemplars, LABELS, settings, 0)
+    assert asked == [40] * 3
+    for name, tensor in once.tensors().items():
+        assert torch.equal(tensor, each.tensors()[name]), name
+
+
+def test_styles_are_kept_by_picture_not_by_pixel(monkeypatch):
+    g, seen = TinyGenerator(), []
+    monkeypatch.setattr(oneshot, "_restyled", lambda x, worn, *rest: seen.append(worn) or _restyled(x, worn, *rest))
+    settings = OneShotSettings(members=2, hidden=(6,), batch=20, statistics_samples=2, steps=1)
+    methods.get("oneshot").fit(g, exemplars_of(g, (3,)), LABELS, settings, 0)
+    methods.get("oneshot").fit(g, exemplars_of(g, (3, 5)), LABELS, settings, 0)
+    assert [tuple(worn.shape) for worn in seen] == [(2, 1, 1, 19), (2, 2, 20, 19)]
+    assert len(seen[1].flatten(1, 2)[0].unique(dim=0)) == 2

@@ -224,3 +224,11 @@ def test_a_file_with_other_tensors_is_refused(tmp_path):
 def test_settings_out_of_range_are_refused(wrong):
     with pytest.raises(UsageError, match=next(iter(wrong))):
         SegmentInStyleSettings(**wrong)
+
+
+def test_in_the_release_a_pixel_belongs_to_one_cluster():
+    generator = TinyGenerator()
+    segmenter = SegmentInStyle().fit(generator, settings=replace(QUICK, profile="release"))
+    synthesis = generator.synthesize(generator.latents([1, 2]), taps=segmenter.taps)
+    p = segmenter.predict(generator, synthesis, probabilities=True).probabilities
+    assert float(p.amax(dim=1).min()) > 0.999

@@ -159,6 +159,11 @@ def test_the_crossover_follows_depth_or_resolution():
     assert crossover_slots(small, by_size) == (6, 9)
     third = spec(64, [16, 16, 16, 32, 32, 64, 64, 64], 10)  # StyleGAN3: a slot before the first layer
     assert crossover_slots(third, by_size) == (5, 9)
+    assert crossover_slots(spec(32, [4, 8, 8, 16, 16, 32, 32], 8), by_size) == (6, 7)
+    assert crossover_slots(spec(16, [4, 8, 8, 16, 16], 6), by_size) == (5, 5)  # nothing of 32 px: the last slot
+    assert crossover_slots(big, replace(by_size, crossover_low=64, crossover_high=64)) == (8, 8)
+    assert crossover_slots(big, replace(by_size, crossover_low=40)) == (7, 9)  # the first of the next larger size
+    assert crossover_slots(big, replace(by_size, crossover_low=0)) == (1, 9)
     assert crossover_slots(small, replace(by_depth, crossover_low=0.0, crossover_high=1.0)) == (1, 9)
 
 
