@@ -87,6 +87,7 @@ class Plan:
     project: ProjectSettings = field(default_factory=ProjectSettings)
     limits: RealSettings = field(default_factory=RealSettings)
     device: str = "cpu"
+    compiled: bool = False
 
 
 PLANS = {"lpc64": {}, "acdc128": {"unit": "patient"}}
@@ -200,7 +201,7 @@ class Bench:
             side, channels = self.train.image.shape[1], self.train.image.shape[3]
             network = StyleGAN2Config(resolution=side, image_channels=channels, **plan.network)
             settings = TrainSettings(network=network, **plan.training)
-            for event in train(self.pictures(), path, settings, device=self.device):
+            for event in train(self.pictures(), path, settings, device=self.device, compiled=plan.compiled):
                 print(f"train: {event.done}/{event.total}", event.facts, flush=True)
             facts = read_header(path)["facts"]  # of all runs that it took
             self.keep({"kind": "generator", "images": facts["images_seen"], "seconds": facts["seconds"]})
@@ -520,6 +521,7 @@ def main(arguments: list[str] | None = None) -> None:
         parser.add_argument(f"--{name}", type=int)
     parser.add_argument("--project-steps", type=int)
     parser.add_argument("--retry", action="store_true", help="measure again what failed")
+    parser.add_argument("--compile", action="store_true", help="train the generator through torch.compile")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     a = parser.parse_args(arguments)
     failed = []
@@ -546,7 +548,7 @@ def plan_of(a: argparse.Namespace, name: str, data: Path) -> Plan:
     with h5py.File(data, "r") as f:
         side = a.resolution or f["image"].shape[1]
     work = a.work / f"{name}-{side}"
-    plan = Plan(name, data, work, device=a.device, resolution=a.resolution, **PLANS.get(name, {}))
+    plan = Plan(name, data, work, device=a.device, resolution=a.resolution, compiled=a.compile, **PLANS.get(name, {}))
     given = {"draws": a.draws, "samples": a.samples, "student_steps": a.student_steps}
     given |= {k: tuple(v) if v else None for k, v in (("shots", a.shots), ("supervised", a.supervised))}
     given |= {"sources": tuple(a.sources) if a.sources else None}

@@ -40,6 +40,7 @@ from gansegctl.cli import console, options
 )
 @click.option("--lr-decay", type=click.FloatRange(0, 1), default=0.0, show_default=True, help="Final share of the run.")
 @click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True)
+@click.option("--compile", "compiled", is_flag=True, help="Through torch.compile: faster, wants a C++ compiler.")
 @click.option("--checkpoint-every", type=float, default=300.0, show_default=True, help="Seconds.")
 @click.option("--half", is_flag=True, help="Store the generator as float16.")
 @options.seed
@@ -66,6 +67,7 @@ def command(
     augment_p: float,
     lr_decay: float,
     precision: str,
+    compiled: bool,
     checkpoint_every: float,
     half: bool,
     seed: int,
@@ -114,6 +116,7 @@ def command(
         device=options.pick_device(device),
         checkpoint_every=checkpoint_every,
         split=split,
+        compiled=compiled,
         dtype=torch.float16 if half else torch.float32,
     )
     last = console.follow(events, interval=60.0)

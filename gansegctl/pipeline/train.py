@@ -29,6 +29,7 @@ def train(
     report_every: float = 60.0,
     dtype: torch.dtype = torch.float32,
     split: int | None = None,
+    compiled: bool = False,
 ) -> Iterator[Progress]:
     """Train on the pictures in `source` (of an HDF5 file: with this `split`) and write `out` (.safetensors), the
     averaged generator.
@@ -43,7 +44,7 @@ def train(
     out.parent.mkdir(parents=True, exist_ok=True)
     net = settings.network
     pictures = load_pictures(source, net.resolution, net.image_channels, split)
-    trainer = Trainer(torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous(), settings, device)
+    trainer = Trainer(torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous(), settings, device, compiled)
     checkpoint = out.with_suffix(".ckpt")
     if checkpoint.exists():
         trainer.resume(checkpoint)
@@ -75,6 +76,7 @@ def _write(trainer: Trainer, out: Path, pictures: int, dtype: torch.dtype) -> No
         "r1": trainer.settings.r1,
         "lr": trainer.settings.lr,
         "augment": trainer.settings.augment,
+        "compiled": trainer.compiled,
         "shown": [n for n in ("mirror", "upside_down", "quarter_turns") if getattr(trainer.settings, n)],
         "seed": trainer.settings.seed,
     }

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from gansegctl.errors import UsageError
+from gansegctl.generators import train
 from gansegctl.generators.augment import augment
 from gansegctl.generators.discriminator import Discriminator, minibatch_deviation
 from gansegctl.generators.latents import z_of_seeds
@@ -101,6 +102,34 @@ def test_bf16_trains_and_stays_finite():
     facts = [p.facts for p in Trainer(pictures(), settings(images=24, precision="bf16")).run(0.0)]
     assert all(abs(f["loss_g"]) < 100 for f in facts)
     assert len(facts) >= 3
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # dynamo reads it of all inputs
+def test_compiled_training_takes_the_same_steps(monkeypatch):
+    """R1 goes past the compiled discriminator; what is compiled is both networks, here without other arithmetic."""
+    compiled, compile_ = [], torch.compile
+
+    def traced(module, **options):
+        compiled.append(type(module).__name__)
+        return compile_(module, backend="eager", **options)
+
+    monkeypatch.setattr(torch, "compile", traced)
+    monkeypatch.setattr(train, "check_compiler", lambda device: None)
+    s = settings(images=32, r1_interval=2)
+    plain, fast = Trainer(pictures(), s), Trainer(pictures(), s, compiled=True)
+    assert compiled == ["SynthesisNetwork", "Discriminator"]
+    for a, b in zip(plain.run(0.0), fast.run(0.0), strict=True):
+        assert b.facts["loss_d"] == pytest.approx(a.facts["loss_d"], abs=1e-6)
+    for a, b in zip(plain.average.parameters(), fast.average.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-6)
+
+
+def test_compiled_training_without_a_compiler_is_refused(monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(UsageError, match="no-such-compiler") as error:
+        Trainer(pictures(), settings(), compiled=True)
+    assert "without --compile" in error.value.remedy
+    Trainer(pictures(), settings())
 
 
 def test_wrong_pictures_are_refused():
