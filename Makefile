@@ -54,7 +54,8 @@ bench: $(READY) ## speed and memory on this CPU, into docs/pyramid.md (half an h
 	$(BIN)/gansegctl bench pairs --device cpu --into docs/pyramid.md
 	$(BIN)/gansegctl bench store --many 20000 --into docs/pyramid.md
 
-STUDY := $(BIN)/gansegctl compare --generator demo --against demo -o docs/compare
+# On other exemplars and samples than those that the settings of oneshot were chosen on.
+STUDY := $(BIN)/gansegctl compare --generator demo --against demo -o docs/compare --first-exemplar 12000000 --first-sample 13000000
 FITTED := --method oneshot --method repurpose --method repurpose:head=mlp --method contrastive --method contrastive:projection=random --method contrastive:projection=pca --method datasetgan --method linear --method segment_in_style
 
 study: $(READY) ## every method at 0, 1, 5 and 10 shots on the demo generator, into docs/compare (hours; goes on where it was)

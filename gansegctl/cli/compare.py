@@ -27,6 +27,20 @@ from gansegctl.cli import console, options
 @click.option("--draws", type=options.POSITIVE, default=5, show_default=True, help="Sets of exemplars.")
 @click.option("--seeds", type=options.POSITIVE, default=3, show_default=True, help="Fits a set of exemplars.")
 @click.option("-n", "--num", type=options.POSITIVE, default=300, show_default=True, help="Fresh samples to score on.")
+@click.option(
+    "--first-exemplar",
+    type=click.IntRange(0, 4_000_000_000),
+    default=2_000_000,
+    show_default=True,
+    help="Seed; draw d begins 100*d later. Settings of a method are chosen on others than it is judged on.",
+)
+@click.option(
+    "--first-sample",
+    type=click.IntRange(0, 4_000_000_000),
+    default=3_000_000,
+    show_default=True,
+    help="Seed of the first.",
+)
 @click.option("--batch-size", type=options.POSITIVE, default=20, show_default=True, help="Samples a pass.")
 @options.out("Folder for rows.json, table.md and sheet.png; what is measured there already is kept.")
 @options.device
@@ -40,6 +54,8 @@ def command(
     draws: int,
     seeds: int,
     num: int,
+    first_exemplar: int,
+    first_sample: int,
     batch_size: int,
     out: Path,
     device: str,
@@ -53,7 +69,9 @@ def command(
     from gansegctl.pipeline.compare import ROWS, SHEET, CompareSettings, compare, read_rows
     from gansegctl.pipeline.comparing import COLUMNS, COSTS, markdown, table
 
-    settings = CompareSettings(generator, against, chosen, shots, draws, seeds, num, batch_size)
+    settings = CompareSettings(
+        generator, against, chosen, shots, draws, seeds, num, batch_size, first_exemplar, first_sample
+    )
     console.follow(compare(settings, out, options.pick_device(device)))
     entries = table(read_rows(out, {}))
     write_text(out / "table.md", markdown(entries))

@@ -9,9 +9,11 @@ them), kept from leaning on what one picture happens to show:
   random sample of the generator, in part or whole (as in style transfer, Huang & Belongie 2017), so that tone and
   texture of one exemplar do not stand for a class;
 - whole levels of the pyramid are left out at random, so that no resolution alone decides a class;
-- members see different pixels, noise and levels, and their mean probability is the answer.
-Each part can be switched off (balance 0, noise 0, restyle 0, level_dropout 0, members 1); docs/methods.md has the
-ablation.
+- members see different pixels, noise and levels, and their mean probability is the answer;
+- logits are moved towards the classes' shares again, by a part of what the drawing of pixels took (as in logit
+  adjustment, Menon et al. 2021, the other way round).
+Each part can be switched off (balance 0, noise 0, restyle 0, level_dropout 0, members 1, prior 0); docs/methods.md has
+the ablation.
 """
 
 from __future__ import annotations
@@ -46,6 +48,9 @@ SLOPE = 0.2
 HELD = 256 << 20
 """Bytes of hypercolumns up to which all pixels that are learned from are gathered once; above, those of each step."""
 
+LEAST_SHARE = 1e-4
+"""Of a class, in `prior`: a class that nobody painted has some logarithm too."""
+
 
 @dataclass(frozen=True)
 class OneShotSettings:
@@ -56,9 +61,10 @@ class OneShotSettings:
     falling as a cosine. restyle: share of draws that wear another picture's style, by a random part of the way; styles
     are those of the statistics samples. noise: largest deviation of the Gaussian noise, in those of each channel.
     level_dropout: share of levels left out of a draw. balance: a pixel of a class with share s is drawn with weight
-    s^-balance. statistics_samples: random samples over which channels are standardised (0 = over the exemplars).
-    pixels: of an exemplar that are kept, drawn once. min_resolution, max_resolution: of the taps to read, in pixels.
-    mode: bilinear | nearest | bilinear-corners. Errors: UsageError for values out of range.
+    s^-balance. prior: its logit is moved by prior·log s, after the fit. statistics_samples: random samples over which
+    channels are standardised (0 = over the exemplars). pixels: of an exemplar that are kept, drawn once.
+    min_resolution, max_resolution: of the taps to read, in pixels. mode: bilinear | nearest |
+    bilinear-corners. Errors: UsageError for values out of range.
     """
 
     members: int = 5
@@ -71,6 +77,7 @@ class OneShotSettings:
     noise: float | None = None
     level_dropout: float | None = None
     balance: float = 0.5
+    prior: float = 0.25
     statistics_samples: int = 32
     pixels: int = 16_384
     min_resolution: int = 0
@@ -96,6 +103,7 @@ class OneShotSettings:
             ("restyle", 0, 1),
             ("level_dropout", 0, 0.9),
             ("balance", 0, 1),
+            ("prior", 0, 1),
         ):
             value = getattr(self, name)
             if value is not None and (value < low or (high is not None and value > high)):
@@ -160,6 +168,7 @@ class OneShot:
             others = [style_of(standardised(p, mean, scale)) for p in drawn]  # [2, 1, ΣC] each
             styles = (style_of(shown), torch.cat(others, dim=1))
         weights, biases, loss = _fit_members(shown, points, classes, len(labels), settings, stream, styles)
+        biases[-1] += settings.prior * _shares(classes, len(labels)).clamp(min=LEAST_SHARE).log().to(device)
         first, offset = [], []
         for w, b in zip(weights[0], biases[0], strict=True):  # raw activations in, from here on
             folded = fold_affine(w.T, b[0], scale, -mean * scale)
@@ -234,6 +243,11 @@ def _painted_pixels(exemplars: Sequence[Exemplar], most: int, stream: torch.Gene
     return torch.cat(points), torch.cat(classes)
 
 
+def _shares(classes: Tensor, count: int) -> Tensor:
+    """Classes int64 [P] → the share of each [K], 0 for those that nobody painted."""
+    return torch.bincount(classes, minlength=count).float() / len(classes)
+
+
 def style_of(pyramid: FeaturePyramid) -> Tensor:
     """Mean and deviation of every channel over each picture, at native size: [2,N,ΣC]."""
     means = [x.mean(dim=(2, 3)) for x in pyramid.levels]
@@ -292,8 +306,7 @@ def _fit_members(
         weights.append(drawn.to(device).requires_grad_())
         biases.append(torch.zeros(s.members, 1, c_out, device=device, requires_grad=True))
     optimizer = torch.optim.AdamW([*weights, *biases], lr=s.lr, weight_decay=s.weight_decay)
-    shares = torch.bincount(classes, minlength=count).float() / len(classes)
-    chance = shares.clamp(min=1e-9).pow(-s.balance)[classes]  # [P]
+    chance = _shares(classes, count).clamp(min=1e-9).pow(-s.balance)[classes]  # [P]
     loss = torch.zeros(())
     for step in range(s.steps):
         optimizer.param_groups[0]["lr"] = s.lr * 0.5 * (1 + math.cos(math.pi * step / s.steps))

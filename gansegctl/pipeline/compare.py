@@ -224,8 +224,11 @@ def read_rows(out: Path, head: dict[str, Any]) -> list[dict[str, Any]]:
     data = json.loads(path.read_text())
     differs = [k for k, v in head.items() if data.get(k) != v]
     if differs:
+        k = differs[0]
         raise UsageError(
-            f"got {path}, begun with another {differs[0]}", wanted="the same", remedy="choose another -o, or delete it"
+            f"got {path}, begun with {k} {data.get(k)}, now {head[k]}",
+            wanted="the same",
+            remedy="choose another -o, or delete it",
         )
     return data["rows"]
 

@@ -38,10 +38,10 @@ def test_without_steps_to_speak_of_it_knows_nothing():
     assert accuracy(OneShotSettings(members=1, hidden=(12,), steps=1, lr=1e-6)) < 0.65
 
 
-@pytest.mark.parametrize("part", ["noise", "level_dropout", "balance", "members", "restyle"])
+@pytest.mark.parametrize("part", ["noise", "level_dropout", "balance", "members", "restyle", "prior"])
 def test_every_part_changes_the_fit(part):
     g = TinyGenerator()
-    off = {"noise": 0.0, "level_dropout": 0.0, "balance": 0.0, "members": 1, "restyle": 0.0}[part]
+    off = {"noise": 0.0, "level_dropout": 0.0, "balance": 0.0, "members": 1, "restyle": 0.0, "prior": 0.0}[part]
     exemplars, ws = exemplars_of(g, (3,)), g.latents(range(4))
     fits = [
         methods.get("oneshot").fit(g, exemplars, LABELS, OneShotSettings(**{**vars(QUICK), **change}), 0)
@@ -49,6 +49,19 @@ def test_every_part_changes_the_fit(part):
     ]
     a, b = (f.predict(g, g.synthesize(ws), probabilities=True).probabilities for f in fits)
     assert not torch.equal(a, b)
+
+
+def test_the_prior_moves_each_logit_by_the_logarithm_of_its_class_share():
+    g = TinyGenerator()
+    exemplars = exemplars_of(g, (3,))
+    without, half = (
+        methods.get("oneshot").fit(g, exemplars, LABELS, OneShotSettings(**{**vars(QUICK), "prior": p}), 0)
+        for p in (0.0, 0.5)
+    )
+    counts = np.bincount(exemplars[0].mask.ravel(), minlength=len(LABELS))
+    moved = half.biases[-1] - without.biases[-1]
+    wanted = 0.5 * torch.tensor(counts / counts.sum()).clamp(min=oneshot.LEAST_SHARE).log()
+    torch.testing.assert_close(moved, wanted.float().expand_as(moved), atol=1e-5, rtol=1e-4)
 
 
 def test_noise_in_training_makes_it_less_sure():

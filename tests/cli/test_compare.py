@@ -1,0 +1,56 @@
+"""`compare` from the shell: JSON and table, what seeds it takes, exit statuses."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from gansegctl.cli import main
+from gansegctl.labels import LabelMap
+from gansegctl.students.student import Student, build
+
+QUICK = "linear:steps=3,statistics_samples=2"
+
+
+@pytest.fixture(scope="module")
+def labeller(tmp_path_factory):
+    path = tmp_path_factory.mktemp("labeller") / "labeller.safetensors"
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        labels = LabelMap(("ground", "figure", "hat"))
+        Student(build("unet", 3, 3, (8, 12)), labels, (16, 16), 3, widths=(8, 12)).save(path)
+    return path
+
+
+@pytest.fixture
+def call(generator_file, labeller, tmp_path, capsys):
+    def run(*arguments):
+        begin = ["compare", "--generator", generator_file, "--against", labeller, "-o", tmp_path / "out"]
+        with pytest.raises(SystemExit) as done:
+            main([str(a) for a in [*begin, *arguments]])
+        captured = capsys.readouterr()
+        return done.value.code, captured.out, captured.err
+
+    return run
+
+
+def test_a_row_each_the_table_and_its_files(call, tmp_path):
+    few = ("--method", QUICK, "--draws", 2, "--seeds", 1, "-n", 4, "--first-exemplar", 70, "--first-sample", 90)
+    code, out, _ = call(*few, "--json")
+    assert code == 0
+    told = json.loads(out)
+    assert [(e["method"], e["shots"], e["runs"]) for e in told["table"]] == [(QUICK, 1, 2)]
+    assert all((tmp_path / "out" / name.rsplit("/", 1)[1]).stat().st_size for name in told["files"])
+    rows = json.loads((tmp_path / "out" / "rows.json").read_text())
+    assert rows["first_exemplar"] == 70 and rows["samples"] == [90, 4]
+    code, out, err = call(*few)  # measured already
+    assert code == 0 and "linear" in out + err
+    code, _, err = call("--method", QUICK, "--draws", 2, "--seeds", 1, "-n", 4, "--first-sample", 90)
+    assert code == 2 and "70" in err and "2000000" in err
+
+
+def test_a_method_that_there_is_not(call):
+    code, _, err = call("--method", "linaer")
+    assert code == 2 and "did you mean 'linear'" in err
