@@ -69,8 +69,9 @@ def command(
 
     DATASET may also be an HDF5 file with `image`, `mask` and the attribute `classes`, or a folder of NAME.png with
     NAME.mask.png beside it and labels.json. The student takes the pictures' channels: one where all files are grey.
-    Run again after an interruption, the same command goes on from its checkpoint, half a minute back at most. On
-    several devices: torchrun --nproc-per-node N -m gansegctl distill DATASET -o STUDENT, with the same result.
+    Run again after an interruption, the same command goes on from its checkpoint, half a minute back at most; what is
+    finished is left alone. On several devices: torchrun --nproc-per-node N -m gansegctl distill DATASET -o STUDENT,
+    with the same result.
     """
     from gansegctl.config import DistillSettings
     from gansegctl.pipeline.distill import IN_MEMORY, distill, quietly, ranks

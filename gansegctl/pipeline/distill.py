@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,11 @@ from gansegctl.store.dataset import ShardDataset
 from gansegctl.store.manifest import NAME, Manifest, settings_digest
 from gansegctl.students.augment import PRESETS
 from gansegctl.students.parallel import ALONE, Ranks, joined
-from gansegctl.students.student import Student
+from gansegctl.students.student import Student, read_header
 from gansegctl.students.training import Pairs, StudentSettings, StudentTraining
+
+SPREAD = ("accumulate",)
+"""Settings that say how the work is spread, not what comes of it."""
 
 
 def load_pairs(
@@ -95,10 +99,20 @@ def distill(
     """Train a student on the pairs and write it; `out`.ckpt beside it makes an interrupted run go on.
 
     ranks: the processes that train it together; only the first writes. in_memory, split: as `load_pairs` takes them.
-    The student takes as many channels as the pictures have.
+    The student takes as many channels as the pictures have. A finished one of the same pairs and settings is left as it
+    is; UsageError for any other file there.
     """
     if out.suffix != ".safetensors":
         raise UsageError(f"got -o {out}", wanted="a name ending in .safetensors")
+    source, checkpoint = source_of(dataset, settings, limit, split), out.with_suffix(".ckpt")
+    made_of = {k: source[k] for k in ("digest", "limit", "split")}
+    made_of |= {k: v for k, v in asdict(settings).items() if k not in SPREAD}
+    finished = out.exists() and not checkpoint.exists()
+    if ranks.of_lead(finished, torch.device(device)):
+        if ranks.lead:  # the others may have no sight of its disk
+            steps = _finished(out, made_of)["steps"]
+            yield Progress("distill", steps, steps, "steps", {"skipped": "finished already"})
+        return
     pairs, labels = load_pairs(dataset, limit, settings.drop_uncertain, settings.ignore_below, in_memory, split)
     if ranks.lead:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -118,16 +132,31 @@ def distill(
         ),
         device,
         ranks,
-        source_of(dataset, settings, limit, split),
+        source,
     )
-    checkpoint = out.with_suffix(".ckpt")
     yield from training.run(checkpoint)
     if ranks.lead:
+        training.student.facts["made_of"] = made_of
         training.student.facts["dataset"] = dataset.resolve().name
         if split is not None:
             training.student.facts["split"] = split
         training.student.save(out)
         checkpoint.unlink(missing_ok=True)
+
+
+def _finished(out: Path, made_of: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts of the student in `out`. UsageError for anything but a student made of this."""
+    header = read_header(out)
+    facts = header.get("facts", {})
+    before = facts.get("made_of", {})
+    differs = [f"{k}: {before.get(k, 'not said')}, now {v}" for k, v in made_of.items() if before.get(k) != v]
+    if differs:
+        raise UsageError(
+            f"got -o {out}, a finished student of something else ({'; '.join(differs)})",
+            wanted="a new name",
+            remedy="choose another -o, or delete the file",
+        )
+    return facts
 
 
 def source_of(dataset: Path, settings: DistillSettings, limit: int | None, split: int | None) -> dict[str, Any]:

@@ -89,10 +89,13 @@ def is_grey(file: Path) -> bool:
 def named_pictures(paths: Sequence[Path]) -> dict[str, Path]:
     """Files and folders → name (without its suffix; below a folder with the folders in between) to file, in order.
 
-    Errors: UsageError for no picture at all, or two of one name.
+    A picture that is not there is left to who reads it, as one that cannot be read. Errors: UsageError for what looks
+    like a folder and is not there, no picture at all, or two of one name.
     """
     found: dict[str, Path] = {}
     for path in paths:
+        if not path.exists() and path.suffix.lower() not in SUFFIXES:
+            raise UsageError(f"got {path}, which is not there", wanted="a picture file or a folder")
         root = path if path.is_dir() else path.parent
         for file in image_files(path) if path.is_dir() else [path]:
             name = file.relative_to(root).with_suffix("").as_posix()

@@ -200,6 +200,8 @@ def test_names_keep_their_folders(tmp_path):
     assert list(named_pictures([tmp_path / "a" / "1.png"])) == ["1"]
     with pytest.raises(UsageError, match="two pictures named 1"):
         named_pictures([tmp_path / "a", tmp_path / "b"])
+    with pytest.raises(UsageError, match="none, which is not there"):
+        named_pictures([tmp_path / "a", tmp_path / "none"])
     (tmp_path / "none").mkdir()
     with pytest.raises(UsageError, match="no pictures"):
         named_pictures([tmp_path / "none"])

@@ -258,6 +258,22 @@ def test_an_interrupted_distillation_does_not_go_on_with_other_pairs(annotated, 
     assert out.exists() and not out.with_suffix(".ckpt").exists()
 
 
+def test_a_finished_student_is_left_alone(annotated, tmp_path):
+    settings, out = DistillSettings(steps=2, batch_size=4), tmp_path / "s.safetensors"
+    list(distill(annotated, out, settings))
+    before = out.stat().st_mtime_ns
+    (event,) = distill(annotated, out, replace(settings, accumulate=2))  # the same student, spread otherwise
+    assert event.done == event.total == 2 and event.facts == {"skipped": "finished already"}
+    with pytest.raises(UsageError, match=r"finished student of something else \(steps: 2, now 3; seed: 0, now 1\)"):
+        list(distill(annotated, out, replace(settings, steps=3, seed=1)))
+    with pytest.raises(UsageError, match="limit: None, now 8"):
+        list(distill(annotated, out, settings, limit=8))
+    assert out.stat().st_mtime_ns == before
+    out.write_bytes(b"something of the user's")
+    with pytest.raises(UsageError, match="not a safetensors file of ours"):
+        list(distill(annotated, out, settings))
+
+
 def test_a_dataset_is_scored_on_its_own_pictures_only(generator_file, annotated, tmp_path):
     other = shutil.copytree(annotated, tmp_path / "other")
     for index in range(3):
