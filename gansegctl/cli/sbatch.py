@@ -20,6 +20,7 @@ def _a_time(context: click.Context, option: click.Parameter, value: str) -> str:
 @click.command()
 @click.argument("preset", metavar="PRESET|FILE.toml")
 @options.generator()
+@click.option("--masks", metavar="PATH", help="The masks that were painted since: in place of annotate.masks.")
 @options.out("Folder of the run: dataset, student, logs.")
 @click.option("--tasks", type=options.POSITIVE, default=8, show_default=True, help="Array tasks that generate.")
 @click.option("--parallel", type=options.POSITIVE, help="So many of them at a time.")
@@ -40,6 +41,7 @@ def _a_time(context: click.Context, option: click.Parameter, value: str) -> str:
 def command(
     preset: str,
     generator: str | None,
+    masks: str | None,
     out: Path,
     tasks: int,
     parallel: int | None,
@@ -65,5 +67,8 @@ def command(
         preset = str(Path(preset).resolve())
     if generator is not None and Path(generator).exists():
         generator = str(Path(generator).resolve())
+    if masks is not None:
+        masks = str(Path(masks).resolve()) if Path(masks).exists() else masks
+        plan = plan.with_masks(masks)
     asked = Resources(tasks, parallel or 0, time, gres, cpus, mem, partition, account, ranks, setup)
-    click.echo(batch_script(plan, preset, out.resolve(), asked, generator), nl=False)
+    click.echo(batch_script(plan, preset, out.resolve(), asked, generator, masks), nl=False)

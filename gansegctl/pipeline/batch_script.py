@@ -37,8 +37,15 @@ class Resources:
                 raise UsageError(f"got --{name} {value!r}", wanted="what sbatch takes there, without spaces")
 
 
-def batch_script(plan: Plan, preset: str, out: Path, resources: Resources, generator: str | None = None) -> str:
-    """The script's text. preset: as given on the command line, absolute where it is a file.
+def batch_script(
+    plan: Plan,
+    preset: str,
+    out: Path,
+    resources: Resources,
+    generator: str | None = None,
+    masks: str | None = None,
+) -> str:
+    """The script's text. preset, masks: as given on the command line, absolute where they are files.
 
     `bash FILE` submits: generation as an array that is put back into the queue when its time is up, then what the
     preset goes on with, each job when the one before has succeeded.
@@ -47,7 +54,8 @@ def batch_script(plan: Plan, preset: str, out: Path, resources: Resources, gener
     stages = ["generate"] + (["annotate"] if plan.annotate else [])
     if plan.annotate and plan.distill and not paints:
         stages.append("distill")
-    run = ["gansegctl", "run", preset, "-o", str(out)] + (["--generator", generator] if generator else [])
+    run = ["gansegctl", "run", preset, "-o", str(out)]
+    run += (["--generator", generator] if generator else []) + (["--masks", masks] if masks else [])
     command = " ".join(shlex.quote(word) for word in run)
     array = f"0-{resources.tasks - 1}" + (f"%{resources.parallel}" if resources.parallel else "")
     name = re.sub(r"[^\w.-]", "-", plan.name)
@@ -72,9 +80,7 @@ def batch_script(plan: Plan, preset: str, out: Path, resources: Resources, gener
         more = _for_ranks(resources) if stage == "distill" else ""
         lines += [f"  {stage}=$(queue {name}-{stage} {depends}{more} -- {stage})", f'  echo "{stage}: ${stage}"']
     if paints:
-        lines.append(
-            '  echo "when annotate is done: paint the masks it wrote, set annotate.masks, and print this again"'
-        )
+        lines.append('  echo "when annotate is done: paint the masks it wrote, and print this again with --masks"')
     lines += [
         "  ;;",
         "generate)",

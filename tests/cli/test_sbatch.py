@@ -42,6 +42,18 @@ def test_files_are_named_from_the_root(capsys, tmp_path, monkeypatch):
     assert f"run {tmp_path}/mine.toml -o {tmp_path}/run --generator {tmp_path}/net.safetensors --until generate" in out
 
 
+def test_masks_painted_since_lead_on_to_a_student(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    own = '[generate]\ngenerator = "demo"\n[annotate]\nshots = 1\n[distill]\nsteps = 1\n'
+    (tmp_path / "mine.toml").write_text(own)
+    (tmp_path / "painted").mkdir()
+    _, before, _ = printed(capsys, "mine.toml", "-o", "run")
+    assert "distill)" not in before and "again with --masks" in before
+    status, out, _ = printed(capsys, "mine.toml", "-o", "run", "--masks", "painted")
+    assert status == 0 and "distill)" in out and "again with --masks" not in out
+    assert f"stage gansegctl run {tmp_path}/mine.toml -o {tmp_path}/run --masks {tmp_path}/painted\n" in out
+
+
 def test_a_preset_that_is_none(capsys, tmp_path):
     status, out, err = printed(capsys, "dmo", "-o", tmp_path)
     assert status == 2 and out == "" and "demo" in err
