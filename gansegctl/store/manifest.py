@@ -18,6 +18,7 @@ from gansegctl.store.shard import problem_of_shard, shard_done, shard_record
 
 NAME = "manifest.json"
 ABSENT = "nothing"
+PLACE = "generate.generator"  # a preset's name or a path
 
 
 def settings_digest(settings: dict[str, Any]) -> str:
@@ -176,8 +177,12 @@ class Manifest:
         """DatasetError, naming each difference, unless `other` would generate the same samples.
 
         Where `other` has masks they must be made the same way too; where it has none, those that are there may stay.
+        The same generator may lie elsewhere by now: it is known by its digest.
         """
         mine, wanted = (_flat(m.sample_settings(masks=other.stage == "pairs")) for m in (self, other))
+        if mine.get("generator", "null") != "null" and mine["generator"] == wanted.get("generator"):
+            mine.pop(PLACE, None)
+            wanted.pop(PLACE, None)
         keys = [k for k in sorted(mine.keys() | wanted.keys()) if mine.get(k, ABSENT) != wanted.get(k, ABSENT)]
         if self.plan_of_seeds != other.plan_of_seeds and not keys:
             keys, mine, wanted = ["shards"], {"shards": _brief(self)}, {"shards": _brief(other)}

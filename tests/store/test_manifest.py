@@ -89,6 +89,20 @@ def test_another_generator_and_another_shard_plan_are_refused(tmp_path):
         plan(("0-7", "20,9")).begin(tmp_path / "d")
 
 
+@pytest.mark.parametrize("masks", [True, False])
+def test_a_generator_that_has_moved_is_known_by_its_digest(tmp_path, masks):
+    there = plan(masks=masks)
+    there.begin(tmp_path)
+    moved = replace(there, settings=there.settings | {"generate": there.settings["generate"] | {"generator": "/b.pt"}})
+    assert moved != there and moved.begin(tmp_path) == there
+    with pytest.raises(DatasetError, match=r"generate\.generator: .*/b\.pt.* asked for; generator: "):
+        replace(moved, generator=moved.generator | {"sha256": "00"}).begin(tmp_path)
+    nameless = [replace(m, generator={"name": "a"}) for m in (there, moved)]
+    nameless[0].begin(tmp_path / "nameless")
+    with pytest.raises(DatasetError, match=r"generate\.generator"):
+        nameless[1].begin(tmp_path / "nameless")
+
+
 def test_masks_may_stay_when_pictures_are_asked_for_but_never_be_mixed(tmp_path):
     plan().begin(tmp_path / "pairs")
     plan(masks=False).begin(tmp_path / "images")
