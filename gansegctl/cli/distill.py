@@ -43,6 +43,7 @@ from gansegctl.cli import console, options
 )
 @click.option("--limit", type=options.POSITIVE, help="Use only the first so many pairs.")
 @click.option("--split", type=int, help="Of an HDF5 file: this value of its `split`; wanted where it has several.")
+@click.option("--half", is_flag=True, help="Store the student as float16.")
 @options.seed
 @options.device
 @options.json_flag
@@ -61,6 +62,7 @@ def command(
     ignore_below: int,
     limit: int | None,
     split: int | None,
+    half: bool,
     seed: int,
     device: str,
     as_json: bool,
@@ -73,6 +75,8 @@ def command(
     finished is left alone. On several devices: torchrun --nproc-per-node N -m gansegctl distill DATASET -o STUDENT,
     with the same result.
     """
+    import torch
+
     from gansegctl.config import DistillSettings
     from gansegctl.pipeline.distill import IN_MEMORY, distill, quietly, ranks
 
@@ -80,9 +84,10 @@ def command(
         arch, epochs, steps or 0, batch_size, accumulate, lr, precision, seed, augment, drop_uncertain, ignore_below
     )
     device = options.pick_device(device)
+    dtype = torch.float16 if half else torch.float32
     room = IN_MEMORY // max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     with ranks(device, os.environ) as these:
-        events = distill(dataset, out, settings, device, limit, these, room, split)
+        events = distill(dataset, out, settings, device, limit, these, room, split, dtype)
         last = quietly(events, console.follow if these.lead else None)
         if not these.lead:
             return

@@ -95,18 +95,19 @@ def distill(
     ranks: Ranks = ALONE,
     in_memory: int = IN_MEMORY,
     split: int | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> Iterator[Progress]:
     """Train a student on the pairs and write it; `out`.ckpt beside it makes an interrupted run go on.
 
     ranks: the processes that train it together; only the first writes. in_memory, split: as `load_pairs` takes them.
-    The student takes as many channels as the pictures have. A finished one of the same pairs and settings is left as it
-    is; UsageError for any other file there.
+    dtype: of the weights in the file. The student takes as many channels as the pictures have. A finished one of the
+    same pairs and settings is left as it is; UsageError for any other file there.
     """
     if out.suffix != ".safetensors":
         raise UsageError(f"got -o {out}", wanted="a name ending in .safetensors")
     source, checkpoint = source_of(dataset, settings, limit, split), out.with_suffix(".ckpt")
     made_of = {k: source[k] for k in ("digest", "limit", "split")}
-    made_of |= {k: v for k, v in asdict(settings).items() if k not in SPREAD}
+    made_of |= {k: v for k, v in asdict(settings).items() if k not in SPREAD} | {"dtype": str(dtype)}
     finished = out.exists() and not checkpoint.exists()
     if ranks.of_lead(finished, torch.device(device)):
         if ranks.lead:  # the others may have no sight of its disk
@@ -140,7 +141,7 @@ def distill(
         training.student.facts["dataset"] = dataset.resolve().name
         if split is not None:
             training.student.facts["split"] = split
-        training.student.save(out)
+        training.student.save(out, dtype)
         checkpoint.unlink(missing_ok=True)
 
 

@@ -268,7 +268,11 @@ def test_a_finished_student_is_left_alone(annotated, tmp_path):
         list(distill(annotated, out, replace(settings, steps=3, seed=1)))
     with pytest.raises(UsageError, match="limit: None, now 8"):
         list(distill(annotated, out, settings, limit=8))
+    with pytest.raises(UsageError, match=r"dtype: torch.float32, now torch.float16"):
+        list(distill(annotated, out, settings, dtype=torch.float16))
     assert out.stat().st_mtime_ns == before
+    list(distill(annotated, tmp_path / "half.safetensors", settings, dtype=torch.float16))
+    assert (tmp_path / "half.safetensors").stat().st_size < 0.7 * out.stat().st_size
     out.write_bytes(b"something of the user's")
     with pytest.raises(UsageError, match="not a safetensors file of ours"):
         list(distill(annotated, out, settings))
