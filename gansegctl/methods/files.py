@@ -28,8 +28,9 @@ def read_header(path: Path | str) -> dict[str, str]:
         raise UsageError(f"got {path}: no such file", wanted="a segmenter", remedy="check --segmenter")
     header = _metadata(path)
     if header.get("kind") != KIND:
+        other = json.loads(header.get("gansegctl", "{}")).get("kind", "no header of gansegctl")
         raise UsageError(
-            f"got {path}: {header.get('kind', 'no header of gansegctl')}",
+            f"got {path}: {other}",
             wanted=KIND,
             remedy="pass the segmenter that `gansegctl annotate` wrote",
         )

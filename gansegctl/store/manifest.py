@@ -120,8 +120,10 @@ class Manifest:
         """DatasetError for no folder, no manifest, or one that cannot be read."""
         path = Path(folder) / NAME
         if not path.is_file():
+            here = Path(folder)
+            is_file = "a file, not a folder" if here.exists() else "no such folder"
             raise DatasetError(
-                f"got {folder}: {'no manifest.json in it' if Path(folder).is_dir() else 'no such folder'}",
+                f"got {folder}: {'no manifest.json in it' if here.is_dir() else is_file}",
                 wanted="a dataset",
                 remedy="make one with `gansegctl generate -o DIR`",
             )

@@ -130,7 +130,11 @@ def read_header(path: Path) -> dict[str, Any]:
     except (SafetensorError, json.JSONDecodeError) as e:
         raise UsageError(f"got {path}: not a safetensors file of ours ({e})", wanted="a student") from e
     if header.get("kind") != KIND:
-        raise UsageError(f"got {path}: {header.get('kind', 'no gansegctl header')}", wanted=f"a {KIND} file")
+        raise UsageError(
+            f"got {path}: {header.get('kind', 'no gansegctl header')}",
+            wanted=f"a {KIND} file",
+            remedy="pass what `gansegctl distill` wrote",
+        )
     if header["format"] > FORMAT_VERSION:
         raise UsageError(f"got {path}: format {header['format']}", wanted=f"at most {FORMAT_VERSION}", remedy="update")
     return header

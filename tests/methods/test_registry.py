@@ -9,6 +9,7 @@ import sys
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 
 from gansegctl import methods
 from gansegctl.errors import UsageError
@@ -72,7 +73,8 @@ def test_other_files_are_refused_by_name(tmp_path):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(UsageError, match=f"{name}: not a safetensors file"):
             methods.load(tmp_path / name)
-    files.write(tmp_path / "generator", {**HEADER, "kind": "gansegctl.generator"}, {"a": torch.ones(1)})
+    other = {"gansegctl": json.dumps({"kind": "gansegctl.generator"})}  # as generators and students say it
+    save_file({"a": torch.ones(1)}, tmp_path / "generator", other)
     with pytest.raises(UsageError, match=r"gansegctl\.generator"):
         methods.load(tmp_path / "generator")
     files.write(tmp_path / "newer", {**HEADER, "format": "99"}, {"a": torch.ones(1)})

@@ -150,6 +150,9 @@ def test_reading_what_is_no_dataset(tmp_path):
         Manifest.read(tmp_path / "nowhere")
     with pytest.raises(DatasetError, match=r"no manifest.json in it"):
         Manifest.read(tmp_path)
+    (tmp_path / "student.safetensors").write_bytes(b"")
+    with pytest.raises(DatasetError, match=r"a file, not a folder"):
+        Manifest.read(tmp_path / "student.safetensors")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"format": "1"}', '{"format": 1, "labels": null}', "\udcff"])
