@@ -32,6 +32,10 @@ class PaintedMask:
     notes: tuple[str, ...] = ()
 
 
+LOSSY = (".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+"""Formats that are not read as masks, most of them because they change values."""
+
+
 @dataclass
 class Found:
     """Annotations by the seed of their picture, unread, in the order of the bundle; what was left out, as notes."""
@@ -100,10 +104,11 @@ def read_masks(
     missing = [mask_path(Path(), s).name for s in wanted if s not in found.items]
     if missing or not wanted:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        remedy = "paint them; `gansegctl annotate` without --masks writes the bundle to paint in"
         raise UsageError(
             f"got {_named(paths)} without {', '.join(missing[:3]) or 'any mask'}{more}",
             wanted=f"{len(wanted) or 'some'} masks, one for each chosen seed: {WANTED}",
-            remedy="paint them; `gansegctl annotate` without --masks writes the bundle to paint in",
+            remedy=_as_png(paths) or _renamed(paths) or remedy,
         )
     read = {}
     for i, seed in enumerate(wanted):
@@ -115,11 +120,29 @@ def read_masks(
             raise UsageError(
                 f"got {item.source}, one value ({int(drawing.mask.flat[0])}) all over",
                 wanted="a painted mask",
-                remedy=f"paint {picture_path(Path(), seed).name} with the classes of labels.txt",
+                remedy=_as_png(paths) or f"paint {picture_path(Path(), seed).name} with the classes of labels.txt",
             )
         notes = (*(() if i else found.notes), *drawing.notes)
         read[seed] = PaintedMask(drawing.mask, item.source, item.format, notes)
     return read
+
+
+def _as_png(paths: Path | Sequence[Path]) -> str:
+    """What to do about a picture in these folders that is no mask for its format alone; "" where there is none."""
+    other = [f.name for f in _files_in(paths) if f.suffix.lower() in LOSSY]
+    return f"masks are not read from {other[0]}: export PNG, which changes no value" if other else ""
+
+
+def _renamed(paths: Path | Sequence[Path]) -> str:
+    """What to do about PNG files that name no exemplar; "" where there is none."""
+    other = [f.name for f in _files_in(paths) if f.suffix.lower() == ".png" and not _SEED.search(f.name)]
+    return f"call masks {mask_path(Path(), 42).name}, with their seeds, and not {other[0]}" if other else ""
+
+
+def _files_in(paths: Path | Sequence[Path]) -> list[Path]:
+    """The files in those that are folders."""
+    folders = [Path(p) for p in ([paths] if isinstance(paths, str | Path) else paths)]
+    return sorted(f for folder in folders if folder.is_dir() for f in folder.iterdir())
 
 
 def _the_one(items: list[Item], seed: int, size: Size) -> Item:

@@ -50,6 +50,25 @@ def test_files_of_the_bundle_and_of_the_page_are_no_annotations(tmp_path):
     assert found.notes == [f"{tmp_path / 'settings.json'} left out: no annotation"]
 
 
+@pytest.mark.parametrize("blank", [True, False])
+def test_a_mask_in_a_format_that_changes_values_is_asked_for_as_png(tmp_path, blank):
+    if blank:
+        bundle(tmp_path)
+    (tmp_path / f"{STEM}.mask.jpg").write_bytes(b"\xff\xd8")
+    with pytest.raises(UsageError) as error:
+        read(tmp_path)
+    assert error.value.remedy == f"masks are not read from {STEM}.mask.jpg: export PNG, which changes no value"
+
+
+def test_masks_of_other_names_are_told_where_one_is_missing(tmp_path):
+    bring.WRITERS["palette"](tmp_path, truth())
+    (tmp_path / "left.png").write_bytes(png(truth()))
+    with pytest.raises(
+        UsageError, match=r"without exemplar-00000007\.mask\.png[\s\S]*with their seeds, and not left\.png"
+    ):
+        read_masks(tmp_path, LABELS, SIZE, [SEED, 7])
+
+
 def test_overlaps_are_reported_and_the_later_shape_wins(tmp_path):
     def box(label, left, right):
         return {"label": label, "points": [[left, 4], [right, 10]], "shape_type": "rectangle"}
