@@ -56,13 +56,16 @@ bench: $(READY) ## speed and memory on this CPU, into docs/pyramid.md (half an h
 
 # On other exemplars and samples than those that the settings of oneshot were chosen on.
 STUDY := $(BIN)/gansegctl compare --generator demo --against demo -o docs/compare --first-exemplar 12000000 --first-sample 13000000
-FITTED := --method oneshot --method repurpose --method repurpose:head=mlp --method contrastive --method contrastive:projection=random --method contrastive:projection=pca --method datasetgan --method linear --method segment_in_style
+MAIN := --method repurpose --method oneshot --method datasetgan --method linear --method repurpose:head=mlp --method segment_in_style --method contrastive
+CONTROLS := --method contrastive:projection=random --method contrastive:projection=pca
 
 study: $(READY) ## every method at 0, 1, 5 and 10 shots on the demo generator, into docs/compare (hours; goes on where it was)
-	$(BIN)/python docs/study.py
-	$(STUDY) $(FITTED) --shots 1
+	$(BIN)/python docs/study.py shares
+	$(STUDY) $(MAIN) --shots 1
 	$(STUDY) --method stylemix --method segment_in_style --method labels4free --shots 0 --draws 1
-	$(STUDY) $(FITTED) --shots 5 --shots 10 --seeds 1
+	$(STUDY) $(MAIN) --shots 5 --shots 10 --seeds 1
+	$(STUDY) $(CONTROLS) --shots 1
+	$(BIN)/python docs/study.py report
 
 bench-real: $(READY) ## labels saved on real pictures, from ../shared/data, into docs/real.md (days; on a GPU hours)
 	$(BIN)/python docs/real.py $(BENCH_REAL)

@@ -28,6 +28,7 @@ from typing import Any
 import h5py
 import numpy as np
 import torch
+from page_blocks import fill
 
 from gansegctl import methods
 from gansegctl.atomic import clean_parts, write_bytes, write_text
@@ -472,13 +473,8 @@ def write_report(bench: Bench, docs: Path = HERE) -> str:
     if failed := [r for r in bench.rows if "failed" in r]:
         text += ["", "Failed:", ""]
         text += [f"* {told_key(r)}: {r['failed'].splitlines()[0]}" for r in failed]
-    block, page = "\n".join(text), docs / "real.md"
-    begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
-    old = page.read_text() if page.exists() else f"{begin}\n{end}\n"
-    if begin not in old:
-        old += f"\n{begin}\n{end}\n"
-    before, rest = old.split(begin, 1)
-    write_text(page, f"{before}{begin}\n{block}\n{end}{rest.split(end, 1)[1]}")
+    block = "\n".join(text)
+    fill(docs / "real.md", name, block)
     return block
 
 

@@ -1,23 +1,31 @@
-"""Whether the demo generator draws what it was shown: class shares of its samples and of renderings, a line of JSON.
+"""What `make study` measures beside `compare`, and the tables of docs/methods.md made of it all.
 
-The samples' masks are the labeller's, the renderings' exact. `make study` prints this before it compares methods.
+`shares`: whether the demo generator draws what it was shown: class shares of its samples and of renderings, kept in
+docs/compare/shares.json. The samples' masks are the labeller's, the renderings' exact.
+`report`: the tables of docs/methods.md, from that and from docs/compare/rows.json.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import statistics
+from pathlib import Path
 
 import numpy as np
 import torch
+from page_blocks import fill
 
 from gansegctl import presets
+from gansegctl.atomic import write_text
 from gansegctl.demo.scenes import LABELS, class_shares, render
+from gansegctl.pipeline.comparing import markdown, paired, sign_flip_p, table
 from gansegctl.pipeline.distill import predict_masks
 from gansegctl.pipeline.labelling import picture_and_mask
 from gansegctl.pipeline.opening import grouped, latents_of_seeds, open_generator
 from gansegctl.students.student import Student
 
+SHARES = Path(__file__).parent / "compare" / "shares.json"
 FIRST_SAMPLE, FIRST_RENDERING = 5_000_000, 20_000_000
 
 
@@ -37,7 +45,67 @@ def shares(count: int) -> dict:
     return {"samples": count, "total_variation": float((generated - rendered).abs().sum() / 2), "shares": table}
 
 
+def report(rows: list[dict], drawn: dict, page: Path) -> None:
+    """Fill the tables of the page. rows: those of `compare`. drawn: what `shares` says."""
+    fill(page, "methods", markdown(table(rows)).strip("\n"))
+    fill(page, "lead", lead(rows))
+    fill(page, "shots", by_shots(rows))
+    told = (
+        f"Class shares of {drawn['samples']:,} samples differ from those of as many renderings by a total variation\n"
+        f"of {drawn['total_variation']:.4f}."
+    )
+    fill(page, "shares", told)
+
+
+def lead(rows: list[dict], ours: str = "oneshot") -> str:
+    """By how many points of mIoU our method leads at one shot, over runs, and over means of the sets of exemplars."""
+    lines = ["| against | runs | points | p | sets of exemplars | p |", "|---|---|---|---|---|---|"]
+    mine = [r for r in rows if r["method"] == ours and r["shots"] == 1]
+    for entry in table([r for r in rows if r["shots"] == 1]):
+        if (other := entry["method"]) == ours:
+            continue
+        theirs = [r for r in rows if r["method"] == other and r["shots"] == 1]
+        runs = paired(mine, theirs)
+        by_draw: dict[int, list[float]] = {}
+        for a in mine:
+            pair = paired([a], theirs)
+            by_draw.setdefault(a["draw"], []).extend(pair)
+        draws = [statistics.mean(d) for d in by_draw.values() if d]
+        if runs:
+            points, p = 100 * statistics.mean(runs), sign_flip_p(runs)
+            cells = (f"`{other}`", len(runs), f"{points:+.1f}", f"{p:.4f}", len(draws), f"{sign_flip_p(draws):.4f}")
+            lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines)
+
+
+def by_shots(rows: list[dict]) -> str:
+    """mIoU and wIoU of each method that was run with several numbers of shots."""
+    counts = sorted({r["shots"] for r in rows if r["shots"]})
+    head = [f"{n} shot{'s' * (n > 1)}" for n in counts]
+    lines = ["| method | " + " | ".join(head) + " |", "|---" * (len(counts) + 1) + "|"]
+    names = dict.fromkeys(r["method"] for r in rows if r["shots"])
+    for name in sorted(names, key=lambda n: -max(_scores(rows, n, counts[0]) or [0.0])):
+        cells = []
+        for n in counts:
+            found = _scores(rows, name, n), _scores(rows, name, n, "wiou_tritrong")
+            spread = f" ± {statistics.stdev(found[0]):.3f}" if len(found[0]) > 1 else ""
+            mean = f"{statistics.mean(found[0]):.3f}{spread} / {statistics.mean(found[1]):.3f}" if found[0] else "-"
+            cells.append(f"{mean} ({len(found[0])})" if found[0] else mean)
+        lines.append(f"| `{name}` | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _scores(rows: list[dict], method: str, shots: int, name: str = "miou") -> list[float]:
+    return [r[name] for r in rows if r["method"] == method and r["shots"] == shots]
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=["shares", "report"])
     parser.add_argument("-n", "--num", type=int, default=5000, help="samples, and renderings")
-    print(json.dumps(shares(parser.parse_args().num)))
+    arguments = parser.parse_args()
+    if arguments.what == "shares":
+        write_text(SHARES, json.dumps(shares(arguments.num), indent=1) + "\n")
+    else:
+        measured = json.loads((SHARES.parent / "rows.json").read_text())["rows"]
+        report(measured, json.loads(SHARES.read_text()), SHARES.parent.parent / "methods.md")
