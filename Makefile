@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 TORCH := $(shell grep '^torch==' constraints.txt)
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test test-ui test-readers test-slurm check format docs bench bench-real study wheel torture fuzz gpu-check clean
+.PHONY: help setup demo test test-ui test-readers test-slurm check format docs bench bench-real bench-project study wheel torture fuzz gpu-check clean
 
 help: ## what each target does
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -69,6 +69,12 @@ study: $(READY) ## every method at 0, 1, 5 and 10 shots on the demo generator, i
 
 bench-real: $(READY) ## labels saved on real pictures, from ../shared/data, into docs/real.md (days; on a GPU hours)
 	$(BIN)/python docs/real.py $(BENCH_REAL)
+
+bench-project: $(READY) demo-out/student.safetensors ## projection of 100 renderings and 100 others, into docs/project.md (15 min)
+	$(BIN)/python docs/projection.py $(BENCH_PROJECT)
+
+demo-out/student.safetensors:
+	$(MAKE) demo
 
 wheel: $(READY) ## a wheel in dist/
 	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation -w dist .

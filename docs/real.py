@@ -1,19 +1,23 @@
 """How many labels a generator saves on real pictures: k shots and a student against a U-Net on annotated pictures.
 
-For each data set: a generator is trained on the train split's pictures alone; shots are real training pictures through
-projection, or samples labelled by a labeller (the U-Net trained on the whole train split: stated, an upper bound for a
-person's care); every method labels fresh samples; a student learns from those and is scored on the test split. The same
-U-Net, with the same augmentation and steps, learns from 5, 10, 50, 200 and all real annotated training pictures, and
-from the very pictures of the real shots.
+For each data set: a generator is trained on the train split's pictures alone. Shots are real training pictures through
+projection, as they come (`real`) or the fullest of a few (`chosen`), or samples labelled by a labeller (`sampled`: by
+the U-Net trained on the whole train split: stated, an upper bound for a person's care). Every method labels fresh
+samples; a student learns from those and is scored on the test split. The same U-Net, with the same augmentation and
+steps, learns from 1, 5, 10, 50, 200 and all real annotated training pictures, and from the very pictures of the shots.
 
-Everything lies in WORK/NAME-RESOLUTION and is made once; every score is kept in rows.json as soon as it is measured,
-below what it was measured with: other settings are refused there. A method that fails is a row too, and the others go
-on. Curves and tables go into docs/. Nothing of the data, and nothing trained on it, is to be committed.
+WORK/NAME-RESOLUTION/generator holds the generator, WORK/NAME-RESOLUTION/run-… all that was measured with it and the
+same other settings: rows.json says which, and gets every score as soon as it is measured. Other settings go into
+another folder beside; another training is refused. Several processes may fill one folder with different rows. A method
+that fails is a row too, and the others go on. Curves and tables go into docs/. Nothing of the data, and nothing trained
+on it, is to be committed.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import fcntl
 import hashlib
 import io
 import json
@@ -22,34 +26,34 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 import torch
-from page_blocks import fill
+from real_report import told_key, write_report
 
 from gansegctl import methods
 from gansegctl.atomic import clean_parts, write_bytes, write_text
 from gansegctl.config import from_dict
 from gansegctl.contracts import Exemplar, Method
 from gansegctl.errors import GansegError, UsageError
-from gansegctl.evaluate.curves import labels_to_match, learning_curve
 from gansegctl.evaluate.report import score
 from gansegctl.generators.inversion import InversionSettings
 from gansegctl.generators.stylegan2 import StyleGAN2Config
 from gansegctl.generators.train import TrainSettings
 from gansegctl.generators.weights import read_header
-from gansegctl.labels import LabelMap
-from gansegctl.pictures import save_png
+from gansegctl.labels import IGNORE, LabelMap
 from gansegctl.pipeline.adversary import beyond_generator
 from gansegctl.pipeline.annotate import REAL_SEEDS
 from gansegctl.pipeline.distill import predict_masks
 from gansegctl.pipeline.evaluate import aligned
 from gansegctl.pipeline.labelling import picture_and_mask
 from gansegctl.pipeline.opening import grouped, latents_of_seeds, open_generator
-from gansegctl.pipeline.projector import Projector, ProjectSettings
+from gansegctl.pipeline.projecting import calibrate
+from gansegctl.pipeline.projector import Projector, ProjectSettings, load_projection
 from gansegctl.pipeline.real_exemplars import AnnotatedPicture, RealExemplars, RealSettings, real_exemplars
 from gansegctl.pipeline.train import train
 from gansegctl.students.student import Student
@@ -58,16 +62,24 @@ from gansegctl.students.training import Pairs, StudentSettings, StudentTraining
 HERE = Path(__file__).resolve().parent
 DATA = HERE.parents[1] / "shared" / "data"
 FIRST_EXEMPLAR, FIRST_SAMPLE = 2_000_000, 3_000_000
-ROWS = "rows.json"
-DETERMINING = ("unit", "slices", "samples", "student_steps", "network", "training", "project", "limits", "options")
-"""Of a plan: what a row depends on beside the data and the resolution, and what does not show in the row."""
-REAL, SAME = "supervised on real pictures", "supervised on the real shots"
+ROWS, MADE_OF = "rows.json", "made-of.json"
+TRAINED = ("network", "training")
+"""Of a plan: what the generator depends on, beside the data and the resolution."""
+DETERMINING = ("unit", "slices", "candidates", "samples", "student_steps", "project", "limits", "options")
+"""Of a plan: what a row depends on beside the generator, and what does not show in the row."""
+SOURCES = ("real", "chosen", "sampled")
+FIRST_METHOD = "oneshot"
+"""The default method is measured first: a run that is stopped has its answer."""
 TOLD = 600  # characters of a failure that are kept
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is measured on one file. unit "patient": a shot is `slices` annotated slices of one patient."""
+    """What is measured on one file. unit "patient": a shot is `slices` annotated slices of one patient.
+
+    candidates: pictures among which `chosen` shots are chosen. project: exemplars are searched to the end, without the
+    early stop that suits many pictures.
+    """
 
     name: str
     data: Path
@@ -75,8 +87,9 @@ class Plan:
     resolution: int = 0  # 0 = the file's; else pictures are reduced by means of whole blocks
     unit: str = "picture"
     slices: int = 4
+    candidates: int = 30
     shots: tuple[int, ...] = (1, 5, 10)
-    sources: tuple[str, ...] = ("real", "sampled")
+    sources: tuple[str, ...] = SOURCES
     methods: tuple[str, ...] = tuple(methods.METHODS)
     options: dict = field(default_factory=dict)  # method → settings of its own
     supervised: tuple[int, ...] = (1, 5, 10, 50, 200, 0)  # 0 = all
@@ -85,13 +98,20 @@ class Plan:
     student_steps: int = 1500
     network: dict = field(default_factory=lambda: {"channel_base": 2048, "channel_max": 128})
     training: dict = field(default_factory=lambda: {"images": 300_000, "augment": "ada", "lr_decay": 0.2})
-    project: ProjectSettings = field(default_factory=ProjectSettings)
+    project: ProjectSettings = field(
+        default_factory=lambda: ProjectSettings(inversion=InversionSettings(steps=400, patience=400))
+    )
     limits: RealSettings = field(default_factory=RealSettings)
     device: str = "cpu"
     compiled: bool = False
 
 
-PLANS = {"lpc64": {}, "acdc128": {"unit": "patient"}}
+# Both profiles occur in lpc64, so mirrored figures belong to it. In 30 passes over 10,000 pictures a discriminator does
+# not learn them by heart, and turned and resampled pixel art would be learned as such. Hearts are few, none mirrored.
+PLANS: dict[str, dict[str, Any]] = {
+    "lpc64": {"training": {"images": 300_000, "mirror": True, "r1": 0.5, "lr_decay": 0.2}},
+    "acdc128": {"unit": "patient"},
+}
 
 
 @dataclass
@@ -123,53 +143,72 @@ def load(plan: Plan) -> tuple[Split, Split, LabelMap]:
 class Bench:
     """One data set. Rows are measured once; `row(key)` says whether one is there.
 
-    retry: measure again what failed. Errors: UsageError for a folder that was begun with another plan.
+    retry: measure again what failed. Errors: UsageError for a generator that was begun with another training.
     """
 
     def __init__(self, plan: Plan, retry: bool = False) -> None:
         self.plan, self.device = plan, plan.device
         self.train, self.test, self.labels = load(plan)
-        plan.work.mkdir(parents=True, exist_ok=True)
-        self.path = plan.work / ROWS
         with plan.data.open("rb") as f:
             digest = hashlib.file_digest(f, "sha256").hexdigest()
-        determining = {k: v for k, v in asdict(plan).items() if k in DETERMINING}
-        head = {"data": digest, "resolution": self.train.image.shape[1]} | determining
-        self.head: dict[str, Any] = json.loads(json.dumps(head))
-        self.rows = [r for r in self._begun() if not (retry and "failed" in r)]
-        self._write()  # before any other file: whatever lies in the folder is of this head
+        table = {k: v for k, v in asdict(plan).items() if k in (*TRAINED, *DETERMINING)}
+        table = json.loads(json.dumps(table))  # tuples as the lists that they are in a file
+        made_of = {"data": digest, "resolution": self.train.image.shape[1]} | {k: table[k] for k in TRAINED}
+        self.made = plan.work / "generator"
+        self._begin_generator(made_of)
+        self.head = made_of | {k: table[k] for k in DETERMINING}
+        name = hashlib.sha256(json.dumps(self.head, sort_keys=True).encode()).hexdigest()[:8]
+        self.folder = plan.work / f"run-{name}"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        clean_parts(self.folder)
+        self.path = self.folder / ROWS
+        with self._alone():
+            self.rows = [r for r in self._on_disk() if not (retry and "failed" in r)]
+            self._write()
         self.shown: dict[tuple, tuple[list[Exemplar], dict] | GansegError] = {}
+        self._projector: Projector | None = None
 
-    def _begun(self) -> list[dict]:
-        """The rows measured before, if they were with this plan."""
-        clean_parts(self.plan.work)
-        if not self.path.exists():
-            if any(self.plan.work.iterdir()):
+    def _begin_generator(self, made_of: dict[str, Any]) -> None:
+        self.made.mkdir(parents=True, exist_ok=True)
+        clean_parts(self.made)
+        path = self.made / MADE_OF
+        if not path.exists():
+            if any(self.made.iterdir()):
                 raise UsageError(
-                    f"got {self.plan.work} with files but no {ROWS}",
+                    f"got {self.made} with files but no {MADE_OF}",
                     wanted="an empty folder, or one that says what its files were made with",
-                    remedy="delete it, or choose another --work",
+                    remedy="choose another --work, or delete the folder",
                 )
-            return []
-        data = json.loads(self.path.read_text())
-        before = dict(flat(data.get("head", {}))) if isinstance(data, dict) else {}
-        now = dict(flat(self.head))
+            write_text(path, json.dumps(made_of, indent=1) + "\n")
+            return
+        before, now = dict(flat(json.loads(path.read_text()))), dict(flat(made_of))
         differs = [k for k in before | now if before.get(k) != now.get(k)]
         if differs:
             was = "".join(f"\n  {k}: {before.get(k, 'not said')}, now {now.get(k, 'not said')}" for k in differs)
             raise UsageError(
-                f"got {self.path}, begun with other settings{was}",
+                f"got {self.made}, begun with other settings{was}",
                 wanted="the same",
                 remedy="use the settings it was begun with, choose another --work, or delete the folder",
             )
-        return data["rows"]
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """While this lasts, no other process writes rows."""
+        with (self.folder / "rows.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _on_disk(self) -> list[dict]:
+        return json.loads(self.path.read_text())["rows"] if self.path.exists() else []
 
     def row(self, **key) -> dict | None:
         return next((r for r in self.rows if all(r.get(k) == v for k, v in key.items())), None)
 
     def keep(self, row: dict) -> None:
-        self.rows.append(row)
-        self._write()
+        """Add a row to those that this and other processes have measured."""
+        with self._alone():
+            self.rows = [r for r in self._on_disk() if told_key(r) != told_key(row)] + [row]
+            self._write()
         print(json.dumps({k: v for k, v in row.items() if k not in ("iou", "dice")}), flush=True)
 
     def _write(self) -> None:
@@ -177,17 +216,20 @@ class Bench:
 
     def attempt(self, measure: Callable[[], Any], **key) -> None:
         """Make the row with this key, if it is not there. One that fails is kept with why, and the others go on."""
+        self.rows = self._on_disk()
         if self.row(**key) is not None:
             return
         try:
             measure()
-        except (GansegError, MemoryError, torch.OutOfMemoryError) as e:
-            text = str(e) or type(e).__name__
-            self.keep(key | {"failed": text if len(text) <= TOLD else text[:TOLD] + " …"})
+        except GansegError as e:
+            self.keep(key | {"failed": cut(str(e))})
+        except Exception:  # a bug in one method, or no memory: the others have nothing to do with it
+            lines = traceback.format_exc().strip().splitlines()
+            self.keep(key | {"failed": cut("\n".join(reversed(lines[-6:])))})
 
     def pictures(self) -> Path:
         """The train split's pictures, without their masks and without the test split's."""
-        path = self.plan.work / "pictures.h5"
+        path = self.made / "pictures.h5"
         if not path.exists():
             stream = io.BytesIO()
             with h5py.File(stream, "w") as f:
@@ -197,7 +239,7 @@ class Bench:
 
     def generator(self):
         """Trained on the train split's pictures; resumes from its checkpoint."""
-        plan, path = self.plan, self.plan.work / "generator.safetensors"
+        plan, path = self.plan, self.made / "generator.safetensors"
         if self.row(kind="generator") is None:
             side, channels = self.train.image.shape[1], self.train.image.shape[3]
             network = StyleGAN2Config(resolution=side, image_channels=channels, **plan.network)
@@ -209,20 +251,23 @@ class Bench:
         return open_generator(str(path), self.device)
 
     def fit_student(self, path: Path, image: np.ndarray, mask: np.ndarray, labels: LabelMap, seed: int) -> Student:
-        """The U-Net of all lines of the curve: same augmentation, same steps."""
+        """The U-Net of all lines of the curve: same augmentation, same steps. Its facts have the seconds it took."""
         if not path.exists():
-            steps, batch = self.plan.student_steps, 32
+            steps, batch, checkpoint = self.plan.student_steps, 32, path.with_suffix(".ckpt")
             settings = StudentSettings(steps=steps, batch_size=batch, seed=seed, validation=0.0)
             pairs = Pairs(torch.from_numpy(image.copy()), torch.from_numpy(mask.copy()))
-            training = StudentTraining(pairs, labels, settings, self.device)
-            for _ in training.run(path.with_suffix(".ckpt")):
+            training, began = StudentTraining(pairs, labels, settings, self.device), time.perf_counter()
+            resumed = checkpoint.exists()
+            for _ in training.run(checkpoint):
                 pass
+            seconds = float("nan") if resumed else round(time.perf_counter() - began, 1)
+            training.student.facts["seconds"] = seconds
             training.student.save(path)
-            path.with_suffix(".ckpt").unlink(missing_ok=True)
+            checkpoint.unlink(missing_ok=True)
         return Student.load(path, self.device)
 
     def scores(self, student: Student) -> dict:
-        """On the whole test split: mIoU, of foreground too, IoU and Dice per class.
+        """On the whole test split: mIoU, of foreground too, IoU and Dice per class; mean Dice is without background.
 
         Clusters without names are matched by `aligned`; masks in two parts score the truth in two, and say so.
         """
@@ -233,7 +278,7 @@ class Bench:
         iou = {n: float(v) for n, v in zip(labels.names, report.iou, strict=True)}
         dice = {n: 2 * v / (1 + v) for n, v in iou.items()}
         row = {name: float(report.scores[name]) for name in ("miou", "foreground_miou")}
-        row |= {"mean_dice": float(np.nanmean(list(dice.values()))), "iou": iou, "dice": dice}
+        row |= {"mean_dice": float(np.nanmean(list(dice.values())[1:])), "iou": iou, "dice": dice}
         row |= {"two_class": True} if labels.names != self.labels.names else {}
         return row | ({"matched": matched} if matched else {})
 
@@ -243,11 +288,10 @@ class Bench:
 
     def learned(self, name: str, indices: np.ndarray | list[int], **key) -> Student:
         """A student of these training pictures with their real masks, and its row."""
-        began = time.perf_counter()
-        path, rows = self.plan.work / f"{name}.safetensors", np.asarray(indices)
+        path, rows = self.folder / f"{name}.safetensors", np.asarray(indices)
         student = self.fit_student(path, self.train.image[rows], self.train.mask[rows], self.labels, key["draw"])
         if self.row(**key) is None:
-            seconds = {"student": round(time.perf_counter() - began, 1)}
+            seconds = {"student": student.facts["seconds"]}
             self.keep(key | {"pictures": len(rows)} | self.scores(student) | {"seconds": seconds})
         return student
 
@@ -256,15 +300,15 @@ class Bench:
         chosen = self.order(draw)[: count or None]
         return self.learned(f"supervised-{count}-{draw}", chosen, kind="supervised", count=count, draw=draw)
 
-    def paired(self, generator, shots: int, draw: int) -> None:
-        """The baseline of the real shots: exactly their pictures (slices), with their real masks."""
-        _, facts = self.exemplars(generator, "real", shots, draw)
-        chosen, key = facts["chosen"], {"kind": "paired", "shots": shots, "draw": draw}
+    def paired(self, generator, source: str, shots: int, draw: int) -> None:
+        """The baseline of real shots: exactly their pictures (slices), with their real masks."""
+        _, facts = self.exemplars(generator, source, shots, draw)
+        chosen, key = facts["chosen"], {"kind": "paired", "source": source, "shots": shots, "draw": draw}
         same = self.row(kind="supervised", count=len(chosen), draw=draw)
-        if same and "failed" not in same and chosen == self.order(draw)[: len(chosen)].tolist():
-            self.keep(same | key)  # measured already
+        if same and "failed" not in same and sorted(chosen) == sorted(self.order(draw)[: len(chosen)].tolist()):
+            self.keep({k: v for k, v in same.items() if k != "count"} | key)  # measured already
         else:
-            self.learned(f"paired-{shots}-{draw}", chosen, **key)
+            self.learned(f"paired-{source}-{shots}-{draw}", chosen, **key)
 
     def units(self, draw: int) -> list[list[int]]:
         """What shots are taken from, in the draw's order: pictures, or of each patient some slices, evenly apart."""
@@ -282,7 +326,7 @@ class Bench:
         """Annotated exemplars, and what making them took: once for all methods, and where it fails also once."""
         key = (source, shots, draw)
         if key not in self.shown:
-            make = self._real if source == "real" else self._sampled
+            make = {"real": self._real, "chosen": self._chosen, "sampled": self._sampled}[source]
             try:
                 self.shown[key] = make(generator, shots, draw)
             except GansegError as e:
@@ -292,51 +336,80 @@ class Bench:
         return found
 
     def _sampled(self, generator, shots: int, draw: int) -> tuple[list[Exemplar], dict]:
-        began, labeller = time.perf_counter(), self.supervised(0, 0)
+        labeller, began = self.supervised(0, 0), time.perf_counter()
         count = shots if self.plan.unit == "picture" else shots * self.plan.slices
         seeds = list(range(FIRST_EXEMPLAR + 1000 * draw, FIRST_EXEMPLAR + 1000 * draw + count))
         ws = latents_of_seeds(generator, seeds, device=self.device)
         image, _ = picture_and_mask(generator, ws, seeds, "const", None)
         masks = predict_masks(labeller, image)
         found = [Exemplar(ws[i : i + 1], s, masks[i]) for i, s in enumerate(seeds)]
-        return found, {"exemplars": round(time.perf_counter() - began, 1)}
+        return found, {"seconds_of_exemplars": round(time.perf_counter() - began, 1)}
 
     def _real(self, generator, shots: int, draw: int) -> tuple[list[Exemplar], dict]:
-        """The first `shots` units of which the generator can draw a picture. UsageError for fewer in all of them."""
-        began, into, taken, at = time.perf_counter(), RealExemplars(), 0, 0
-        if not hasattr(self, "projector"):
-            self.projector = Projector(generator, self.plan.project, self.device)
-        units, limits, folder = self.units(draw), self.plan.limits, self.plan.work / "projected"
-        while taken < shots and at < len(units):
-            part = units[at : at + shots - taken]
-            indices, one = [i for unit in part for i in unit], RealExemplars()
-            pictures = [AnnotatedPicture(f"{i:06d}", self.train.image[i], self.train.mask[i]) for i in indices]
-            for event in real_exemplars(self.projector, pictures, len(pictures), limits, folder, one, least=0):
+        """The first `shots` units of which the generator can draw a picture. UsageError for too few of 10 + 5·shots."""
+        units, found = self.units(draw)[: 10 + 5 * shots], _Projected()
+        while len(found.units) < shots and found.looked_at < len(units):
+            at = found.looked_at
+            found.add(units[at : at + shots - len(found.units)], self._project(generator, units, at, shots, found))
+        return self._as_shots(found, list(range(len(found.units))), shots)
+
+    def _chosen(self, generator, shots: int, draw: int) -> tuple[list[Exemplar], dict]:
+        """Of the first `candidates` those that show the most classes in their usable masks, then the best drawn ones.
+
+        What a person sees at a glance, who is to annotate few pictures and is free to choose.
+        """
+        each = self.plan.slices if self.plan.unit == "patient" else 1
+        units, found = self.units(draw)[: max(shots, self.plan.candidates // each)], _Projected()
+        found.add(units, self._project(generator, units, 0, len(units), found))
+        ranks = []
+        for place, unit in enumerate(found.units):
+            shown = set(np.unique(np.concatenate([e.mask.ravel() for e, _, _ in unit])).tolist()) - {IGNORE}
+            ranks.append((-len(shown), statistics.mean(error for _, error, _ in unit), place))
+        return self._as_shots(found, [place for *_, place in sorted(ranks)][:shots], shots)
+
+    def _project(self, generator, units: list[list[int]], at: int, wanted: int, found: _Projected) -> RealExemplars:
+        """What becomes of the next units' pictures; `found` is told of the seconds they took."""
+        if self._projector is None:
+            settings = self.plan.project
+            if settings.calibration:  # verdicts by what real training pictures cost, not by the generator's own samples
+                settings = replace(settings, known=str(self.pictures()))
+            self._projector = Projector(generator, settings, self.device)
+            for _ in calibrate(self._projector, self.folder / "calibration.json"):
+                pass
+        part, into, folder = units[at : at + wanted - len(found.units)], RealExemplars(), self.folder / "projected"
+        pictures = [
+            AnnotatedPicture(f"{i:06d}", self.train.image[i], self.train.mask[i]) for unit in part for i in unit
+        ]
+        limits, done = self.plan.limits, -1
+        for event in real_exemplars(self._projector, pictures, len(pictures), limits, folder, into, least=0):
+            if event.done != done:
                 print(f"{event.stage}: {event.done}/{event.total}", event.facts, flush=True)
-            accepted = {int(name) for name in one.names}
-            taken, at = taken + sum(bool(accepted.intersection(unit)) for unit in part), at + len(part)
-            into.exemplars += one.exemplars
-            into.names += one.names
-            into.errors += one.errors
-            into.refused |= one.refused
-        if taken < shots:
-            name, reason = next(iter(into.refused.items()))
+            done = event.done
+        found.seconds += sum(seconds_of(folder / f"{p.name}.latent.safetensors") for p in pictures)
+        return into
+
+    def _as_shots(self, found: _Projected, places: list[int], shots: int) -> tuple[list[Exemplar], dict]:
+        if len(places) < shots:
+            reasons = "".join(f"\n  {name}: {reason}" for name, reason in list(found.refused.items())[:3])
             raise UsageError(
-                f"got {taken} of {shots} {self.plan.unit}s that the generator can draw; of {len(into.refused)} "
-                f"pictures refused {name}: {reason}",
+                f"got {len(places)} of {shots} {self.plan.unit}s that the generator can draw; of {found.looked_at} "
+                f"looked at, {len(found.refused)} pictures were refused{reasons}",
                 wanted=f"{shots}",
                 remedy="train longer (--images), or ask for fewer --shots",
             )
-        found = [replace(e, seed=REAL_SEEDS + i) for i, e in enumerate(into.exemplars)]
-        facts = {"exemplars": round(time.perf_counter() - began, 1), "chosen": [int(n) for n in into.names]}
-        return found, facts | {"refused": len(into.refused), "error": statistics.mean(into.errors)}
+        taken = [picture for place in places for picture in found.units[place]]
+        exemplars = [replace(e, seed=REAL_SEEDS + i) for i, (e, _, _) in enumerate(taken)]
+        ignored = [float((e.mask == IGNORE).mean()) for e, _, _ in taken]
+        facts = {"chosen": [int(name) for _, _, name in taken], "refused": len(found.refused)}
+        facts |= {"looked_at": found.looked_at, "error": statistics.mean(error for _, error, _ in taken)}
+        return exemplars, facts | {"ignored": statistics.mean(ignored), "seconds_of_exemplars": round(found.seconds, 1)}
 
     def options(self, tool: Method) -> dict:
         """A method's settings: one that trains against a critic gets the pictures and the critic of the generator."""
         own = self.plan.options.get(tool.name, {})
         if "discriminator" not in tool.needs:
             return own
-        critic = self.plan.work / "generator.ckpt"
+        critic = self.made / "generator.ckpt"
         return {"images": str(self.pictures()), "discriminator": str(critic)} | own
 
     def shot(self, generator, method: str, source: str, shots: int, draw: int) -> None:
@@ -356,34 +429,82 @@ class Bench:
             image.append(pictures)
             mask.append(said.labels.cpu().numpy())
         labelled = time.perf_counter()
-        path = self.plan.work / f"student-{method}-{source}-{shots}-{draw}.safetensors"
+        path = self.folder / f"student-{method}-{source}-{shots}-{draw}.safetensors"
         student = self.fit_student(path, np.concatenate(image), np.concatenate(mask), segmenter.labels, draw)
-        seconds = {"fit": fitted - began, "samples": labelled - fitted, "student": time.perf_counter() - labelled}
-        facts = facts | {"seconds": {k: round(v, 1) for k, v in seconds.items()}}
+        seconds = {"exemplars": facts.get("seconds_of_exemplars", 0.0)}
+        seconds |= {"fit": round(fitted - began, 1), "samples": round(labelled - fitted, 1)}
+        seconds["student"] = student.facts["seconds"]
+        facts = {k: v for k, v in facts.items() if k != "seconds_of_exemplars"} | {"seconds": seconds}
         self.keep(key | {"pictures": len(exemplars)} | facts | self.scores(student))
 
-    def run(self) -> None:
-        """Everything that is not there yet. UsageError for an unknown method, before any work."""
+    def run(self, told: Callable[[], Any] = lambda: None) -> None:
+        """Everything that is not there yet, the default method's answer first; `told` is called after each row.
+
+        Errors: UsageError for an unknown method, before any work.
+        """
         plan = self.plan
-        for name in plan.methods:
-            methods.get(name)
-        for count in plan.supervised:
-            for draw in range(plan.draws if count else 1):
+        tools = {name: methods.get(name) for name in sorted(plan.methods, key=lambda n: n != FIRST_METHOD)}
+        generator = self.generator()
+        told()
+        for draw in range(plan.draws):
+            for count in plan.supervised if draw == 0 else [c for c in plan.supervised if c]:
                 if count <= len(self.train.image):
                     key = {"kind": "supervised", "count": count, "draw": draw}
                     self.attempt(lambda c=count, d=draw: self.supervised(c, d), **key)
-        generator = self.generator()
+                    told()
+            for source in plan.sources:
+                for shots in plan.shots if source != "sampled" else ():
+                    what = (source, shots, draw)
+                    key = dict(zip(("source", "shots", "draw"), what, strict=True))
+                    self.attempt(lambda w=what: self.paired(generator, *w), kind="paired", **key)
+                    told()
+                for name, tool in tools.items():
+                    for shots in plan.shots if fits(tool, 1) else ():
+                        self._attempt_shot(generator, name, source, shots, draw)
+                        told()
         for draw in range(plan.draws):
-            for shots in (0, *plan.shots):
-                if shots and "real" in plan.sources:
-                    key = {"kind": "paired", "shots": shots, "draw": draw}
-                    self.attempt(lambda s=shots, d=draw: self.paired(generator, s, d), **key)
-                for source in plan.sources if shots else ("none",):
-                    for name in plan.methods:
-                        if ("exemplars" in methods.get(name).needs) == (shots > 0):
-                            what = (name, source, shots, draw)
-                            key = dict(zip(("method", "source", "shots", "draw"), what, strict=True))
-                            self.attempt(lambda w=what: self.shot(generator, *w), kind="shots", **key)
+            for name in (n for n, tool in tools.items() if fits(tool, 0)):
+                self._attempt_shot(generator, name, "none", 0, draw)
+                told()
+
+    def _attempt_shot(self, generator, method: str, source: str, shots: int, draw: int) -> None:
+        key = {"method": method, "source": source, "shots": shots, "draw": draw}
+        self.attempt(lambda: self.shot(generator, method, source, shots, draw), kind="shots", **key)
+
+
+@dataclass
+class _Projected:
+    """Units (pictures, patients) of which something was accepted, each as (exemplar, error, name) a picture."""
+
+    units: list[list[tuple[Exemplar, float, str]]] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)
+    looked_at: int = 0
+    seconds: float = 0.0
+
+    def add(self, units: list[list[int]], what: RealExemplars) -> None:
+        accepted = {
+            name: (e, error, name) for e, error, name in zip(what.exemplars, what.errors, what.names, strict=True)
+        }
+        for unit in units:
+            if found := [accepted[f"{i:06d}"] for i in unit if f"{i:06d}" in accepted]:
+                self.units.append(found)
+        self.refused |= what.refused
+        self.looked_at += len(units)
+
+
+def seconds_of(latent: Path) -> float:
+    """What the projection of a picture took, in whichever run it was made."""
+    return float(load_projection(latent).facts["seconds"]) if latent.exists() else 0.0
+
+
+def fits(tool: Method, shots: int) -> bool:
+    """Whether a method can be run with that many exemplars."""
+    takes = tool.needs | getattr(tool, "takes", frozenset())
+    return shots > 0 if "exemplars" in tool.needs else shots == 0 or "exemplars" in takes
+
+
+def cut(text: str) -> str:
+    return text if len(text) <= TOLD else text[:TOLD] + " …"
 
 
 def flat(table: dict, above: str = "") -> Iterator[tuple[str, Any]]:
@@ -393,112 +514,6 @@ def flat(table: dict, above: str = "") -> Iterator[tuple[str, Any]]:
             yield from flat(value, f"{above}{key}.")
         else:
             yield above + key, value
-
-
-def mean_and_spread(values: list[float]) -> tuple[float, float]:
-    """Mean and sample deviation (0 for one value)."""
-    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
-
-
-def summary(rows: list[dict]) -> tuple[dict, list[dict], list[dict]]:
-    """The lines of the curve, the supervised scores by number of pictures, and one entry a method, source and shots.
-
-    An entry has the labels it saves and what the same pictures teach without a generator. Masks in two parts are
-    compared with what the supervised students score in two parts, and have no place on the curve of all classes.
-    """
-    lines: dict[str, list[tuple[float, float, float]]] = {REAL: [], SAME: []}
-    done = [r for r in rows if "failed" not in r]
-    baseline = []
-    for (count,), found in grouped_by([r for r in done if r["kind"] == "supervised"], "pictures"):
-        told = {name: mean_and_spread([r[name] for r in found]) for name in ("miou", "foreground_miou")}
-        baseline.append({"pictures": count} | told)
-        lines[REAL].append((count, *told["miou"]))
-    same = dict(grouped_by([r for r in done if r["kind"] == "paired"], "shots"))
-    for found in same.values():
-        lines[SAME].append(
-            (statistics.mean(r["pictures"] for r in found), *mean_and_spread([r["miou"] for r in found]))
-        )
-    entries = []
-    for key, found in grouped_by([r for r in rows if r["kind"] == "shots"], "method", "source", "shots"):
-        entry = dict(zip(("method", "source", "shots"), key, strict=True))
-        runs = [r for r in found if "failed" not in r]
-        entry |= {"runs": len(runs), "failed": len(found) - len(runs)}
-        entries.append(entry)
-        if not runs:
-            continue
-        two = any(r.get("two_class") for r in runs)
-        name = "foreground_miou" if two else "miou"
-        mean, spread = mean_and_spread([r[name] for r in runs])
-        pictures = statistics.mean(r["pictures"] for r in runs)
-        entry |= {"pictures": pictures, "miou": mean, "spread": spread, "two_class": two}
-        entry["foreground"] = mean_and_spread([r["foreground_miou"] for r in runs])
-        entry["dice"] = statistics.mean(r["mean_dice"] for r in runs)
-        curve = [(b["pictures"], b[name][0]) for b in baseline]
-        entry["matched_by"] = labels_to_match(curve, mean)[1] if curve else "-"
-        if entry["source"] == "real" and key[2:] in same:
-            entry["same"] = mean_and_spread([r[name] for r in same[key[2:]]])
-        entry["iou"] = {n: statistics.mean(r["iou"].get(n, 0.0) for r in runs) for n in runs[0]["iou"]}
-        entry["seconds"] = statistics.mean(sum(r["seconds"].values()) for r in runs)
-        if pictures and not two:
-            lines.setdefault(f"{key[0]}, {key[1]} shots", []).append((pictures, mean, spread))
-    return {name: line for name, line in lines.items() if line}, baseline, entries
-
-
-def grouped_by(rows: list[dict], *names: str) -> list[tuple[tuple, list[dict]]]:
-    """(values of `names`, rows with them), rising."""
-    found: dict[tuple, list[dict]] = {}
-    for row in rows:
-        found.setdefault(tuple(row[n] for n in names), []).append(row)
-    return sorted(found.items(), key=lambda item: item[0])
-
-
-def write_report(bench: Bench, docs: Path = HERE) -> str:
-    """The curve as docs/real-NAME.png, and the tables between the marks of docs/real.md → the text."""
-    lines, baseline, entries = summary(bench.rows)
-    name, names = bench.plan.name, bench.labels.names
-    text = []
-    if lines:
-        save_png(docs / f"real-{name}.png", learning_curve(lines, f"{name}: {len(bench.test.image)} test pictures"))
-        text += [f"![learning curve](real-{name}.png)", ""]
-    text += [f"Pictures of {bench.train.image.shape[1]} px."]
-    if trained := bench.row(kind="generator"):
-        text[-1] += f" Generator: {trained['images']:,} pictures shown, {trained['seconds']:.0f} s."
-    head = ("shots", "of", "method", "runs", "annotated", "mIoU", "foreground mIoU", "mean Dice")
-    head += ("supervised on the same", "supervised labels needed to match", "s", *names)
-    text += ["", "| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
-    for e in sorted(entries, key=lambda e: (e["shots"], e["source"], e.get("two_class", False), -e.get("miou", -1))):
-        text.append("| " + " | ".join(map(str, cells(e, names))) + " |")
-    text += ["", "| supervised on | mIoU | foreground mIoU |", "|---|---|---|"]
-    text += [f"| {b['pictures']:g} | {told(b['miou'])} | {told(b['foreground_miou'])} |" for b in baseline]
-    if failed := [r for r in bench.rows if "failed" in r]:
-        text += ["", "Failed:", ""]
-        text += [f"* {told_key(r)}: {r['failed'].splitlines()[0]}" for r in failed]
-    block = "\n".join(text)
-    fill(docs / "real.md", name, block)
-    return block
-
-
-def told(score: tuple[float, float]) -> str:
-    return f"{score[0]:.3f} ± {score[1]:.3f}"
-
-
-def told_key(row: dict) -> str:
-    """Which row it is, as "shots, method linear, source real, shots 5, draw 0"."""
-    key = [row["kind"]] + [f"{k} {row[k]}" for k in ("method", "source", "shots", "count", "draw") if k in row]
-    return ", ".join(key)
-
-
-def cells(e: dict, names: tuple[str, ...]) -> list:
-    """An entry's row of the table. The scores of all classes are none of masks in two parts."""
-    runs = f"{e['runs']}, {e['failed']} failed" if e["failed"] else e["runs"]
-    found = [e["shots"], e["source"], e["method"], runs]
-    if not e["runs"]:
-        return found + ["failed"] + ["-"] * (6 + len(names))
-    two = e["two_class"]
-    found += [f"{e['pictures']:g}", "two classes" if two else told((e["miou"], e["spread"])), told(e["foreground"])]
-    found += ["-" if two else f"{e['dice']:.3f}", told(e["same"]) if "same" in e else "-"]
-    found += [e["matched_by"] + " (foreground)" * two, f"{e['seconds']:.0f}"]
-    return found + [f"{e['iou'][n]:.3f}" if n in e["iou"] and not two else "-" for n in names]
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -512,11 +527,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--methods", help="A,B,… (default: all)")
     parser.add_argument("--shots", type=int, nargs="+")
     parser.add_argument("--supervised", type=int, nargs="+", help="annotated pictures; 0 = all")
-    parser.add_argument("--sources", nargs="+", choices=["real", "sampled"])
+    parser.add_argument("--sources", nargs="+", choices=SOURCES)
     for name in ("draws", "samples", "student-steps", "images"):
         parser.add_argument(f"--{name}", type=int)
     parser.add_argument("--project-steps", type=int)
     parser.add_argument("--retry", action="store_true", help="measure again what failed")
+    parser.add_argument("--report", action="store_true", help="measure nothing, only write the page")
     parser.add_argument("--compile", action="store_true", help="train the generator through torch.compile")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     a = parser.parse_args(arguments)
@@ -529,8 +545,9 @@ def main(arguments: list[str] | None = None) -> None:
         try:
             bench = Bench(plan_of(a, name, data), a.retry)
             try:
-                bench.run()
-            finally:  # what was measured is reported, whatever became of the rest
+                if not a.report:
+                    bench.run(partial(write_report, bench, a.docs))  # after each row, in case there is no end
+            finally:
                 print(write_report(bench, a.docs), flush=True)
         except Exception as e:  # of whatever kind: the next data set has nothing to do with it
             failed.append(name)
@@ -553,7 +570,8 @@ def plan_of(a: argparse.Namespace, name: str, data: Path) -> Plan:
     if a.images:
         plan = replace(plan, training=plan.training | {"images": a.images})
     if a.project_steps:
-        plan = replace(plan, project=replace(plan.project, inversion=InversionSettings(steps=a.project_steps)))
+        inversion = replace(plan.project.inversion, steps=a.project_steps)
+        plan = replace(plan, project=replace(plan.project, inversion=inversion))
     return plan
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import real_report
 
 from gansegctl import methods
 from gansegctl.config import from_dict
@@ -81,23 +82,27 @@ def test_the_whole_benchmark_in_miniature(real, tmp_path, capsys):
     bench.run()
     kinds = [(r["kind"], r.get("method"), r.get("source"), r.get("shots")) for r in bench.rows]
     assert kinds.count(("supervised", None, None, None)) == 2
-    for source in ("real", "sampled"):
+    for source in ("real", "chosen", "sampled"):
         assert ("shots", "linear", source, 2) in kinds
+        assert ("shots", "segment_in_style", source, 2) in kinds
     assert ("shots", "segment_in_style", "none", 0) in kinds
+    assert kinds[0][0] == "generator" and kinds[-1] == ("shots", "segment_in_style", "none", 0)
     assert {r["pictures"] for r in bench.rows if r["kind"] == "supervised"} == {2, 24}
     assert all(0 <= r["miou"] <= 1 for r in bench.rows if "miou" in r)
     row = bench.row(kind="shots", method="linear", source="real", shots=2)
     assert row["pictures"] == 2 and set(row["dice"]) == {"ground", "square"}
     assert row["dice"]["square"] == pytest.approx(2 * row["iou"]["square"] / (1 + row["iou"]["square"]))
-    with h5py.File(tmp_path / "work" / "pictures.h5") as f:
+    with h5py.File(tmp_path / "work" / "generator" / "pictures.h5") as f:
         assert list(f) == ["image"] and len(f["image"]) == 24  # the train split's pictures, no mask
-    paired = bench.row(kind="paired", shots=2)
+    assert set(row["seconds"]) == {"exemplars", "fit", "samples", "student"} and row["seconds"]["exemplars"] > 0
+    assert row["mean_dice"] == pytest.approx(row["dice"]["square"])
+    paired = bench.row(kind="paired", source="real", shots=2)
     assert paired["pictures"] == 2 and row["chosen"] == bench.order(0)[:2].tolist()
     assert paired["iou"] == bench.row(kind="supervised", count=2)["iou"]  # the very pictures, so not trained again
-    before = (tmp_path / "work" / "rows.json").read_text()
+    before = bench.path.read_text()
     again = real.Bench(plan)
     again.run()
-    assert (tmp_path / "work" / "rows.json").read_text() == before
+    assert bench.path.read_text() == before
     tool = methods.get("labels4free")  # it is handed the pictures and the critic that the generator was trained with
     settings = from_dict(tool.settings_type, bench.options(tool), "labels4free")
     given = beyond_generator(tool, bench.generator(), settings)
@@ -107,14 +112,15 @@ def test_the_whole_benchmark_in_miniature(real, tmp_path, capsys):
     # Killed after the training and before its row: the seconds are the training's, not those of looking at it again.
     again.rows = [r for r in again.rows if r["kind"] != "generator"]
     again.generator()
-    facts = read_header(tmp_path / "work" / "generator.safetensors")["facts"]
+    facts = read_header(tmp_path / "work" / "generator" / "generator.safetensors")["facts"]
     assert again.row(kind="generator")["seconds"] == facts["seconds"]
     page = tmp_path / "real.md"
     page.write_text("before\n<!-- mini -->\nold\n<!-- end of mini -->\nafter\n")
-    real.write_report(again, tmp_path)
+    real_report.write_report(again, tmp_path)
     text = page.read_text()
     assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
     assert "supervised labels needed to match" in text and "| 2 | real | linear | 1 | 2 |" in text
+    assert "6 samples and 2 steps a student; projection into w+ by 2 steps" in text
     assert (tmp_path / "real-mini.png").stat().st_size > 1000
 
 
@@ -139,7 +145,7 @@ def test_shots_of_one_draw_contain_each_other(real, tmp_path):
     assert bench.units(0)[:5] != bench.units(1)[:5]
 
 
-def judged(accepted):
+def judged(accepted, errors=None):
     """In the place of `real_exemplars`: pictures of these indices are accepted, all others refused."""
 
     def stage(projector, pictures, shots, limits, folder, into, least=None):
@@ -147,7 +153,7 @@ def judged(accepted):
             if int(p.name) in accepted:
                 into.exemplars.append(Exemplar(None, REAL_SEEDS + i, p.mask))
                 into.names.append(p.name)
-                into.errors.append(1.0)
+                into.errors.append((errors or {}).get(int(p.name), 1.0))
             else:
                 into.refused[p.name] = "off"
         yield Progress("project", len(into.exemplars), shots, "exemplars")
@@ -163,6 +169,7 @@ def test_units_that_are_refused_altogether_are_passed_over(real, tmp_path, monke
     bench = real.Bench(tiny(real, path, tmp_path / "w", unit=unit, slices=3))
     units = bench.units(0)
     monkeypatch.setattr(real, "Projector", lambda *_: None)
+    monkeypatch.setattr(real, "calibrate", lambda *_: ())
     monkeypatch.setattr(real, "real_exemplars", judged({units[1][0], *units[3]}))
     found, facts = bench.exemplars(None, "real", 2, 0)
     assert facts["chosen"] == [units[1][0], *units[3]]
@@ -171,28 +178,55 @@ def test_units_that_are_refused_altogether_are_passed_over(real, tmp_path, monke
     assert bench.exemplars(None, "real", 2, 0)[0] is found
     trained = []
     monkeypatch.setattr(bench, "learned", lambda name, indices, **key: trained.append((indices, key)))
-    bench.paired(None, 2, 0)
-    assert trained == [(facts["chosen"], {"kind": "paired", "shots": 2, "draw": 0})]
+    bench.paired(None, "real", 2, 0)
+    assert trained == [(facts["chosen"], {"kind": "paired", "source": "real", "shots": 2, "draw": 0})]
     for _ in range(2):
         with pytest.raises(UsageError, match=f"got 2 of 3 {unit}s"):
             bench.exemplars(None, "real", 3, 0)
         monkeypatch.setattr(real, "real_exemplars", None)  # not walked again for the next method
 
 
-def test_rows_and_files_of_another_plan_are_refused(real, tmp_path):
+def test_chosen_shots_show_the_most_classes_and_are_drawn_the_best(real, tmp_path, monkeypatch):
+    bench = real.Bench(tiny(real, write(tmp_path / "mini.h5"), tmp_path / "w", candidates=6))
+    bench.train.mask[:] = 0
+    order = bench.order(0)
+    full, half, refused = [int(i) for i in order[[1, 4]]], int(order[2]), int(order[5])
+    for i in (*full, half, refused):
+        bench.train.mask[i, :2] = 1
+    monkeypatch.setattr(real, "Projector", lambda *_: None)
+    monkeypatch.setattr(real, "calibrate", lambda *_: ())
+    errors = {full[0]: 9.0, full[1]: 3.0, half: 5.0}
+    monkeypatch.setattr(real, "real_exemplars", judged(set(order.tolist()) - {refused}, errors))
+    _, facts = bench.exemplars(None, "chosen", 2, 0)
+    assert facts["chosen"] == [full[1], half] and facts["looked_at"] == 6 and facts["refused"] == 1
+    assert len(bench.exemplars(None, "chosen", 5, 0)[0]) == 5
+    with pytest.raises(UsageError, match="got 5 of 6 pictures"):
+        bench.exemplars(None, "chosen", 6, 0)
+
+
+def test_no_more_than_a_bounded_number_of_pictures_is_projected(real, tmp_path, monkeypatch):
+    bench = real.Bench(tiny(real, write(tmp_path / "mini.h5"), tmp_path / "w"))
+    monkeypatch.setattr(real, "Projector", lambda *_: None)
+    monkeypatch.setattr(real, "calibrate", lambda *_: ())
+    monkeypatch.setattr(real, "real_exemplars", judged(set()))
+    with pytest.raises(UsageError, match="of 15 looked at, 15 pictures were refused"):
+        bench.exemplars(None, "real", 1, 0)
+
+
+def test_another_training_is_refused_and_other_settings_lie_beside(real, tmp_path):
     path = write(tmp_path / "mini.h5")
     plan = tiny(real, path, tmp_path / "w")
-    real.Bench(plan).keep({"kind": "generator", "images": 8, "seconds": 1})
+    bench = real.Bench(plan)
+    bench.keep({"kind": "generator", "images": 8, "seconds": 1})
     assert len(real.Bench(replace(plan, draws=9, shots=(1,), device="cuda")).rows) == 1  # of these a row speaks itself
     longer = replace(plan.project, inversion=replace(plan.project.inversion, steps=9))
+    others = [{"samples": 7}, {"student_steps": 3}, {"project": longer}, {"limits": RealSettings(9)}, {"options": {}}]
+    folders = [real.Bench(replace(plan, **change)).folder for change in others]
+    assert len({bench.folder, *folders}) == 6 and all(f.parent == plan.work for f in folders)
+    assert json.loads((folders[0] / "rows.json").read_text())["head"]["samples"] == 7
     for change, said in (
-        ({"samples": 7}, "samples: 6, now 7"),
         ({"resolution": 8}, "resolution: 16, now 8"),
-        ({"student_steps": 3}, "student_steps"),
         ({"training": {"images": 9}}, r"training.images: 8, now 9[\s\S]*training.batch_size: 4, now not said"),
-        ({"project": longer}, "project.inversion.steps: 2, now 9"),
-        ({"limits": RealSettings(9)}, "limits.highest_error"),
-        ({"options": {}}, "options.linear.steps"),
     ):
         with pytest.raises(UsageError, match=rf"{said}[\s\S]*remedy: .*--work") as e:
             real.Bench(replace(plan, **change))
@@ -201,15 +235,23 @@ def test_rows_and_files_of_another_plan_are_refused(real, tmp_path):
         f["image"][0] = 9
     with pytest.raises(UsageError, match="data: "):
         real.Bench(plan)
-    (tmp_path / "w" / "rows.json").write_text("[]")  # as it was written without a head
-    with pytest.raises(UsageError, match="not said"):
-        real.Bench(plan)
-    (tmp_path / "w" / "rows.json").unlink()
-    (tmp_path / "w" / "student.safetensors").touch()
-    with pytest.raises(UsageError, match=r"no rows\.json"):
+    (plan.work / "generator" / "made-of.json").rename(plan.work / "generator" / "generator.safetensors")
+    with pytest.raises(UsageError, match=r"no made-of\.json"):
         real.Bench(plan)
     with pytest.raises(UsageError, match="divisor"):
         real.Bench(replace(plan, work=tmp_path / "v", resolution=5))
+
+
+def test_rows_of_processes_that_run_at_once_are_all_kept(real, tmp_path):
+    plan = tiny(real, write(tmp_path / "mini.h5"), tmp_path / "w")
+    one, two = real.Bench(plan), real.Bench(plan)
+    one.keep({"kind": "generator", "images": 8, "seconds": 1})
+    two.keep({"kind": "supervised", "count": 2, "draw": 0, "pictures": 2})
+    one.keep({"kind": "supervised", "count": 0, "draw": 0, "pictures": 24})
+    assert len(real.Bench(plan).rows) == 3
+    tried = []
+    two.attempt(lambda: tried.append(1), kind="supervised", count=0, draw=0)  # the other process has it
+    assert not tried
 
 
 def test_what_fails_is_a_row_and_the_others_go_on(real, tmp_path, monkeypatch):
@@ -220,6 +262,8 @@ def test_what_fails_is_a_row_and_the_others_go_on(real, tmp_path, monkeypatch):
         tried.append(method)
         if method == "linear":
             raise GansegError("got masks that are all | foreground", remedy="x" * 2000)
+        if shots:
+            raise RuntimeError("a bug")
         self.keep({**ROW, "kind": "shots", "method": method, "source": source, "shots": shots, "draw": draw})
 
     for name in ("generator", "supervised"):
@@ -228,10 +272,12 @@ def test_what_fails_is_a_row_and_the_others_go_on(real, tmp_path, monkeypatch):
     for retry in (False, False, True):
         bench = real.Bench(plan, retry)
         bench.run()
-    assert tried == ["segment_in_style", "linear", "linear"]
+    both = ["linear", "segment_in_style"]
+    assert tried == [*both, "segment_in_style", *both]  # 2 shots, 0 shots, and again what failed
+    assert bench.row(method="segment_in_style", shots=2)["failed"].startswith("RuntimeError: a bug\n")
     row = bench.row(method="linear")
     assert row["failed"].startswith("got masks") and len(row["failed"]) < 700
-    text = real.write_report(bench, tmp_path)  # without one supervised score, and without a point of a curve
+    text = real_report.write_report(bench, tmp_path)  # without one supervised score, and without a point of a curve
     assert "| 2 | sampled | linear | 0, 1 failed | failed |" in text
     assert "* shots, method linear, source sampled, shots 2, draw 0: got masks" in text
     assert "| 0 | none | segment_in_style | 1 |" in text
@@ -247,7 +293,8 @@ def test_a_failing_data_set_does_not_stop_the_next(real, tmp_path, monkeypatch, 
             self.plan = plan
             plans.append(plan)
 
-        def run(self):
+        def run(self, told):
+            told()
             if self.plan.name == "a":
                 raise RuntimeError("a bug")
 
@@ -291,19 +338,27 @@ def test_masks_in_two_parts_say_so(real, tmp_path, monkeypatch):
     assert "two_class" not in every and every["foreground_miou"] == every["miou"] == 1
 
 
-ROW = {"mean_dice": 0.5, "iou": {"a": 0.4}, "seconds": {"fit": 1.0}, "miou": 0.4, "foreground_miou": 0.9, "pictures": 0}
+ROW = {
+    "mean_dice": 0.5,
+    "iou": {"a": 0.4},
+    "dice": {"a": 0.5},
+    "seconds": {"fit": 1.0},
+    "miou": 0.4,
+    "foreground_miou": 0.9,
+    "pictures": 0,
+}
 
 
-def test_the_summary_counts_labels_saved(real):
+def test_the_summary_counts_labels_saved():
     def row(**more):
         return ROW | more
 
     rows = [row(kind="supervised", pictures=n, miou=m) for n, m in ((5, 0.4), (5, 0.5), (50, 0.65))]
     shot = {"kind": "shots", "method": "linear", "source": "real", "shots": 1, "pictures": 1}
     rows += [row(**shot, miou=0.55), row(**shot, miou=0.55), row(**shot | {"shots": 10, "pictures": 10}, miou=0.7)]
-    rows += [row(kind="paired", shots=1, pictures=1, miou=m) for m in (0.2, 0.3)]
+    rows += [row(kind="paired", source="real", shots=1, pictures=1, miou=m) for m in (0.2, 0.3)]
     rows += [{"kind": "shots", "method": "linear", "source": "real", "shots": 1, "draw": 2, "failed": "got nan"}]
-    lines, baseline, entries = real.summary([*rows, {"kind": "generator"}])
+    lines, baseline, entries = real_report.summary([*rows, {"kind": "generator"}])
     assert lines["supervised on real pictures"][0][:2] == (5, pytest.approx(0.45))
     assert baseline[0]["foreground_miou"][0] == pytest.approx(0.9)
     assert [e["matched_by"] for e in entries] == ["16", "> 50"]
@@ -312,7 +367,7 @@ def test_the_summary_counts_labels_saved(real):
     assert "same" not in entries[1]
 
 
-def test_two_classes_are_compared_with_two_classes(real):
+def test_two_classes_are_compared_with_two_classes():
     rows = [
         ROW | {"kind": "supervised", "pictures": n, "miou": m, "foreground_miou": f}
         for n, m, f in ((5, 0.3, 0.7), (500, 0.6, 0.9))
@@ -320,13 +375,13 @@ def test_two_classes_are_compared_with_two_classes(real):
     two = {"kind": "shots", "method": "stylemix", "source": "none", "shots": 0, "two_class": True}
     rows += [ROW | two | {"miou": 0.8, "foreground_miou": 0.8}]
     rows += [ROW | two | {"method": "linear", "source": "real", "shots": 1, "pictures": 1, "miou": 0.8}]
-    lines, _, entries = real.summary(rows)
+    lines, _, entries = real_report.summary(rows)
     stylemix = next(e for e in entries if e["method"] == "stylemix")
     assert stylemix["matched_by"] == "50"  # not "> 500", as 0.8 is on the curve of all classes
     assert list(lines) == ["supervised on real pictures"]
-    cells = real.cells(stylemix, ("a",))
+    cells = real_report.cells(stylemix, ("a",))
     assert cells[5] == "two classes" and cells[6].startswith("0.800") and cells[9] == "50 (foreground)"
-    assert len(cells) == 12 and cells[-1] == "-"
+    assert len(cells) == 15 and cells[-1] == "-" and cells[10:14] == ["-", "1", "-", "-"]
 
 
 def test_a_file_that_is_not_here_is_said(real, tmp_path, capsys):

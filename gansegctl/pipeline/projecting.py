@@ -54,7 +54,7 @@ def project(
     files = named_pictures(images)
     projector = Projector(open_generator(generator, device), settings, device)
     record = projector.record()
-    _begin(out, record)
+    begin(out, record)
     judge = None
     if segmenter is not None:
         judge = methods.load(segmenter)
@@ -62,9 +62,10 @@ def project(
     digest = methods.digest(segmenter) if segmenter is not None else ""
     todo = [name for name in files if not (out / f"{name}.json").exists()]
     skipped = len(files) - len(todo)
+    flagged = sum(bool((_facts(out / name) or {}).get("flagged")) for name in files)
     yield Progress("project", skipped, len(files), "pictures", {"skipped": skipped})
     if todo:
-        yield from _calibrate(projector, out / CALIBRATION)
+        yield from calibrate(projector, out / CALIBRATION)
     done = skipped
     for names in grouped(todo, settings.batch_size):
         read = {n: t for n in names for t in _squares(files[n], projector, refused)}
@@ -74,8 +75,10 @@ def project(
                 yield Progress("project", done, len(files), "pictures", {"step": f"{step}/{total}"})
         for (name, (target, size)), projection in zip(read.items(), found, strict=True):
             _write(out / name, size, target, projection, projector, judge, digest, str(files[name]), record)
+            flagged += bool(projection.flagged)
         done += len(names)
-        yield Progress("project", done, len(files), "pictures", _summary(out, files, refused, skipped))
+        facts = {"skipped": skipped, "flagged": flagged, "refused": len(refused)}
+        yield Progress("project", done, len(files), "pictures", facts)
     for name, file in files.items() if judge else ():
         facts = _facts(out / name)
         if facts is None or facts.get("segmenter") == digest:
@@ -83,7 +86,8 @@ def project(
         for target, size in _squares(file, projector, refused):
             projection = load_projection(_beside(out / name, ".latent.safetensors"))
             _write(out / name, size, target, projection, projector, judge, digest, str(file), record)
-    yield Progress("project", done, len(files), "pictures", _summary(out, files, refused, skipped))
+    facts = {"skipped": skipped, "flagged": flagged, "refused": len(refused)}
+    yield Progress("project", done, len(files), "pictures", facts)
 
 
 def results(out: Path, images: Sequence[Path]) -> dict[str, dict[str, Any]]:
@@ -99,7 +103,8 @@ def _squares(file: Path, projector: Projector, refused: dict[str, str]) -> list[
     return [(square_of(p, spec.resolution), (p.shape[0], p.shape[1])) for p in pictures]
 
 
-def _begin(out: Path, record: dict[str, Any]) -> None:
+def begin(out: Path, record: dict[str, Any]) -> None:
+    """Start a folder, or go on with one of the same record. UsageError, naming the difference, for any other."""
     path = out / RECORD
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -120,8 +125,8 @@ def _begin(out: Path, record: dict[str, Any]) -> None:
         )
 
 
-def _calibrate(projector: Projector, path: Path) -> Iterator[Progress]:
-    """From the file if an earlier run measured it: OUT is of one record, so it fits."""
+def calibrate(projector: Projector, path: Path) -> Iterator[Progress]:
+    """Calibrate, or read what an earlier run measured from `path`, which lies in a folder of one record only."""
     if path.exists():
         projector.calibration = Calibration.from_json(json.loads(path.read_text()))
         return
@@ -172,11 +177,6 @@ def _facts(stem: Path) -> dict[str, Any] | None:
         return json.loads(path.read_text())
     except ValueError as e:
         raise UsageError(f"got {path}: {e}", wanted="what project wrote", remedy="delete it: it is made again") from e
-
-
-def _summary(out: Path, files: dict[str, Path], refused: dict[str, str], skipped: int) -> dict[str, Any]:
-    flagged = [name for name in files if (_facts(out / name) or {}).get("flagged")]
-    return {"skipped": skipped, "flagged": len(flagged), "refused": len(refused)}
 
 
 def _write_json(path: Path, value: Any) -> None:

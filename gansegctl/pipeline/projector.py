@@ -25,7 +25,7 @@ from gansegctl.generators.offdomain import LEAST, Calibration, Verdict, joined, 
 from gansegctl.generators.perceptual import choose_perceptual
 from gansegctl.pictures import to_uint8
 from gansegctl.pipeline.opening import check_class, grouped
-from gansegctl.pipeline.pictures_in import load_pictures, splits_of
+from gansegctl.pipeline.pictures_in import image_files, load_pictures, splits_of
 
 KIND = "gansegctl.latents"
 FORMAT_VERSION = 1
@@ -90,6 +90,7 @@ class Projector:
         del table["batch_size"], table["discriminator"]
         path = self.settings.discriminator
         digest = hashlib.sha256(Path(path).read_bytes()).hexdigest() if path else ""
+        table["known"] = digest_of_pictures(Path(self.settings.known)) if self.settings.known else ""
         table |= {"generator": self.generator.sha256, "perceptual": self.measure.name, "discriminator": digest}
         return json.loads(json.dumps(table))
 
@@ -141,6 +142,17 @@ class Projector:
         for step in job.run():
             yield step, job.total_steps
         parts.append(job.result)
+
+
+def digest_of_pictures(path: Path) -> str:
+    """sha256 of a file, or of a folder's pictures and their names: what lies there now, wherever it lies."""
+    if path.is_file():
+        with path.open("rb") as f:
+            return hashlib.file_digest(f, "sha256").hexdigest()
+    of_all = hashlib.sha256()
+    for file in image_files(path):
+        of_all.update(file.relative_to(path).as_posix().encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
+    return of_all.hexdigest()
 
 
 @torch.no_grad()

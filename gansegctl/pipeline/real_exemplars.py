@@ -41,14 +41,19 @@ SMOOTH = 5  # pixels of the window in which the difference of picture and recons
 @dataclass(frozen=True)
 class RealSettings:
     """highest_error: grey levels (root mean square, of 255) above which a reconstruction is refused. ignore_above: grey
-    levels (mean of a 5×5 window) above which a pixel of an accepted one is ignored; 0 = none is. refuse_flagged: also
-    refuse what lies outside the generator's world."""
+    levels (mean of a 5×5 window) above which a pixel of an accepted one is ignored; 0 = none is. most_ignored: share of
+    what is painted in other classes than the first above which ignored pixels refuse the picture: a large background
+    that came out well must not stand for a figure that did not. refuse_flagged: also refuse what lies outside the
+    generator's world."""
 
     highest_error: float = 30.0
     ignore_above: float = 40.0
+    most_ignored: float = 0.5
     refuse_flagged: bool = True
 
     def __post_init__(self) -> None:
+        if not 0 <= self.most_ignored <= 1:
+            raise UsageError(f"got most_ignored {self.most_ignored}", wanted="a share from 0 to 1")
         if self.highest_error <= 0 or self.ignore_above < 0:
             raise UsageError(
                 f"got errors {self.highest_error} and {self.ignore_above}", wanted="grey levels above 0, and 0 or more"
@@ -246,6 +251,11 @@ def _judge(
     mask = usable_mask(picture.mask, picture.image, drawn, settings.ignore_above)
     if (mask == IGNORE).all():
         into.refused[picture.name] = "no pixel of the reconstruction is near enough"
+        return
+    figure = (picture.mask != 0) & (picture.mask != IGNORE)
+    lost = float((mask[figure] == IGNORE).mean()) if figure.any() else 0.0
+    if lost > settings.most_ignored:
+        into.refused[picture.name] = f"{100 * lost:.0f} % of what is painted outside the first class came out otherwise"
         return
     save_png(folder / f"{picture.name}.mask.png", mask)
     into.exemplars.append(Exemplar(projection.ws.cpu(), seed, mask, noise))

@@ -1,0 +1,153 @@
+"""From the rows of docs/real.py to the learning curve, the labels saved, and the tables of docs/real.md."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from page_blocks import fill
+
+from gansegctl.evaluate.curves import labels_to_match, learning_curve
+from gansegctl.pictures import save_png
+
+if TYPE_CHECKING:
+    from real import Bench
+
+HERE = Path(__file__).resolve().parent
+REAL, SAME = "supervised on real pictures", "supervised on the real shots"
+STAGES = ("exemplars", "fit", "samples", "student")
+
+
+def mean_and_spread(values: list[float]) -> tuple[float, float]:
+    """Mean and sample deviation (0 for one value)."""
+    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def mean_known(values: list[float]) -> float:
+    """Of the runs that were not interrupted; nan where all were."""
+    known = [v for v in values if not math.isnan(v)]
+    return statistics.mean(known) if known else math.nan
+
+
+def summary(rows: list[dict]) -> tuple[dict, list[dict], list[dict]]:
+    """The lines of the curve, the supervised scores by number of pictures, and one entry a method, source and shots.
+
+    An entry has the labels it saves and what the same pictures teach without a generator. Masks in two parts are
+    compared with what the supervised students score in two parts, and have no place on the curve of all classes.
+    """
+    lines: dict[str, list[tuple[float, float, float]]] = {REAL: [], SAME: []}
+    done = [r for r in rows if "failed" not in r]
+    baseline = []
+    for (count,), found in grouped_by([r for r in done if r["kind"] == "supervised"], "pictures"):
+        told = {name: mean_and_spread([r[name] for r in found]) for name in ("miou", "foreground_miou")}
+        baseline.append({"pictures": count} | told)
+        lines[REAL].append((count, *told["miou"]))
+    same = dict(grouped_by([r for r in done if r["kind"] == "paired"], "source", "shots"))
+    for (source, _), found in same.items():
+        if source == "real":
+            pictures = statistics.mean(r["pictures"] for r in found)
+            lines[SAME].append((pictures, *mean_and_spread([r["miou"] for r in found])))
+    entries = []
+    for key, found in grouped_by([r for r in rows if r["kind"] == "shots"], "method", "source", "shots"):
+        entry = dict(zip(("method", "source", "shots"), key, strict=True))
+        runs = [r for r in found if "failed" not in r]
+        entry |= {"runs": len(runs), "failed": len(found) - len(runs)}
+        entries.append(entry)
+        if not runs:
+            continue
+        two = any(r.get("two_class") for r in runs)
+        name = "foreground_miou" if two else "miou"
+        mean, spread = mean_and_spread([r[name] for r in runs])
+        pictures = statistics.mean(r["pictures"] for r in runs)
+        entry |= {"pictures": pictures, "miou": mean, "spread": spread, "two_class": two}
+        entry["foreground"] = mean_and_spread([r["foreground_miou"] for r in runs])
+        entry["mean_dice"] = statistics.mean(r["mean_dice"] for r in runs)
+        curve = [(b["pictures"], b[name][0]) for b in baseline]
+        entry["matched_by"] = labels_to_match(curve, mean)[1] if curve else "-"
+        if key[1:] in same:
+            entry["same"] = mean_and_spread([r[name] for r in same[key[1:]]])
+        for measure in ("iou", "dice"):
+            entry[measure] = {n: statistics.mean(r[measure].get(n, 0.0) for r in runs) for n in runs[0][measure]}
+        entry["seconds"] = {stage: mean_known([r["seconds"].get(stage, math.nan) for r in runs]) for stage in STAGES}
+        if pictures and not two:
+            lines.setdefault(f"{key[0]}, {key[1]} shots", []).append((pictures, mean, spread))
+    return {name: line for name, line in lines.items() if line}, baseline, entries
+
+
+def grouped_by(rows: list[dict], *names: str) -> list[tuple[tuple, list[dict]]]:
+    """(values of `names`, rows with them), rising."""
+    found: dict[tuple, list[dict]] = {}
+    for row in rows:
+        found.setdefault(tuple(row[n] for n in names), []).append(row)
+    return sorted(found.items(), key=lambda item: item[0])
+
+
+def write_report(bench: Bench, docs: Path = HERE) -> str:
+    """The curve as docs/real-NAME.png, and the tables between the marks of docs/real.md → the text."""
+    lines, baseline, entries = summary(bench.rows)
+    plan, names = bench.plan, bench.labels.names
+    name = f"{plan.name}-{plan.resolution}" if plan.resolution else plan.name
+    text = []
+    if lines:
+        save_png(docs / f"real-{name}.png", learning_curve(lines, f"{name}: {len(bench.test.image)} test pictures"))
+        text += [f"![learning curve](real-{name}.png)", ""]
+    text += [told_plan(bench)]
+    head = ("shots", "of", "method", "runs", "annotated", "mIoU", "foreground mIoU", "mean Dice")
+    head += ("supervised on the same", "supervised labels needed to match", *(f"{stage}, s" for stage in STAGES))
+    head += tuple(f"{n}: IoU / Dice" for n in names)
+    text += ["", "| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    for e in sorted(entries, key=lambda e: (e["shots"], e["source"], e.get("two_class", False), -e.get("miou", -1))):
+        text.append("| " + " | ".join(map(str, cells(e, names))) + " |")
+    text += ["", "| supervised on | mIoU | foreground mIoU |", "|---|---|---|"]
+    text += [f"| {b['pictures']:g} | {told(b['miou'])} | {told(b['foreground_miou'])} |" for b in baseline]
+    if failed := [r for r in bench.rows if "failed" in r]:
+        text += ["", "Failed:", ""]
+        text += [f"* {told_key(r)}: {r['failed'].splitlines()[0]}" for r in failed]
+    block = "\n".join(text)
+    fill(docs / "real.md", name, block)
+    return block
+
+
+def told_plan(bench: Bench) -> str:
+    """What the rows were measured with, in words."""
+    plan, inversion = bench.plan, bench.plan.project.inversion
+    words = [f"Pictures of {bench.train.image.shape[1]} px"]
+    if trained := bench.row(kind="generator"):
+        how = ", ".join(f"{k} {v}" for k, v in plan.training.items() if k != "images")
+        words.append(f"generator: {trained['images']:,} pictures shown in {trained['seconds']:.0f} s ({how})")
+    words += [
+        f"{plan.samples:,} samples and {plan.student_steps:,} steps a student",
+        f"projection into {inversion.space} by {inversion.steps} steps",
+    ]
+    looked = {(r["source"], r["shots"], r["draw"]): r for r in bench.rows if r.get("looked_at")}
+    if looked:
+        out = sum(r["refused"] for r in looked.values())
+        words.append(f"{out} pictures refused in {sum(r['looked_at'] for r in looked.values())} {plan.unit}s looked at")
+    return "; ".join(words) + "."
+
+
+def told(score: tuple[float, float]) -> str:
+    return f"{score[0]:.3f} ± {score[1]:.3f}"
+
+
+def told_key(row: dict) -> str:
+    """Which row it is, as "shots, method linear, source real, shots 5, draw 0"."""
+    key = [row["kind"]] + [f"{k} {row[k]}" for k in ("method", "source", "shots", "count", "draw") if k in row]
+    return ", ".join(key)
+
+
+def cells(e: dict, names: tuple[str, ...]) -> list:
+    """An entry's row of the table. The scores of all classes are none of masks in two parts."""
+    runs = f"{e['runs']}, {e['failed']} failed" if e["failed"] else e["runs"]
+    found = [e["shots"], e["source"], e["method"], runs]
+    if not e["runs"]:
+        return found + ["failed"] + ["-"] * (5 + len(STAGES) + len(names))
+    two = e["two_class"]
+    found += [f"{e['pictures']:g}", "two classes" if two else told((e["miou"], e["spread"])), told(e["foreground"])]
+    found += ["-" if two else f"{e['mean_dice']:.3f}", told(e["same"]) if "same" in e else "-"]
+    found.append(e["matched_by"] + " (foreground)" * two)
+    found += ["-" if math.isnan(v) else f"{v:.0f}" for v in e["seconds"].values()]
+    both = {n: f"{e['iou'][n]:.3f} / {e['dice'][n]:.3f}" for n in e["iou"]}
+    return found + ["-" if two else both.get(n, "-") for n in names]
