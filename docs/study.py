@@ -19,13 +19,16 @@ from page_blocks import fill
 from gansegctl import presets
 from gansegctl.atomic import write_text
 from gansegctl.demo.scenes import LABELS, class_shares, render
-from gansegctl.pipeline.comparing import markdown, paired, sign_flip_p, table
+from gansegctl.pipeline.comparing import failures, markdown, measured, paired, sign_flip_p, table
 from gansegctl.pipeline.distill import predict_masks
 from gansegctl.pipeline.labelling import picture_and_mask
 from gansegctl.pipeline.opening import grouped, latents_of_seeds, open_generator
 from gansegctl.students.student import Student
 
 SHARES = Path(__file__).parent / "compare" / "shares.json"
+CONTROLS = "contrastive:projection="
+"""How the methods begin that are `contrastive` but for its learned projection."""
+RANKED = {"mIoU": "miou", "wIoU": "wiou_tritrong", "fg/bg mIoU": "foreground_miou"}
 FIRST_SAMPLE, FIRST_RENDERING = 5_000_000, 20_000_000
 
 
@@ -47,8 +50,10 @@ def shares(count: int) -> dict:
 
 def report(rows: list[dict], drawn: dict, page: Path) -> None:
     """Fill the tables of the page. rows: those of `compare`. drawn: what `shares` says."""
-    fill(page, "methods", markdown(table(rows)).strip("\n"))
+    fill(page, "methods", markdown(table(rows), failures(rows)).strip("\n"))
     fill(page, "lead", lead(rows))
+    fill(page, "contrastive", lead(of_contrastive(rows), "contrastive"))
+    fill(page, "ranks", ranks(rows))
     fill(page, "shots", by_shots(rows))
     told = (
         f"Class shares of {drawn['samples']:,} samples differ from those of as many renderings by a total variation\n"
@@ -58,8 +63,9 @@ def report(rows: list[dict], drawn: dict, page: Path) -> None:
 
 
 def lead(rows: list[dict], ours: str = "oneshot") -> str:
-    """By how many points of mIoU our method leads at one shot, over runs, and over means of the sets of exemplars."""
+    """By how many points of mIoU a method leads at one shot, over runs, and over means of the sets of exemplars."""
     lines = ["| against | runs | points | p | sets of exemplars | p |", "|---|---|---|---|---|---|"]
+    rows = measured(rows)
     mine = [r for r in rows if r["method"] == ours and r["shots"] == 1]
     for entry in table([r for r in rows if r["shots"] == 1]):
         if (other := entry["method"]) == ours:
@@ -78,8 +84,24 @@ def lead(rows: list[dict], ours: str = "oneshot") -> str:
     return "\n".join(lines)
 
 
+def of_contrastive(rows: list[dict]) -> list[dict]:
+    """The rows of `contrastive` and of its controls."""
+    return [r for r in rows if r["method"] == "contrastive" or r["method"].startswith(CONTROLS)]
+
+
+def ranks(rows: list[dict]) -> str:
+    """The methods at one shot in the order of each metric, with the means over their runs."""
+    entries = table([r for r in rows if r["shots"] == 1])
+    lines = ["| metric | methods at one shot, best first |", "|---|---|"]
+    for title, name in RANKED.items():
+        order = sorted(entries, key=lambda e: -e[name][0])
+        lines.append(f"| {title} | " + (", ".join(f"`{e['method']}` {e[name][0]:.3f}" for e in order) or "-") + " |")
+    return "\n".join(lines)
+
+
 def by_shots(rows: list[dict]) -> str:
     """mIoU and wIoU of each method that was run with several numbers of shots."""
+    rows = measured(rows)
     counts = sorted({r["shots"] for r in rows if r["shots"]})
     head = [f"{n} shot{'s' * (n > 1)}" for n in counts]
     lines = ["| method | " + " | ".join(head) + " |", "|---" * (len(counts) + 1) + "|"]

@@ -27,6 +27,43 @@ def test_the_lead_over_runs_and_over_sets_of_exemplars(rows):
     assert lines[2:] == ["| `linear` | 4 | +11.0 | 0.1250 | 2 | 0.5000 |"]
 
 
+def test_contrastive_against_its_controls_alone(rows, tmp_path):
+    controls = [row(f"contrastive:projection={p}", 1, d, 0, 0.4) for p in ("random", "pca") for d in range(2)]
+    more = [row("contrastive", 1, d, 0, 0.42) for d in range(2)] + [row("contrastive:steps=5", 1, 0, 0, 0.1)]
+    assert len(study.of_contrastive([*rows, *more, *controls])) == 6
+    page = tmp_path / "methods.md"
+    study.report([*rows, *more, *controls], {"samples": 5, "total_variation": 0.1}, page)
+    block = page.read_text().split("<!-- contrastive -->\n")[1].split("\n<!-- end")[0]
+    assert block.splitlines()[2:] == [
+        "| `contrastive:projection=random` | 2 | +2.0 | 0.5000 | 2 | 0.5000 |",
+        "| `contrastive:projection=pca` | 2 | +2.0 | 0.5000 | 2 | 0.5000 |",
+    ]
+
+
+def test_ranks_of_each_metric(rows):
+    better = [r | {"wiou_tritrong": 0.9} if r["method"] == "linear" else r for r in rows]
+    assert study.ranks(better).splitlines()[2:] == [
+        "| mIoU | `oneshot` 0.650, `linear` 0.540 |",
+        "| wIoU | `linear` 0.900, `oneshot` 0.750 |",
+        "| fg/bg mIoU | `oneshot` 0.750, `linear` 0.640 |",
+    ]
+
+
+def test_rows_that_are_missing_or_failed_break_no_table(rows, tmp_path):
+    failed = {"method": "oneshot", "shots": 1, "draw": 2, "seed": 0, "failed": "got nan"}
+    lost = failed | {"method": "repurpose", "shots": 10}
+    for make in (study.lead, study.ranks, study.by_shots):
+        assert make([*rows, failed, lost]) == make(rows)
+        assert len(make([failed]).splitlines()) in (2, 5)
+    drawn = {"samples": 5, "total_variation": 0.1}
+    study.report([*rows, failed], drawn, tmp_path / "some.md")
+    assert "\nFailed: oneshot, 1 shot, 1 run: got nan\n" in (tmp_path / "some.md").read_text()
+    for few in ([], [failed], [row("stylemix", 0, 0, 0, 0.1)]):
+        study.report(few, drawn, tmp_path / "few.md")
+        text = (tmp_path / "few.md").read_text()
+        assert all(f"<!-- {n} -->" in text for n in ("methods", "lead", "contrastive", "ranks", "shots", "shares"))
+
+
 def test_scores_by_shots(rows):
     lines = study.by_shots(rows).splitlines()
     assert lines[0] == "| method | 1 shot | 5 shots |"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -21,7 +22,7 @@ from gansegctl.cli import console, options
     multiple=True,
     required=True,
     metavar="NAME[:key=value,…]",
-    help="A method, with settings of its own; once for each.",
+    help="A method, with settings of its own, values as JSON or plain text; once for each.",
 )
 @click.option("--shots", multiple=True, type=click.IntRange(0, 100), default=(1,), show_default=True)
 @click.option("--draws", type=options.POSITIVE, default=5, show_default=True, help="Sets of exemplars.")
@@ -41,7 +42,9 @@ from gansegctl.cli import console, options
     show_default=True,
     help="Seed of the first.",
 )
+@options.truncation
 @click.option("--batch-size", type=options.POSITIVE, default=20, show_default=True, help="Samples a pass.")
+@click.option("--retry", is_flag=True, help="Measure again what failed before.")
 @options.out("Folder for rows.json, table.md and sheet.png; what is measured there already is kept.")
 @options.device
 @options.backend
@@ -56,7 +59,9 @@ def command(
     num: int,
     first_exemplar: int,
     first_sample: int,
+    truncation: float,
     batch_size: int,
+    retry: bool,
     out: Path,
     device: str,
     as_json: bool,
@@ -64,31 +69,47 @@ def command(
     """Several methods on one generator and one truth: quality, seconds, memory, and who beats whom.
 
     Each method is fitted on the same exemplars (--draws sets of --shots pictures, annotated by the labeller), --seeds
-    times each, and scored on the same fresh samples. Interrupted, the same command goes on where it was.
+    times each, and scored on the same fresh samples. Interrupted, the same command goes on where it was. A method that
+    fails does not stop the others; the exit status is then 1.
     """
-    from gansegctl.pipeline.compare import ROWS, SHEET, CompareSettings, compare, read_rows
-    from gansegctl.pipeline.comparing import COLUMNS, COSTS, markdown, table
+    from gansegctl.errors import GansegError
+    from gansegctl.pipeline.compare import ROWS, SHEET, CompareSettings, compare, failed_runs, read_rows
+    from gansegctl.pipeline.comparing import COLUMNS, COSTS, failures, markdown, table
 
     settings = CompareSettings(
-        generator, against, chosen, shots, draws, seeds, num, batch_size, first_exemplar, first_sample
+        generator, against, chosen, shots, draws, seeds, num, batch_size, first_exemplar, first_sample, truncation
     )
-    console.follow(compare(settings, out, options.pick_device(device)))
-    entries = table(read_rows(out, {}))
-    write_text(out / "table.md", markdown(entries))
+    console.follow(compare(settings, out, options.pick_device(device), retry))
+    measurements = read_rows(out, {})
+    entries, files = table(measurements), [out / name for name in (ROWS, "table.md", SHEET)]
+    write_text(out / "table.md", markdown(entries, failures(measurements)))
     if as_json:
-        console.emit({"table": entries, "files": [str(out / f) for f in (ROWS, "table.md", SHEET)]}, True)
-        return
+        found = {"table": entries, "failed": failures(measurements), "files": [str(f) for f in files]}
+        console.emit(found, True)
+    else:
+        _show(f"{generator} against {against}", entries, COLUMNS, COSTS)
+        for file in files:
+            console.say(f"wrote {file}")
+    failed = failures(failed_runs(settings, measurements))
+    if failed:
+        raise GansegError(
+            "got runs that failed:\n" + "\n".join(f"  {line}" for line in failed),
+            wanted=f"scores of every run; the others are measured, and in {out / ROWS}",
+            remedy="mend the cause, then run the same command with --retry",
+        )
+
+
+def _show(title: str, entries: list[dict[str, Any]], scores: tuple[str, ...], costs: tuple[str, ...]) -> None:
+    """The table on the terminal. entries: as `comparing.table` makes them; scores, costs: the columns."""
     rows = [
         (
             e["method"],
             e["shots"],
             e["runs"],
-            *(f"{e[c][0]:.3f} ± {e[c][1]:.3f}" for c in COLUMNS),
+            *(f"{e[c][0]:.3f} ± {e[c][1]:.3f}" for c in scores),
             e["p"],
-            *(e[c] for c in COSTS),
+            *(e[c] for c in costs),
         )
         for e in entries
     ]
-    console.table(f"{generator} against {against}", ("method", "shots", "runs", *COLUMNS, "p", *COSTS), rows)
-    for name in (ROWS, "table.md", SHEET):
-        console.say(f"wrote {out / name}")
+    console.table(title, ("method", "shots", "runs", *scores, "p", *costs), rows)

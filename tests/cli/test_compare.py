@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from gansegctl.cli import main
+from gansegctl.errors import GansegError
 from gansegctl.labels import LabelMap
+from gansegctl.methods.repurpose import Repurpose
 from gansegctl.students.student import Student, build
 
 QUICK = "linear:steps=3,statistics_samples=2"
@@ -54,3 +56,36 @@ def test_a_row_each_the_table_and_its_files(call, tmp_path):
 def test_a_method_that_there_is_not(call):
     code, _, err = call("--method", "linaer")
     assert code == 2 and "did you mean 'linear'" in err
+
+
+def test_a_failure_is_told_after_all_others_are_measured(call, tmp_path, monkeypatch):
+    def fail(*_):
+        raise GansegError("got a loss that is not finite")
+
+    other = "repurpose:steps=3,statistics_samples=2"
+    few = ("--method", other, "--method", QUICK, "--draws", 1, "--seeds", 2, "-n", 4, "--json")
+    with monkeypatch.context() as m:
+        m.setattr(Repurpose, "fit", fail)
+        code, out, err = call(*few)
+    line = f"{other}, 1 shot, 2 runs: got a loss that is not finite"
+    assert code == 1 and line in err and "--retry" in err and QUICK not in err.split("Error:")[1]
+    told = json.loads(out)
+    assert [(e["method"], e["runs"]) for e in told["table"]] == [(QUICK, 2)] and told["failed"] == [line]
+    assert "gain_10" in told["table"][0]
+    assert all((tmp_path / "out" / name.rsplit("/", 1)[1]).stat().st_size for name in told["files"])
+    table = (tmp_path / "out" / "table.md").read_text()
+    assert f"\nFailed: {line}\n" in table and "gain" not in table
+    code, _, err = call("--method", QUICK, *few[4:])  # nothing that this command asks for failed
+    assert code == 0
+    code, _, err = call(*few)
+    assert code == 1 and line in err
+    code, out, _ = call(*few, "--retry")
+    assert code == 0 and json.loads(out)["failed"] == [] and len(json.loads(out)["table"]) == 2
+
+
+def test_truncation_belongs_to_the_rows(call, tmp_path):
+    few = ("--method", QUICK, "--draws", 1, "--seeds", 1, "-n", 4)
+    assert call(*few, "--truncation", 0.7)[0] == 0
+    assert json.loads((tmp_path / "out" / "rows.json").read_text())["truncation"] == 0.7
+    code, _, err = call(*few)
+    assert code == 2 and "truncation 0.7, now 1.0" in err

@@ -9,23 +9,30 @@ import numpy as np
 import pytest
 import torch
 
+from gansegctl.contracts import Annotation
 from gansegctl.errors import GansegError, UsageError
+from gansegctl.evaluate.coverage import gain
 from gansegctl.labels import LabelMap
+from gansegctl.methods import get
+from gansegctl.methods.linear import Linear
 from gansegctl.pipeline import compare as comparing_runs
 from gansegctl.pipeline.compare import (
     ROWS,
     SHEET,
     Bench,
     CompareSettings,
+    SettingsChanged,
     compare,
-    foreground_miou,
+    failed_runs,
     parse_method,
     read_rows,
+    taken_for,
 )
-from gansegctl.pipeline.comparing import COLUMNS, markdown, paired, sign_flip_p, table
+from gansegctl.pipeline.comparing import COLUMNS, failures, markdown, measured, paired, sign_flip_p, table
 from gansegctl.students.student import Student, build
 
 LABELS = LabelMap(("dark", "bright", "third"))
+QUICK, OTHER = "linear:steps=2,statistics_samples=2", "linear:steps=3,statistics_samples=2"
 METHODS = ("repurpose:steps=3,statistics_samples=2", "oneshot:steps=5,members=1,hidden=8,statistics_samples=2")
 
 
@@ -53,6 +60,17 @@ def test_rows_table_and_sheet(generator_file, labeller, tmp_path):
         assert 0 <= row["miou"] <= 1 and 0 <= row["foreground_miou"] <= 1
         assert set(row["iou"]) == set(LABELS.names)
         assert row["parameters"] > 100 and row["fit_seconds"] > 0 and row["pair_over_image"] > 0
+        assert 0 <= row["wiou_tritrong_foreground"] <= 1 and -100 <= row["gain_10"] <= 100
+        assert len(row["settings_digest"]) == 12
+    assert len({r["settings_digest"] for r in rows}) == len(METHODS)
+    assert set(json.loads((tmp_path / "c" / ROWS).read_text())) == {
+        "generator",
+        "against",
+        "samples",
+        "first_exemplar",
+        "truncation",
+        "rows",
+    }
     entries = table(rows)
     assert entries[0]["miou"][0] >= entries[1]["miou"][0]
     assert math.isnan(entries[0]["p"]) and 0 < entries[1]["p"] <= 1
@@ -69,7 +87,7 @@ def test_what_is_measured_is_not_measured_again(generator_file, labeller, tmp_pa
     assert len(read_rows(tmp_path, {})) == 1
     ran = []
     run = Bench.run
-    monkeypatch.setattr(Bench, "run", lambda self, *job: ran.append(job) or run(self, *job))
+    monkeypatch.setattr(Bench, "run", lambda self, *job, **known: ran.append(job) or run(self, *job, **known))
     list(compare(chosen, tmp_path))
     assert ran == [(METHODS[1], 1, 0, 0)]
     list(compare(chosen, tmp_path))
@@ -93,6 +111,135 @@ def full(*_):
     raise GansegError("got no room")
 
 
+def fail_to_fit(monkeypatch, error, steps=2):
+    """Linear fits with so many steps raise `error`; others work."""
+    fit = Linear.fit
+
+    def failing(self, generator, exemplars, labels, settings, seed=0):
+        if settings.steps == steps:
+            raise error
+        return fit(self, generator, exemplars, labels, settings, seed)
+
+    monkeypatch.setattr(Linear, "fit", failing)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        GansegError("got a loss that is not finite", wanted="x" * 1000),
+        MemoryError("no room"),
+        torch.OutOfMemoryError("no room"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
+def test_a_method_that_fails_does_not_stop_the_others(generator_file, labeller, tmp_path, monkeypatch, error):
+    chosen = settings(generator_file, labeller, methods=(QUICK, OTHER))
+    with monkeypatch.context() as m:
+        fail_to_fit(m, error)
+        events = list(compare(chosen, tmp_path))
+    rows = read_rows(tmp_path, {})
+    failed = failed_runs(chosen, rows)
+    assert [(r["method"], r["draw"]) for r in failed] == [(QUICK, 0), (QUICK, 1)]
+    assert set(failed[0]) == {"method", "shots", "draw", "seed", "failed"} and len(failed[0]["failed"]) <= 600
+    assert [r["method"] for r in measured(rows)] == [OTHER, OTHER]
+    assert "failed" in events[0].facts["note"] and "note" not in events[1].facts
+    assert (tmp_path / SHEET).exists()
+
+    ran, run = [], Bench.run
+    monkeypatch.setattr(Bench, "run", lambda self, *job, **known: ran.append(job) or run(self, *job, **known))
+    list(compare(chosen, tmp_path))
+    assert ran == []  # a failed row counts as done
+    list(compare(chosen, tmp_path, retry=True))
+    assert ran == [(QUICK, 1, 0, 0), (QUICK, 1, 1, 0)]
+    rows = read_rows(tmp_path, {})
+    assert len(rows) == len(measured(rows)) == 4 and failed_runs(chosen, rows) == []
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), TypeError("a fault of ours"), RuntimeError("a fault of torch")])
+def test_what_is_no_failure_of_a_method_stops_the_stage(generator_file, labeller, tmp_path, monkeypatch, error):
+    fail_to_fit(monkeypatch, error)
+    with pytest.raises(type(error)):
+        list(compare(settings(generator_file, labeller, draws=1, methods=(QUICK,)), tmp_path))
+    assert not (tmp_path / ROWS).exists()
+
+
+def test_failed_rows_are_told_and_not_counted():
+    fine = [scored("m", 0), scored("m", 1, 0.7)]
+    lost = {"method": "m", "shots": 1, "draw": 2, "seed": 0, "failed": "got nan\n  wanted: a number"}
+    gone = {"method": "n", "shots": 1, "draw": 0, "seed": 0, "failed": "MemoryError: "}
+    entries = table([*fine, lost, gone])
+    assert [(e["method"], e["runs"]) for e in entries] == [("m", 2)]
+    assert paired([*fine, lost], [*fine, lost | {"failed": "too"}]) == [0, 0]
+    lines = markdown(entries, failures([*fine, lost, gone, gone | {"seed": 1}])).splitlines()
+    assert lines[3:] == [
+        "",
+        "Failed: m, 1 shot, 1 run: got nan wanted: a number",
+        "",
+        "Failed: n, 1 shot, 2 runs: MemoryError:",
+    ]
+    assert table([lost]) == [] and len(markdown([]).splitlines()) == 2
+
+
+def test_the_sheet_shows_what_other_commands_measured(generator_file, labeller, tmp_path, monkeypatch):
+    shown = []
+    sheet = comparing_runs.panel_sheet
+    monkeypatch.setattr(comparing_runs, "panel_sheet", lambda *a: shown.append(a[2]) or sheet(*a))
+    for method in (QUICK, OTHER):
+        list(compare(settings(generator_file, labeller, draws=1, methods=(method,)), tmp_path))
+    order = [f"{e['method']}, 1 shots" for e in table(read_rows(tmp_path, {}))]
+    assert sorted(order) == sorted([f"{QUICK}, 1 shots", f"{OTHER}, 1 shots"])
+    assert shown[-1] == ["pictures", "truth", *order]
+    (tmp_path / comparing_runs._sheet_name(OTHER, 1)).unlink()
+    list(compare(settings(generator_file, labeller, draws=1, methods=(QUICK,)), tmp_path))
+    assert shown[-1] == ["pictures", "truth", f"{QUICK}, 1 shots"]
+
+
+def test_rows_fitted_with_other_defaults_are_refused(generator_file, labeller, tmp_path, monkeypatch):
+    one, two = (settings(generator_file, labeller, draws=d, methods=(QUICK,)) for d in (1, 2))
+    list(compare(one, tmp_path))
+    fit = Linear.fit
+
+    def changed(*arguments):
+        segmenter = fit(*arguments)
+        segmenter.settings = segmenter.settings | {"weight_decay": 0.5}
+        return segmenter
+
+    monkeypatch.setattr(Linear, "fit", changed)
+    monkeypatch.setattr(Bench, "_score", None)  # refused before
+    with pytest.raises(SettingsChanged, match=r"linear:steps=2.*\n.*\n.*delete those rows") as refused:
+        list(compare(two, tmp_path))
+    assert isinstance(refused.value, UsageError)
+    assert len(read_rows(tmp_path, {})) == 1
+    monkeypatch.undo()
+    data = json.loads((tmp_path / ROWS).read_text())
+    data["rows"][0].pop("settings_digest")  # as older versions wrote it
+    (tmp_path / ROWS).write_text(json.dumps(data))
+    monkeypatch.setattr(Linear, "fit", changed)
+    list(compare(two, tmp_path))
+    assert len(measured(read_rows(tmp_path, {}))) == 2
+
+
+def test_truncation_is_of_exemplars_and_samples_and_of_the_head(generator_file, labeller, tmp_path):
+    whole, half = (Bench(settings(generator_file, labeller, truncation=t, num=4)) for t in (1.0, 0.5))
+    assert not np.array_equal(whole.pictures, half.pictures)
+    middle = half.generator.map(torch.zeros(1, 8), truncation=0.0)
+    assert torch.allclose(half.exemplars(0, 1)[0].ws, middle + 0.5 * (whole.exemplars(0, 1)[0].ws - middle), atol=1e-5)
+
+    one, two = (settings(generator_file, labeller, methods=(QUICK,), draws=d) for d in (1, 2))
+    list(compare(one, tmp_path))
+    with pytest.raises(UsageError, match=r"truncation 1.0, now 0.5"):
+        list(compare(settings(generator_file, labeller, methods=(QUICK,), truncation=0.5), tmp_path))
+    data = json.loads((tmp_path / ROWS).read_text())
+    assert data.pop("truncation") == 1.0
+    (tmp_path / ROWS).write_text(json.dumps(data))  # as older versions wrote it
+    with pytest.raises(UsageError, match=r"truncation 1.0, now 0.5"):
+        list(compare(settings(generator_file, labeller, methods=(QUICK,), truncation=0.5), tmp_path))
+    list(compare(two, tmp_path))
+    assert len(read_rows(tmp_path, {})) == 2
+    with pytest.raises(UsageError, match="truncation nan"):
+        settings(generator_file, labeller, truncation=float("nan"))
+
+
 def test_rows_of_other_samples_are_not_mixed_in(generator_file, labeller, tmp_path):
     chosen = settings(generator_file, labeller, draws=1, methods=METHODS[1:])
     list(compare(chosen, tmp_path))
@@ -110,58 +257,95 @@ def test_every_method_gets_the_same_exemplars_annotated_by_the_labeller(generato
     assert bench.masks.shape == (8, 16, 16) and len(np.unique(bench.masks)) > 1
 
 
+def scored(method, draw, miou=0.5, **changes):
+    """A row as older versions wrote it."""
+    row = {"method": method, "shots": 1, "draw": draw, "seed": 0, "iou": {"a": 1.0}} | dict.fromkeys(COLUMNS, miou)
+    costs = {"fit_seconds": 1.0, "masks_per_second": 5.0, "pair_over_image": 1.0, "peak_mb": 3.0, "parameters": 7}
+    return row | costs | changes
+
+
 def test_what_cannot_be_timed_is_left_open():
-    row = {"method": "m", "shots": 1, "draw": 0, "seed": 0, "iou": {"a": 1.0}} | dict.fromkeys(COLUMNS, 0.5)
-    row |= {
-        "fit_seconds": 1.0,
-        "masks_per_second": float("nan"),
-        "pair_over_image": 1.0,
-        "peak_mb": 3.0,
-        "parameters": 7,
-    }
+    row = scored("m", 0, masks_per_second=float("nan"))
     line = markdown(table([row])).splitlines()[-1]
     assert line == "| m | 1 | 1 | 0.500 | 0.500 | 0.500 | 0.500 | 0.500 | - | 1 | - | 1 | 3 | 7 |"
     other = row | {"draw": 1, "masks_per_second": 20.0}
     assert table([row, other])[0]["masks_per_second"] == 20
 
 
-def test_a_perfect_method_scores_one(generator_file, labeller, monkeypatch):
+def test_scores_that_older_rows_lack():
+    rows = [scored("m", 0), scored("m", 1, wiou_tritrong_foreground=0.25, gain_10=None), scored("m", 2, gain_10=1.5)]
+    assert table(rows)[0]["wiou_tritrong_foreground"] == 0.25 and table(rows)[0]["gain_10"] == 1.5
+    assert table(rows[:1])[0]["wiou_tritrong_foreground"] is table(rows[:2])[0]["gain_10"] is None
+    assert markdown(table(rows)).splitlines()[2].count("|") == 15
+
+
+@pytest.fixture
+def says(monkeypatch, generator_file, labeller):
+    """A bench, and a function that scores a segmenter of these classes and masks on it."""
     bench = Bench(settings(generator_file, labeller))
-    rows = iter(bench.masks.reshape(2, 4, 16, 16))
 
-    class Oracle:
-        labels = LABELS
+    def scoring(names, masks, doubt=None):
+        parts = iter(
+            Annotation(torch.from_numpy(m.astype(np.uint8)), None, None if doubt is None else torch.tensor(d))
+            for m, d in zip(masks.reshape(2, 4, 16, 16), np.reshape(doubt or [0.0] * 8, (2, 4)).tolist(), strict=True)
+        )
+        monkeypatch.setattr(comparing_runs, "picture_and_mask", lambda *a: (None, a[4] and next(parts)))
+        return bench._score(type("Says", (), {"labels": LabelMap(names)})())
 
-    def exact(generator, ws, seeds, noise, segmenter):
-        return None, segmenter and type("A", (), {"labels": torch.from_numpy(next(rows))})
+    return bench, scoring
 
-    monkeypatch.setattr(comparing_runs, "picture_and_mask", exact)
-    report, foreground, shown, *_ = bench._score(Oracle())
+
+def test_a_perfect_method_scores_one(says):
+    bench, scoring = says
+    report, foreground, shown, *_ = scoring(LABELS.names, bench.masks)
     assert report.scores["miou"] == report.scores["wiou_tritrong"] == foreground == 1
     assert shown.shape == (6, 16, 16)
 
 
-def test_unnamed_segments_are_named_by_the_truth_for_the_score(generator_file, labeller, monkeypatch):
-    bench = Bench(settings(generator_file, labeller))
+def test_unnamed_segments_are_named_by_the_truth_for_the_score(says):
+    bench, scoring = says
     renamed = np.array([2, 0, 1], np.uint8)[bench.masks]
-    rows = iter([*renamed.reshape(2, 4, 16, 16), *(bench.masks == 0).astype(np.uint8).reshape(2, 4, 16, 16)])
-    monkeypatch.setattr(
-        comparing_runs,
-        "picture_and_mask",
-        lambda *a: (None, a[4] and type("A", (), {"labels": torch.from_numpy(next(rows))})),
-    )
-
-    class Segments:
-        labels = LabelMap(("segment-0", "segment-1", "segment-2"))
-
-    class Two:
-        labels = LabelMap(("segment-0", "segment-1"))
-
-    report, foreground, *_ = bench._score(Segments())
+    report, foreground, *_ = scoring(("segment-0", "segment-1", "segment-2"), renamed)
     assert report.scores["miou"] == foreground == 1
-    report, foreground, *_ = bench._score(Two())
+    report, foreground, *_ = scoring(("segment-0", "segment-1"), bench.masks == 0)
     assert foreground == 1
     assert report.scores["miou"] <= 1
+
+
+def test_masks_of_named_parts_are_scored_as_named(says):
+    bench, scoring = says
+    two = ("background", "foreground")
+    report, foreground, *_ = scoring(two, bench.masks > 0)
+    assert foreground == 1 and report.iou[0] == 1
+    report, foreground, *_ = scoring(two, bench.masks == 0)  # inverted
+    assert foreground == 0 and report.scores["miou"] == 0
+    # The truth's own names, in another order and not all of them.
+    report, _, *_ = scoring(("bright", "dark", "third"), np.array([1, 0, 2])[bench.masks])
+    assert report.scores["miou"] == 1
+    with pytest.raises(UsageError, match="got classes sky, ground"):
+        scoring(("sky", "ground"), bench.masks > 0)
+
+
+def test_foreground_counts_as_the_class_it_agrees_with_best():
+    two, truth = LabelMap(("background", "foreground")), LabelMap(("ground", "a", "b"))
+    # IoU of foreground with a: 6 of 6+10+10 pixels; with b: 10 of 16+2
+    assert taken_for(two, truth, np.array([[20, 10, 2], [0, 6, 10]])).tolist() == [0, 2]
+    assert taken_for(two, truth, np.array([[0, 10, 2], [20, 6, 0]])).tolist() == [0, 1]
+    assert taken_for(LabelMap(("b", "ground")), truth, np.zeros((2, 3))).tolist() == [2, 0]
+
+
+def test_what_keeping_the_most_certain_gains(says):
+    bench, scoring = says
+    wrong = bench.masks.copy()
+    wrong[5] = (wrong[5] + 1) % 3
+    doubt = [0.1, 0.2, 0.1, 0.3, 0.1, 0.9, 0.1, 0.2]
+    report = scoring(LABELS.names, wrong, doubt)[0]
+    assert comparing_runs.gain_10(report) == pytest.approx(100 * (1 - report.scores["miou"])) and report.miou < 1
+    assert comparing_runs.gain_10(report) == pytest.approx(100 * gain(report.coverage))
+    report = scoring(LABELS.names, wrong, [0.9, *doubt[1:5], 0.1, *doubt[6:]])[0]
+    assert comparing_runs.gain_10(report) < 0
+    for nothing in (None, [0.5] * 8, [float("nan"), *doubt[1:]]):
+        assert comparing_runs.gain_10(scoring(LABELS.names, wrong, nothing)[0]) is None
 
 
 @pytest.mark.parametrize(
@@ -178,6 +362,13 @@ def test_counts_are_checked_and_options_typed():
         "repurpose",
         {"head": "mlp", "lr": 0.1, "flip": True},
     )
+    for text in ("oneshot:hidden=128,64,steps=7", "oneshot:hidden=[128,64],steps=7"):
+        name, options = parse_method(text)
+        assert options["steps"] == 7
+        assert get(name).settings_type(**options).hidden == (128, 64)
+    assert parse_method("datasetgan:hidden=128,32")[1] == {"hidden": "128,32"}
+    named = parse_method('segment_in_style:k=4,names={"hair":[0,1],"skin":[2]}')[1]
+    assert named == {"k": 4, "names": {"hair": [0, 1], "skin": [2]}}
     for changes in ({"draws": 0}, {"shots": (101,)}, {"shots": ()}, {"methods": ()}):
         with pytest.raises(UsageError):
             CompareSettings("demo", "demo", **{"methods": ("oneshot",)} | changes)
@@ -188,12 +379,6 @@ def test_the_truth_must_be_a_labeller(generator_file, tmp_path):
     folder.mkdir()
     with pytest.raises(UsageError, match="labeller"):
         Bench(settings(generator_file, folder))
-
-
-def test_foreground_against_background_by_hand():
-    matrix = np.array([[6, 2, 0], [1, 3, 4], [1, 0, 3]])
-    # background: 6 of 6+2+2; foreground: 10 of 10+2+2
-    assert foreground_miou(matrix) == pytest.approx((6 / 10 + 10 / 14) / 2)
 
 
 def test_sign_flips_by_hand():
