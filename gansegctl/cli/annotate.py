@@ -15,7 +15,7 @@ from gansegctl.cli import console, options
 @options.shots
 @options.method
 @options.profile
-@click.option("--head", metavar="NAME", help="Head of `repurpose`: cnn-s, cnn-m, cnn-l or mlp.")
+@click.option("--head", metavar="NAME", help="Head of `repurpose`: cnn-s, cnn-m, cnn-l, mlp or official.")
 @options.method_settings
 @options.masks
 @click.option("--classes", metavar="A,B,…", help="Class names, background first.")

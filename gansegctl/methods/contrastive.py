@@ -44,6 +44,7 @@ PROFILES: dict[str, dict] = {
         "single_truncation": True,
         "perturb_from": 16,
         "perturb_last": True,
+        "truncation": 1.0,
     },
     "release": {
         "mode": "nearest",
@@ -53,40 +54,46 @@ PROFILES: dict[str, dict] = {
         "single_truncation": False,
         "perturb_from": 0,
         "perturb_last": False,
+        "truncation": 0.7,
     },
 }
 """What a profile puts where the settings leave None.
 
 fixed: the algorithm as meant. Both views are read at the same pixels of the picture; a projection of single pixels
 commutes with turning and mirroring, so once the views are aligned these would only resample, and are left out. Styles
-that carry geometry (below 16 px) are kept; every code is truncated once; features are standardised.
+that carry geometry (below 16 px) are kept; codes are not truncated, as pictures to label are not unless asked for (and
+once where `truncation` is set); features are standardised; prototypes are at most a quarter of a draw's pixels.
 release: as the authors' code runs, with its quirks:
 - each view is turned and mirrored on its own, and both are read at the same flat index: half of the pairs show one
   place and its mirror image; pixels turned in from outside (zeros) take part;
 - the first pairs of styles, which change geometry, are replaced too, and the last pair never;
-- kept codes are truncated twice (0.49 instead of 0.7 of the way), replaced ones once, pictures to label once;
+- kept codes are truncated twice (0.49 instead of 0.7 of the way), replaced ones once;
 - nearest-neighbour features, channels as they come;
 - the xxs head has 12 outputs whatever the classes (here the surplus ones are dropped after the fit; more than 12
-  classes are an error);
+  classes are an error), and the linear one has its leaky ReLU after its last layer, the only one: scores below 0
+  count a fifth;
 - a draw takes all pixels of a picture below 141 px.
-Not reproduced: overflow of the plain Sinkhorn, generators cut at 256 px, the broken baselines.
+There must be a pixel in a draw for every prototype, which pictures below 71 px lack for 5,000: that is refused.
+Not reproduced: overflow of the plain Sinkhorn, generators cut at 256 px, the broken baselines; pictures to label are
+truncated as the generator's user has it, in the release by 0.7.
 """
 
 
 @dataclass(frozen=True)
 class ContrastiveSettings:
-    """Settings of `contrastive`; None takes the profile's value. Defaults are the released ones for faces.
+    """Settings of `contrastive`; None takes the profile's value. Other defaults are the released ones for faces.
 
     projection: contrastive | random | pca. head: linear | xxs | xs | s | m | l. dimension: projected channels.
     min_resolution, max_resolution: of the taps to read, in pixels. mode: bilinear | nearest | bilinear-corners.
     standardise: channels to mean 0 and deviation 1 over `statistics_samples` random samples (0 = over the exemplars).
     Pre-training: pretrain_steps of one picture each (100; 50 for horses); prototypes (5000; 4000 for cars and X-rays,
-    8000 in the released GUI), at most a quarter of the pixels of a draw; pixels of a draw (None = the share that 20,000
-    are of a 256 px picture; release: up to 20,000); draws a step; epsilon of Sinkhorn (0.005; 0.003 for cats and
-    horses, 0.01 for cars); sinkhorn_rounds; marginals: uniform | norm | histogram (cats); temperature of the
-    prediction; truncation (0.7; 0.9 for X-rays); sigma, share by which a style is replaced; perturb_from, smallest
-    resolution in pixels whose styles may be replaced; perturb_last: the last pair too; aligned, single_truncation: see
-    the profiles; pretrain_lr, momentum, trust (LARC).
+    8000 in the released GUI; fixed takes at most a quarter of the pixels of a draw, and stores what it took; release
+    refuses more than the pixels); pixels of a draw (None = the share that 20,000 are of a 256 px picture; release: up
+    to 20,000); draws a step; epsilon of Sinkhorn (0.005; 0.003 for cats and horses, 0.01 for cars); sinkhorn_rounds;
+    marginals: uniform | norm (a pixel by the norm of its hypercolumn) | histogram (of those norms, as released for
+    cats); temperature of the prediction; truncation (fixed 1; release 0.7, 0.9 for X-rays); sigma, share by which a
+    style is replaced; perturb_from, smallest resolution in pixels whose styles may be replaced; perturb_last: the last
+    pair too; aligned, single_truncation: see the profiles; pretrain_lr, momentum, trust (LARC).
     Head: steps (None = 200 for each exemplar) of `batch` exemplars; lr; weight_decay; schedule: constant | cosine |
     step; init: he | torch; balance: none | sqrt-inverse; label_smoothing; feature_dropout, of projected channels; flip.
     Errors: UsageError for values out of range.
@@ -109,7 +116,7 @@ class ContrastiveSettings:
     sinkhorn_rounds: int = 10
     marginals: str = "uniform"
     temperature: float = 0.01
-    truncation: float = 0.7
+    truncation: float | None = None
     sigma: float = 1.0
     perturb_from: int | None = None
     perturb_last: bool | None = None
@@ -168,18 +175,29 @@ class ContrastiveSettings:
                     f"got {name} {value}", wanted=f"at least {low}" + ("" if high is None else f" and at most {high}")
                 )
         for name in ("epsilon", "temperature", "pretrain_lr", "trust", "lr", "truncation"):
-            if not getattr(self, name) > 0:
-                raise UsageError(f"got {name} {getattr(self, name)}", wanted="a positive number")
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise UsageError(f"got {name} {value}", wanted="a positive number")
 
     def resolved(self, exemplars: int, size: tuple[int, int]) -> ContrastiveSettings:
-        """The same settings with values in place of None, for that many exemplars of H×W pixels."""
+        """The same settings with values in place of None, for that many exemplars of H×W pixels.
+
+        UsageError under release for more prototypes to learn than a draw has pixels.
+        """
         there = size[0] * size[1]
         share = min(20_000, round(SHARE_OF_PIXELS * there)) if self.profile == "fixed" else 20_000
         pixels = min(self.pixels or max(share, 8), there)
         values = dict(PROFILES[self.profile]) | {"steps": 200 * exemplars}
         filled = asdict(self)
         filled |= {name: v for name, v in values.items() if filled[name] is None}
-        return ContrastiveSettings(**filled | {"pixels": pixels, "prototypes": min(self.prototypes, pixels // 4)})
+        prototypes = min(self.prototypes, pixels // 4) if self.profile == "fixed" else self.prototypes
+        if prototypes > pixels and self.projection == "contrastive" and self.pretrain_steps:
+            raise UsageError(
+                f"got {prototypes} prototypes for draws of {pixels} pixels, under profile release",
+                wanted=f"at most {pixels}",
+                remedy=f"set the method's prototypes to {pixels // 4}, say, or use profile fixed",
+            )
+        return ContrastiveSettings(**filled | {"pixels": pixels, "prototypes": prototypes})
 
 
 class Contrastive:
@@ -199,8 +217,9 @@ class Contrastive:
     ) -> ContrastiveSegmenter:
         """Learn the projection on random pictures, then the head on the exemplars. The same seed, the same weights.
 
-        Errors: UsageError for masks of another size, undeclared values, taps that the generator lacks, or more than 12
-        classes for the released xxs head; GansegError where a loss is not finite.
+        Errors: UsageError for masks of another size, undeclared values, taps that the generator lacks, and under
+        release for more than 12 classes with head xxs or more prototypes than pixels; GansegError where a loss is not
+        finite.
         """
         settings = settings or ContrastiveSettings()
         check_exemplars(generator, exemplars, labels)
@@ -231,7 +250,8 @@ class Contrastive:
         pyramid = pyramid if later else project(pyramid)
         masks = torch.stack([torch.from_numpy(ex.mask.astype("int64")) for ex in exemplars]).to(device)  # [N, H, W]
         targets, weights = soft_targets(masks, outputs, settings.label_smoothing, settings.balance)
-        head = one_shot_head(settings.head, len(projection), outputs, stream, settings.init).to(device)
+        head = one_shot_head(settings.head, len(projection), outputs, stream, settings.init, _leaky(settings))
+        head = head.to(device)
         read = project if later else None
         losses = fit_head(head, pyramid, targets, weights, settings, stream, betas=(0.9, 0.99), read=read)
         head = head.behind(projection)
@@ -269,7 +289,8 @@ class Contrastive:
         stored, tensors = read_segmenter(Path(path), self.name)
         known = {f.name for f in fields(ContrastiveSettings)}
         settings = ContrastiveSettings(**{k: v for k, v in stored["settings"].items() if k in known})
-        head = one_shot_head(settings.head, sum(stored["widths"]), len(stored["labels"]), torch.Generator())
+        classes, leaky = len(stored["labels"]), _leaky(settings)
+        head = one_shot_head(settings.head, sum(stored["widths"]), classes, torch.Generator(), leaky=leaky)
         try:
             head.load_state_dict(tensors)
         except RuntimeError as e:
@@ -279,6 +300,10 @@ class Contrastive:
 
 class ContrastiveSegmenter(RepurposeSegmenter):
     """A fitted head that has the projection in its first layer (protocol `contracts.Segmenter`)."""
+
+
+def _leaky(settings: ContrastiveSettings) -> bool:
+    return settings.profile == "release" and settings.head == "linear"
 
 
 def _outputs(settings: ContrastiveSettings, labels: LabelMap) -> int:

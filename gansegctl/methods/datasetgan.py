@@ -34,14 +34,14 @@ from gansegctl.methods.base import (
 )
 from gansegctl.methods.checking import filled, one_of, within
 from gansegctl.methods.ensemble import Ensemble, StackedPerceptrons
-from gansegctl.methods.fitting import feature_statistics
+from gansegctl.methods.fitting import feature_statistics, grown
 
 PROFILES: dict[str, dict] = {
     "fixed": {
+        "mode": "bilinear",
         "init": "he",
         "standardise": True,
-        "steps": 200,
-        "steps_per_exemplar": 20,
+        "steps": 220,
         "batch": 64,
         "lr": 3e-3,
         "schedule": "cosine",
@@ -51,28 +51,32 @@ PROFILES: dict[str, dict] = {
         "divergence": "probabilities",
     },
     "release": {
+        "mode": "bilinear",
         "init": "small",
         "standardise": False,
         "steps": 0,
-        "steps_per_exemplar": 0,
         "batch": 64,
         "lr": 1e-3,
         "schedule": "constant",
         "sampling": "epochs",
         "min_pixels": 30,
         "vote": "majority",
-        "divergence": "logits",
+        "divergence": "probabilities",
     },
 }
-"""What a profile puts where the settings leave None; steps grow by `steps_per_exemplar` with every exemplar.
+"""What a profile puts where the settings leave None.
 
-fixed: the algorithm as meant. release: as the authors' code runs, with its quirks:
+fixed: the algorithm as meant; steps are those of one exemplar, times the root of how many there are. release: as the
+authors' code runs since it was mended (bilinear maps, the divergence of mean probabilities), with its quirks:
 - channels as they come, weights drawn with deviation 0.02;
-- at most 100 epochs over all pixels, but from the fifth on a member stops when its loss on single batches of 64 pixels
-  has not been its lowest yet for 50 batches in a row: mostly within that epoch;
-- classes of fewer than 30 pixels in an exemplar are taught as class 0;
-- the divergence takes the softmax of the members' mean logits for their mean answer, and may so be negative.
-Not repeated: its filter also drops the most certain samples, and features are kept in half precision in memory.
+- at most 100 epochs over all pixels, the last batch of each as small as what is left, but from the fifth epoch on a
+  member stops once 51 batches of 64 pixels in a row had no lower loss than the lowest since that epoch began;
+- classes of fewer than 30 pixels in an exemplar are taught as class 0.
+As first published it was this with mode nearest and divergence logits, which takes the softmax of the members' mean
+logits for their mean answer, and may so be negative.
+Not repeated: its filter also drops the most certain samples, features are kept in half precision in memory, those of
+1024 px pictures at 512, and the first 7 or 8 styles of its samples are truncated. A last batch of one pixel, of which
+the release's batch-norm makes an error, is left out.
 """
 
 EPOCHS, FIRST_STOP, PATIENCE = 100, 4, 50
@@ -85,8 +89,9 @@ class DatasetGANSettings:
     members: perceptrons. hidden: their two hidden widths, as "128,32" (None: 128,32 below 32 classes, else 256,128).
     min_resolution, max_resolution: of the taps to read, in pixels. mode: bilinear | nearest | bilinear-corners.
     init: he | small. standardise: channels to mean 0 and deviation 1 over `statistics_samples` random samples. steps:
-    of `batch` pixels a member. schedule: cosine | constant. sampling: uniform (pixels drawn alike) | balanced (classes
-    drawn alike) | epochs (every pixel once an epoch, early stop; `steps` bounds them, 0 does not). min_pixels: classes
+    of `batch` pixels a member (fixed: 220·√exemplars; release: 0). schedule: cosine | constant. sampling: uniform
+    (pixels drawn alike) | balanced (classes drawn alike) | epochs (every pixel once an epoch, early stop; `steps`
+    bounds them, 0 does not). min_pixels: classes
     with fewer in an exemplar become class 0 there. vote: mean (of probabilities) | majority (shares of votes, ties by
     the mean). divergence: probabilities | logits. score_share: the share of a picture's least certain pixels whose mean
     divergence is its score (1 = all; 0.1 as released). Errors: UsageError for values out of range.
@@ -97,7 +102,7 @@ class DatasetGANSettings:
     hidden: str | None = None
     min_resolution: int = 0
     max_resolution: int | None = None
-    mode: str = "bilinear"
+    mode: str | None = None
     init: str | None = None
     standardise: bool | None = None
     statistics_samples: int = 16
@@ -129,6 +134,11 @@ class DatasetGANSettings:
         if self.hidden is not None:
             self.widths(2)
 
+    def resolved(self, exemplars: int) -> DatasetGANSettings:
+        """The same settings with values in place of None, for that many exemplars."""
+        values = dict(PROFILES[self.profile])
+        return filled(self, values | {"steps": grown(values["steps"], exemplars)})
+
     def widths(self, classes: int) -> tuple[int, int]:
         """The two hidden widths. UsageError for a text that is not two positive numbers."""
         text = self.hidden or ("128,32" if classes < 32 else "256,128")
@@ -158,11 +168,8 @@ class DatasetGAN:
         Errors: UsageError as `check_exemplars`, and for steps 0 with another sampling than epochs; GansegError for a
         loss that is not finite.
         """
-        settings = settings or DatasetGANSettings()
         check_exemplars(generator, exemplars, labels)
-        values = dict(PROFILES[settings.profile])
-        values["steps"] += values.pop("steps_per_exemplar") * len(exemplars)
-        settings = filled(settings, values)
+        settings = (settings or DatasetGANSettings()).resolved(len(exemplars))
         if settings.sampling != "epochs" and settings.steps < 1:
             raise UsageError(
                 f"got steps {settings.steps} with sampling {settings.sampling}",
@@ -278,7 +285,10 @@ def _balanced(order: Tensor, counts: Tensor, shape: tuple[int, ...], stream: tor
 
 
 def _fit_epochs(ensemble: Ensemble, gather, pixels: int, settings: DatasetGANSettings, stream: torch.Generator):
-    """Epochs over all pixels, each member in its own order; a member that has stopped is put back as it was."""
+    """Epochs over all pixels, each member in its own order; a member that has stopped is put back as it was.
+
+    Losses before FIRST_STOP count for nothing, so the lowest there is no bar for later ones. → steps, last mean loss.
+    """
     optimizer = torch.optim.Adam(ensemble.parameters(), lr=settings.lr)
     batch = min(settings.batch, pixels)
     best = torch.full((settings.members,), math.inf)
@@ -286,15 +296,17 @@ def _fit_epochs(ensemble: Ensemble, gather, pixels: int, settings: DatasetGANSet
     step, losses = 0, best
     for epoch in range(EPOCHS):
         orders = torch.stack([torch.randperm(pixels, generator=stream) for _ in range(settings.members)])
-        for rows in orders[:, : pixels // batch * batch].split(batch, dim=1):
+        alone = pixels % batch == 1 and pixels > 1  # batch-norm makes 0 of one pixel
+        for rows in orders[:, : pixels - alone].split(batch, dim=1):
             losses = _losses(ensemble, *gather(rows), step)
             optimizer.zero_grad()
             losses.sum().backward()
             optimizer.step()
             step += 1
-            better = losses.detach().cpu() < best
-            best = torch.minimum(best, losses.detach().cpu())
-            waited = torch.where(better | (epoch < FIRST_STOP), 0, waited + 1)
+            if epoch >= FIRST_STOP:
+                now = losses.detach().cpu()
+                waited = torch.where(now < best, 0, waited + 1)
+                best = torch.minimum(best, now)
             for i in ((waited > PATIENCE) & ~stopped).nonzero().flatten().tolist():
                 kept[i] = {name: t[i].clone() for name, t in ensemble.state_dict().items()}
                 stopped[i] = True

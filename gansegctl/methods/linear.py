@@ -30,14 +30,17 @@ from gansegctl.methods.base import (
     resynthesize,
 )
 from gansegctl.methods.checking import filled, one_of, within
-from gansegctl.methods.fitting import cross_entropy, feature_statistics, soft_targets, standardised
+from gansegctl.methods.fitting import cross_entropy, feature_statistics, grown, soft_targets, standardised
 
 MODES = ("bilinear", "nearest", "bilinear-corners")
 
 PROFILES: dict[str, dict] = {
     "fixed": {
+        "mode": "bilinear",
+        "init": "small",
         "standardise": True,
         "steps": 150,
+        "batch": 1,
         "lr": 1e-2,
         "weight_decay": 1e-2,
         "schedule": "cosine",
@@ -45,24 +48,29 @@ PROFILES: dict[str, dict] = {
         "redraw_noise": 0,
     },
     "release": {
+        "mode": "bilinear-corners",
+        "init": "torch",
         "standardise": False,
-        "steps": 6400,
         "lr": 1e-3,
         "weight_decay": 0.0,
         "schedule": "drop",
         "feature_dropout": 0.0,
-        "redraw_noise": 128,
     },
 }
 """What a profile puts where the settings leave None.
 
-fixed: the algorithm as meant, with what one exemplar needs: standardised channels, weight decay, dropped channels.
-release: 50 epochs of 128 pictures, one picture a step. Its quirks:
+fixed: the algorithm as meant, with what one exemplar needs: standardised channels, weight decay, dropped channels;
+steps are those of one exemplar, times the root of how many there are.
+release: 50 epochs of 128 gradients, of which those of all K exemplars make one step: ⌈128/K⌉ an epoch. Its quirks:
 - channels as they come: layers of large scale lead;
+- corners coincide in upsampling; each layer's weights are drawn within ±1/√C of that layer alone;
 - new noise every epoch, so that the mask and the activations it teaches belong to slightly different pictures;
-- the rate falls tenfold at epoch 20 of 50, and 6,400 steps are made whatever the number of exemplars.
-The released software takes its labels from a trained segmenter; here they are the exemplars'.
+- the rate falls tenfold at epoch 20 of 50, and 6,400 gradients are taken whatever the number of exemplars.
+Not repeated: where K does not divide 128, the last step of an epoch takes the remaining exemplars alone. The released
+software takes its labels from a trained segmenter; here they are the exemplars'.
 """
+
+EPOCHS, PICTURES = 50, 128  # of the release; pictures an epoch
 
 
 @dataclass(frozen=True)
@@ -72,19 +80,23 @@ class LinearSettings:
     min_resolution, max_resolution: of the taps to read, in pixels. mode: bilinear | nearest | bilinear-corners.
     combine: sum (few-shot) | softplus (full: layer l times softplus(v_l)/Σ softplus(v), v learned). standardise:
     channels to mean 0 and deviation 1 over `statistics_samples` random samples, with a bias in place of their means.
-    steps: of one exemplar each. schedule: cosine (to 0) | drop (tenfold after 40 %) | constant. redraw_noise: every so
-    many steps the exemplars are made again with new noise (0 = never). balance: none | sqrt-inverse. feature_dropout:
-    share of channels left out of a step. Errors: UsageError for values out of range.
+    init: small (deviation 0.1/√ΣC) | torch (within ±1/√C of each layer). steps: of `batch` exemplars each, whose mean
+    losses count alike (None: fixed 150·√exemplars of 1, release see there). schedule: cosine (to 0) | drop (tenfold
+    after 40 %) | constant. redraw_noise: every so many steps the exemplars are made again with new noise (0 = never).
+    balance: none | sqrt-inverse. feature_dropout: share of channels left out of a step. Errors: UsageError for values
+    out of range.
     """
 
     profile: str = "fixed"
     min_resolution: int = 0
     max_resolution: int | None = None
-    mode: str = "bilinear"
+    mode: str | None = None
     combine: str = "sum"
+    init: str | None = None
     standardise: bool | None = None
     statistics_samples: int = 16
     steps: int | None = None
+    batch: int | None = None
     lr: float | None = None
     weight_decay: float | None = None
     schedule: str | None = None
@@ -96,14 +108,26 @@ class LinearSettings:
         one_of("profile", self.profile, tuple(PROFILES))
         one_of("mode", self.mode, MODES)
         one_of("combine", self.combine, ("sum", "softplus"))
+        one_of("init", self.init, ("small", "torch"))
         one_of("schedule", self.schedule, ("cosine", "drop", "constant"))
         one_of("balance", self.balance, ("none", "sqrt-inverse"))
         within("statistics_samples", self.statistics_samples, 0, 10_000)
         within("steps", self.steps, 1)
+        within("batch", self.batch, 1)
         within("lr", self.lr, 0, above=True)
         within("weight_decay", self.weight_decay, 0)
         within("redraw_noise", self.redraw_noise, 0)
         within("feature_dropout", self.feature_dropout, 0, 0.99)
+
+    def resolved(self, exemplars: int) -> LinearSettings:
+        """The same settings with values in place of None, for that many exemplars."""
+        values = dict(PROFILES[self.profile])
+        if self.profile == "release":
+            epoch = math.ceil(PICTURES / exemplars)
+            values |= {"batch": exemplars, "steps": EPOCHS * epoch, "redraw_noise": epoch}
+        else:
+            values["steps"] = grown(values["steps"], exemplars)
+        return filled(self, values)
 
     def rate(self, step: int) -> float:
         """Learning rate of a step."""
@@ -128,9 +152,8 @@ class Linear:
         seed: int = 0,
     ) -> LinearSegmenter:
         """Fit the matrix on the exemplars; the same seed gives the same one. Errors: as `check_exemplars`."""
-        settings = settings or LinearSettings()
-        settings = filled(settings, PROFILES[settings.profile])
         check_exemplars(generator, exemplars, labels)
+        settings = (settings or LinearSettings()).resolved(len(exemplars))
         device, stream = device_of(generator), torch.Generator().manual_seed(seed)
         taps = choose_taps(generator.spec, settings.min_resolution, settings.max_resolution)
         raw = resynthesize(generator, exemplars, taps, device).with_mode(settings.mode)
@@ -183,14 +206,22 @@ def _with_new_noise(generator, exemplars, taps, device, stream) -> FeaturePyrami
     return FeaturePyramid.cat(pyramids)
 
 
+def _start(classes: int, widths: Sequence[int], init: str, stream: torch.Generator) -> Tensor:
+    """The matrix to start from, [classes, ΣC]; widths: C of each layer."""
+    if init == "small":
+        return torch.randn(classes, sum(widths), generator=stream) * 0.1 / sum(widths) ** 0.5
+    parts = [torch.empty(classes, c).uniform_(-(c**-0.5), c**-0.5, generator=stream) for c in widths]
+    return torch.cat(parts, dim=1)
+
+
 def _descend(features, targets: Tensor, pixel_weights: Tensor, settings: LinearSettings, stream: torch.Generator):
-    """Adam on the matrix, one exemplar a step, each once before any comes again → weight [K,ΣC], bias [K], losses.
+    """Adam on the matrix, each exemplar once before any comes again → weight [K,ΣC], bias [K], losses.
 
     The bias is learned only on centred channels: raw ones have means, from which the matrix makes its own.
     """
     pyramid = features(0)
     device, widths = targets.device, torch.tensor(pyramid.widths, device=targets.device)
-    start = torch.randn(targets.shape[1], pyramid.channels, generator=stream) * 0.1 / pyramid.channels**0.5
+    start = _start(targets.shape[1], pyramid.widths, settings.init, stream)
     weight = start.to(device).requires_grad_(True)
     shares = torch.zeros(len(widths), device=device, requires_grad=True)
 
@@ -204,20 +235,22 @@ def _descend(features, targets: Tensor, pixel_weights: Tensor, settings: LinearS
     parameters = [weight, *([bias] if settings.standardise else []), *([shares] if settings.combine != "sum" else [])]
     optimizer = torch.optim.AdamW(parameters, lr=settings.lr, weight_decay=settings.weight_decay)
     usable = pixel_weights.flatten(1).sum(dim=1).nonzero().flatten().cpu()  # pictures that are not ignored whole
+    size = min(settings.batch, len(usable))
     losses, queue = [], torch.empty(0, dtype=torch.long)
     with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
         for step in range(settings.steps):
             if settings.redraw_noise and step % settings.redraw_noise == 0:
                 pyramid = features(step)
-            if not len(queue):
-                queue = usable[torch.randperm(len(usable), generator=stream)]
-            row, queue = slice(int(queue[0]), int(queue[0]) + 1), queue[1:]
+            while len(queue) < size:
+                queue = torch.cat([queue, usable[torch.randperm(len(usable), generator=stream)]])
+            rows, queue = [slice(i, i + 1) for i in queue[:size].tolist()], queue[size:]
             optimizer.param_groups[0]["lr"] = settings.rate(step)
             used = combined()
             if settings.feature_dropout:
                 kept = torch.rand(pyramid.channels, generator=stream) >= settings.feature_dropout
                 used = used * (kept.float() / (1 - settings.feature_dropout)).to(device)
-            loss = cross_entropy(pyramid[row].project(used, bias), targets[row], pixel_weights[row])
+            each = [cross_entropy(pyramid[r].project(used, bias), targets[r], pixel_weights[r]) for r in rows]
+            loss = torch.stack(each).mean()
             losses.append(float(loss.detach()))
             if not math.isfinite(losses[-1]):
                 raise GansegError(f"got a loss of {losses[-1]} at step {step}", remedy="lower the method's lr")

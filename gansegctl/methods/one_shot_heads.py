@@ -20,14 +20,26 @@ HEADS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
 
 
 class OneShotHead(Head):
-    """A `Head` of these sizes; `linear` is its first layer alone, on single pixels."""
+    """A `Head` of these sizes; `linear` is its first layer alone, on single pixels.
+
+    leaky: the activation follows the last layer too, as in the released `linear`.
+    """
+
+    leaky = False
+
+    @property
+    def per_pixel(self) -> bool:
+        """Whether `layers` is the whole head: not with an activation after the last."""
+        return super().per_pixel and not self.leaky
 
     def forward(self, pyramid: FeaturePyramid, gain: Tensor | None = None) -> Tensor:
         """pyramid → logits [N,K,H,W]; gain [ΣC] multiplies the channels."""
         if self.kernel > 1:
-            return super().forward(pyramid, gain)
-        first = self.weights[0][:, :, 0, 0]
-        return pyramid.project(first if gain is None else first * gain, self.biases[0])
+            x = super().forward(pyramid, gain)
+        else:
+            first = self.weights[0][:, :, 0, 0]
+            x = pyramid.project(first if gain is None else first * gain, self.biases[0])
+        return self._activate(x) if self.leaky else x
 
     @torch.no_grad()
     def behind(self, projection: Tensor) -> OneShotHead:
@@ -35,7 +47,8 @@ class OneShotHead(Head):
         weights = [torch.einsum("kdij,dc->kcij", self.weights[0], projection), *self.weights[1:]]
         widths, own = [len(b) for b in self.biases], torch.Generator()  # not torch's: the weights are replaced
         sizes = (projection.shape[1], widths[:-1], widths[-1])
-        head = OneShotHead(*sizes, self.kernel, self.dilations, self.slope, own)
+        head = OneShotHead(*sizes, self.kernels, self.dilations, self.slope, own)
+        head.leaky = self.leaky
         head.load_state_dict(self.state_dict() | {f"weights.{i}": w for i, w in enumerate(weights)})
         return head.to(projection.device)
 
@@ -48,8 +61,16 @@ class OneShotHead(Head):
 
 
 def one_shot_head(
-    name: str, channels: int, classes: int, stream: torch.Generator | None = None, init: str = "he"
+    name: str,
+    channels: int,
+    classes: int,
+    stream: torch.Generator | None = None,
+    init: str = "he",
+    leaky: bool = False,
 ) -> OneShotHead:
-    """A head by name (`HEADS`), weights drawn from `stream`."""
+    """A head by name (`HEADS`), weights drawn from `stream`. leaky: see `OneShotHead`."""
     widths, dilations = HEADS[name]
-    return OneShotHead(channels, widths, classes, 1 if name == "linear" else 3, dilations, CNN_SLOPE, stream, init)
+    kernel = 1 if name == "linear" else 3
+    head = OneShotHead(channels, widths, classes, kernel, dilations, CNN_SLOPE, stream, init)
+    head.leaky = leaky
+    return head

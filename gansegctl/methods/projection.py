@@ -171,7 +171,7 @@ class _View:
     def __init__(self, pyramid: FeaturePyramid, warp: Warp | None, weight: Tensor, hold: bool) -> None:
         self.pyramid, self.warp, self.weight, self.hold = pyramid, warp, weight, hold
         self.projected = self._project() if hold else None
-        self.pulls, self.total = None, 0.0
+        self.pulls, self.total, self.shown = None, 0.0, None
 
     def rows(self, chosen: Tensor) -> Tensor:
         """W·x at the places that `chosen` int64 [P] of this view show: [P,d], a leaf that takes gradients."""
@@ -195,9 +195,13 @@ class _View:
         return self.total
 
     def norms(self) -> Tensor:
-        """‖x‖ at the places of the rows handed out last, 0 outside the picture: [P]."""
-        norms = self.pyramid.sqnorm().sqrt().flatten()[self.flat]
-        return norms if self.inside is None else norms * self.inside[:, 0]
+        """‖x‖ at every place of this view, 0 outside the picture: [H·W]."""
+        if self.shown is None:
+            norms = self.pyramid.sqnorm().sqrt().flatten()
+            if self.warp is not None:
+                norms = norms[self.warp.source.to(norms.device)] * self.warp.inside.to(norms)
+            self.shown = norms
+        return self.shown
 
     def _project(self) -> Tensor:
         return self.pyramid.project(self.weight).flatten(2)[0].T.contiguous()  # [H·W, d]
@@ -214,7 +218,7 @@ def _draw(
     """One draw of pixels, backward included: returns its share of the loss."""
     _, prototypes, bias = parameters
     rows = [view.rows(chosen) for view in views]
-    a = [_potentials(x, prototypes, bias, view, settings) for x, view in zip(rows, views, strict=True)]
+    a = [_potentials(x, prototypes, bias, view, chosen, settings) for x, view in zip(rows, views, strict=True)]
     total, block = 0.0, rows_at_once(len(prototypes), prototypes, AT_ONCE)
     for start in range(0, len(chosen), block):
         scores = [F.linear(F.normalize(x[start : start + block], dim=1), prototypes, bias) for x in rows]
@@ -231,16 +235,29 @@ def _draw(
 
 
 @torch.no_grad()
-def _potentials(rows: Tensor, prototypes: Tensor, bias: Tensor, view: _View, settings: PretrainSettings) -> Tensor:
-    """What prototypes are scaled by. Shares: uniform; norm, a pixel by the norm of its hypercolumn; histogram, as
-    released for cats: the counts of a histogram of those norms, bin i being given to pixel or prototype i."""
+def _potentials(
+    rows: Tensor, prototypes: Tensor, bias: Tensor, view: _View, chosen: Tensor, settings: PretrainSettings
+) -> Tensor:
+    """What prototypes are scaled by, for rows [P,d] at the places `chosen` [P] of a view.
+
+    Shares: uniform; norm, a pixel by the norm of its hypercolumn; histogram, see `histogram_shares`.
+    """
     logits = F.linear(F.normalize(rows, dim=1), prototypes, bias).div_(settings.epsilon)  # [P, K], the largest tensor
     shares: tuple = (None, None)
-    if settings.marginals != "uniform":
-        norms = view.norms() + 1e-6
-        if settings.marginals == "norm":
-            shares = (None, norms / norms.sum())
-        else:
-            counts = [torch.histc(norms, bins) for bins in (len(prototypes), len(norms))]
-            shares = tuple(x / x.sum() for x in counts)
+    if settings.marginals == "norm":
+        norms = view.norms()[chosen.to(rows.device)] + 1e-6
+        shares = (None, norms / norms.sum())
+    elif settings.marginals == "histogram":
+        shares = tuple(histogram_shares(view.norms(), bins) for bins in (len(prototypes), len(rows)))
     return potentials(logits, settings.sinkhorn_rounds, *shares)
+
+
+def histogram_shares(norms: Tensor, bins: int) -> Tensor:
+    """norms [H·W] of a whole view → shares [bins] of prototypes or pixels, as released for cats.
+
+    Counts of a histogram from the smallest norm to the largest, and 1e-9; the first, in which the zeros lie that a turn
+    brings in, is overwritten by the second. Bin i is the share of prototype, or pixel, i: they have nothing in common.
+    """
+    counts = torch.histc(norms, bins) + 1e-9
+    counts[0] = counts[1]
+    return counts / counts.sum()

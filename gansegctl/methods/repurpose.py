@@ -7,6 +7,7 @@ a perceptron on single pixels) learns the classes from the exemplars with a per-
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -28,7 +29,7 @@ from gansegctl.methods.base import (
     read_segmenter,
     resynthesize,
 )
-from gansegctl.methods.fitting import feature_statistics, fit_head, soft_targets, standardised
+from gansegctl.methods.fitting import feature_statistics, fit_head, grown, soft_targets, standardised
 from gansegctl.methods.heads import HEADS, Head, make_head
 
 AT_ONCE_ON_CPU = 2
@@ -37,11 +38,11 @@ demo's batches of 32 went at 21 pictures a second on two cores at once, and at 3
 
 PROFILES: dict[str, dict] = {
     "fixed": {
+        "min_resolution": 0,
         "mode": "bilinear",
         "init": "he",
         "standardise": True,
-        "steps": 60,
-        "steps_per_exemplar": 20,
+        "steps": 80,
         "lr": 2e-3,
         "weight_decay": 1e-3,
         "schedule": "cosine",
@@ -49,11 +50,11 @@ PROFILES: dict[str, dict] = {
         "batch": 1,
     },
     "release": {
+        "min_resolution": 0,
         "mode": "nearest",
         "init": "torch",
         "standardise": False,
         "steps": 100,
-        "steps_per_exemplar": 0,
         "lr": 1e-3,
         "weight_decay": 1e-3,
         "schedule": "step",
@@ -61,35 +62,56 @@ PROFILES: dict[str, dict] = {
         "batch": 16,
     },
 }
-"""What a profile puts where the settings leave None; steps grow by `steps_per_exemplar` with every picture.
+"""What a profile puts where the settings leave None.
 
-fixed: the algorithm as meant. release: as the public re-implementation for 256 px StyleGAN2 runs, with its quirks:
+fixed: the algorithm as meant, and what one exemplar needs that no release has: standardised channels, He's weights,
+a share of 0.3 of the channels dropped at every step, a rate of 2e-3 that falls to 0 as a cosine, one exemplar a step;
+steps are those of one exemplar, times the root of how many there are.
+release: as the public re-implementation for 256 px StyleGAN2 runs (with head official: see OFFICIAL), with its quirks:
 - nearest-neighbour features, although bilinear ones are smoother;
 - channels as they come, so that those of large scale lead the fit;
 - weights drawn so small that the deeper heads start slowly;
 - a learning rate that falls tenfold every 50 steps, so that little is learned after the 100th.
 """
 
+OFFICIAL = {
+    "min_resolution": 8,
+    "mode": "bilinear-corners",
+    "init": "torch",
+    "standardise": False,
+    "steps": 1000,
+    "lr": 1e-3,
+    "weight_decay": 1e-3,
+    "schedule": "stairs",
+    "feature_dropout": 0.0,
+    "batch": 1,
+}
+"""What profile release puts there with head official, as the authors' own code has it: activations of 8 px and more,
+upsampled with coinciding corners; 1,000 epochs of one exemplar a step, the rate times 0.9 every 50. Not repeated:
+pictures other than of 512 px are read at 512, larger maps by area; exemplars come in the order of their files."""
+
 
 @dataclass(frozen=True)
 class RepurposeSettings:
     """Settings of `repurpose`; None takes the profile's value.
 
-    head: cnn-s | cnn-m | cnn-l | mlp. mlp_hidden: hidden widths of mlp, a list or "2000,200" (None = 2000, 200, no
-    more than ΣC and ΣC/4). min_resolution, max_resolution: of the taps to read, in pixels (None = no bound). mode:
-    bilinear | nearest | bilinear-corners. init: he | torch, how weights are drawn. standardise: channels to mean 0 and
-    deviation 1 over `statistics_samples` random samples (0 = over the exemplars). steps: of `batch` exemplars each.
-    schedule: cosine (to 0) | step (tenfold down every 50) | constant. balance: none | sqrt-inverse (a class's pixels
-    weigh 1/√share). label_smoothing: share of a target spread over all classes. feature_dropout: share of channels left
-    out of a step. flip: exemplars are mirrored at random (only for classes without a left and
-    a right).
+    head: cnn-s | cnn-m | cnn-l (of the re-implementation) | official (the authors' own: 1×1, then dilated 3×3; profile
+    release trains it as they do, `OFFICIAL`, fixed as any other) | mlp. mlp_hidden: hidden widths of mlp, a list or
+    "2000,200" (None = 2000, 200, no more than ΣC and ΣC/4). min_resolution, max_resolution: of the taps to read, in
+    pixels (None = no bound; official under release: from 8). mode: bilinear | nearest | bilinear-corners. init: he |
+    torch, how weights are drawn. standardise: channels to mean 0 and deviation 1 over `statistics_samples` random
+    samples (0 = over the exemplars). steps: of `batch` exemplars each (None: fixed 80·√exemplars; release 100, official
+    1,000 epochs). schedule: cosine (to 0) | step (tenfold down every 50) | stairs (times 0.9 at every twentieth of the
+    steps) | constant. balance: none | sqrt-inverse (a class's pixels weigh 1/√share). label_smoothing: share of a
+    target spread over all classes. feature_dropout: share of channels left out of a step. flip: exemplars are mirrored
+    at random (only for classes without a left and a right).
     Errors: UsageError for values out of range.
     """
 
     head: str = "cnn-s"
     profile: str = "fixed"
     mlp_hidden: tuple[int, ...] | str | None = None
-    min_resolution: int = 0
+    min_resolution: int | None = None
     max_resolution: int | None = None
     mode: str | None = None
     init: str | None = None
@@ -112,7 +134,7 @@ class RepurposeSettings:
         _one_of("profile", self.profile, PROFILES)
         _one_of("mode", self.mode, (None, "bilinear", "nearest", "bilinear-corners"))
         _one_of("init", self.init, (None, "he", "torch"))
-        _one_of("schedule", self.schedule, (None, "cosine", "step", "constant"))
+        _one_of("schedule", self.schedule, (None, "cosine", "step", "stairs", "constant"))
         _one_of("balance", self.balance, ("none", "sqrt-inverse"))
         for name, low, high in (
             ("statistics_samples", 0, 10_000),
@@ -131,11 +153,22 @@ class RepurposeSettings:
 
     def resolved(self, exemplars: int, channels: int) -> RepurposeSettings:
         """The same settings with values in place of None, for that many exemplars and feature channels ΣC."""
-        values = dict(PROFILES[self.profile])
-        values["steps"] += values.pop("steps_per_exemplar") * exemplars
+        values = self._defaults()
+        if self.profile == "fixed":
+            values["steps"] = grown(values["steps"], exemplars)
+        elif self.head == "official":
+            values["steps"] *= math.ceil(exemplars / (self.batch or values["batch"]))
         values["mlp_hidden"] = (min(2000, channels), min(200, max(channels // 4, 1)))
         filled = asdict(self)
         return RepurposeSettings(**filled | {name: v for name, v in values.items() if filled[name] is None})
+
+    def lowest(self) -> int:
+        """Resolution of the coarsest taps to read, in pixels; 0 = no bound."""
+        return self._defaults()["min_resolution"] if self.min_resolution is None else self.min_resolution
+
+    def _defaults(self) -> dict:
+        official = self.profile == "release" and self.head == "official"
+        return dict(OFFICIAL if official else PROFILES[self.profile])
 
 
 def _widths(given: Sequence[int] | str) -> tuple[int, ...]:
@@ -177,7 +210,7 @@ class Repurpose:
         settings = settings or RepurposeSettings()
         check_exemplars(generator, exemplars, labels)
         device, stream = device_of(generator), torch.Generator().manual_seed(seed)
-        taps = choose_taps(generator.spec, settings.min_resolution, settings.max_resolution)
+        taps = choose_taps(generator.spec, settings.lowest(), settings.max_resolution)
         channels = sum(t.channels for t in generator.spec.taps if t.name in taps)
         settings = settings.resolved(len(exemplars), channels)
         raw = resynthesize(generator, exemplars, taps, device).with_mode(settings.mode)
@@ -235,7 +268,7 @@ class RepurposeSegmenter(BaseSegmenter):
 
     def predict(self, generator: Generator, synthesis: Synthesis, probabilities: bool = False) -> Annotation:
         """Masks of the pictures in `synthesis`, which must hold the taps of this segmenter."""
-        if self.head.kernel == 1:
+        if self.head.per_pixel:
             pyramid = self.features(generator, synthesis).with_mode(self.settings["mode"])
             head = self.head.to(pyramid.levels[0].device)
             return annotation_by_heads(pyramid, [head.layers()], head.slope, probabilities)

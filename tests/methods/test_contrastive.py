@@ -29,7 +29,12 @@ class TestFixed(MethodContract):
 
 
 class TestRelease(MethodContract):
-    name, settings = "contrastive", replace(QUICK, profile="release", lr=2e-2)
+    name, settings = "contrastive", replace(QUICK, profile="release", lr=2e-2, prototypes=64)
+
+
+class TestReleaseLinear(MethodContract):
+    name = "contrastive"
+    settings = replace(QUICK, profile="release", lr=2e-2, prototypes=64, head="linear", marginals="histogram")
 
 
 class TestLinearOnPrincipalAxes(MethodContract):
@@ -140,7 +145,7 @@ def test_fixed_views_keep_the_coarse_styles_and_release_does_not(monkeypatch):
     for profile, coarse in (("fixed", False), ("release", True)):
         seen.clear()
         generator = Watched()
-        settings = replace(QUICK, profile=profile, pretrain_steps=6)
+        settings = replace(QUICK, profile=profile, pretrain_steps=6, prototypes=64)
         Contrastive().fit(generator, exemplars_of(generator, [1]), LABELS, settings)
         assert len(seen) == 6
         assert any(bool(s[:2].any()) for s in seen) == coarse
@@ -152,8 +157,14 @@ def test_prototypes_shrink_with_the_picture():
     assert ContrastiveSettings().resolved(1, (256, 256)).prototypes == 5000
     small = ContrastiveSettings().resolved(3, (64, 64))
     assert (small.pixels, small.prototypes, small.steps) == (1250, 312, 600)
-    release = ContrastiveSettings(profile="release").resolved(1, (64, 64))
-    assert (release.pixels, release.prototypes) == (4096, 1024)
+    release = ContrastiveSettings(profile="release", prototypes=4000).resolved(1, (64, 64))
+    assert (release.pixels, release.prototypes) == (4096, 4000)  # as asked for
+    gui = ContrastiveSettings(profile="release", prototypes=8000).resolved(1, (256, 256))
+    assert (gui.pixels, gui.prototypes) == (20_000, 8000)
+    with pytest.raises(UsageError, match=r"5000 prototypes for draws of 4096 pixels.*\n.*at most 4096"):
+        ContrastiveSettings(profile="release").resolved(1, (64, 64))
+    control = ContrastiveSettings(profile="release", projection="random")
+    assert control.resolved(1, (64, 64)).projection == "random"  # which learns no prototypes
     assert ContrastiveSettings(pixels=100, prototypes=8).resolved(1, (64, 64)).prototypes == 8
     assert ContrastiveSettings(pixels=100).resolved(1, (64, 64)).prototypes == 25
     assert small.resolved(9, (64, 64)) == small
@@ -161,14 +172,17 @@ def test_prototypes_shrink_with_the_picture():
 
 
 def test_profiles_fill_in_what_is_not_set_and_nothing_else():
-    fixed, release = (ContrastiveSettings(profile=p).resolved(1, (SIDE, SIDE)) for p in ("fixed", "release"))
+    profiles = (ContrastiveSettings(profile=p, prototypes=64) for p in ("fixed", "release"))
+    fixed, release = (s.resolved(1, (SIDE, SIDE)) for s in profiles)
     for s, values in (
         (fixed, ("bilinear", True, "he", True, True, 16, True)),
         (release, ("nearest", False, "torch", False, False, 0, False)),
     ):
         fields = ("mode", "standardise", "init", "aligned", "single_truncation", "perturb_from", "perturb_last")
         assert tuple(getattr(s, f) for f in fields) == values
-    own = ContrastiveSettings(profile="release", aligned=True, mode="bilinear").resolved(1, (SIDE, SIDE))
+    assert (fixed.truncation, release.truncation) == (1.0, 0.7)
+    assert ContrastiveSettings(truncation=0.5).resolved(1, (SIDE, SIDE)).truncation == 0.5
+    own = replace(release, aligned=True, mode="bilinear", perturb_last=None).resolved(1, (SIDE, SIDE))
     assert own.aligned and own.mode == "bilinear" and own.perturb_last is False
 
 
@@ -185,6 +199,22 @@ def test_the_released_head_has_twelve_outputs_of_which_the_classes_are_kept(monk
     many = LabelMap(tuple(f"c{i}" for i in range(13)))
     with pytest.raises(UsageError, match="13 classes"):
         Contrastive().fit(generator, exemplars_of(generator, [1]), many, release)
+
+
+def test_the_released_linear_head_has_its_activation_after_its_last_layer():
+    generator = TinyGenerator()
+    release = replace(QUICK, profile="release", pretrain_steps=0, head="linear", steps=5)
+    segmenter = Contrastive().fit(generator, exemplars_of(generator, [1]), LABELS, release)
+    synthesis = generator.synthesize(generator.latents([5]), taps=segmenter.taps)
+    pyramid = synthesis.pyramid.with_mode("nearest")
+    plain = pyramid.project(segmenter.head.weights[0][:, :, 0, 0], segmenter.head.biases[0])
+    assert bool((plain < 0).any())
+    wanted = torch.where(plain < 0, 0.2 * plain, plain)
+    torch.testing.assert_close(segmenter.logits(generator, synthesis), wanted)
+    p = segmenter.predict(generator, synthesis, probabilities=True).probabilities
+    torch.testing.assert_close(p.float(), wanted.softmax(dim=1), atol=1e-3, rtol=0)
+    fixed = Contrastive().fit(generator, exemplars_of(generator, [1]), LABELS, replace(release, profile="fixed"))
+    assert not fixed.head.leaky and fixed.head.per_pixel
 
 
 def test_a_picture_of_one_class_gives_that_class():
@@ -212,6 +242,7 @@ def test_tensors_of_another_head_are_refused(tmp_path):
         ({"prototypes": 1}, "prototypes"),
         ({"sigma": 1.5}, "at most 1"),
         ({"epsilon": 0.0}, "epsilon"),
+        ({"truncation": 0.0}, "truncation"),
         ({"pixels": 3}, "pixels"),
         ({"draws": 0}, "draws"),
         ({"momentum": -0.1}, "momentum"),

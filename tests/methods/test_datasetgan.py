@@ -177,8 +177,53 @@ def test_the_release_profile_stops_early_in_its_fifth_epoch_or_later():
     assert bounded.facts["steps"] == 7
     epoch = 2 * SIDE * SIDE // 16
     assert 4 * epoch + 50 < steps < 100 * epoch
-    values = datasetgan.PROFILES["release"]
-    assert (values["divergence"], values["vote"], values["min_pixels"]) == ("logits", "majority", 30)
+    filled = DatasetGANSettings(profile="release").resolved(4)
+    assert (filled.mode, filled.divergence) == ("bilinear", "probabilities")  # since the release was mended
+    assert (filled.vote, filled.min_pixels, filled.steps) == ("majority", 30, 0)
+
+
+def scripted(monkeypatch, losses, pixels, batch):
+    """Fit one member by epochs on losses that are given: the steps taken, and how many pixels each had."""
+    asked, net = [], Ensemble(1, (2, 2, 2, 2), "he", torch.Generator().manual_seed(0))
+
+    def gather(rows):
+        asked.append(rows.shape[1])
+        return None, None
+
+    def step_loss(ensemble, x, target, step):
+        return sum(p.sum() * 0 for p in ensemble.parameters()) + torch.tensor([losses(step)])
+
+    monkeypatch.setattr(datasetgan, "_losses", step_loss)
+    settings = DatasetGANSettings(profile="release", members=1, batch=batch).resolved(1)
+    steps, _ = datasetgan._fit_epochs(net, gather, pixels, settings, torch.Generator().manual_seed(0))
+    assert steps == len(asked)
+    return steps, asked
+
+
+def test_a_low_loss_in_the_first_epochs_is_no_bar_for_later_ones(monkeypatch):
+    """Two batches an epoch, so the fifth begins with step 8. From there losses fall until step 60, never to the lowest
+    one, that of step 0; 51 batches that are not lower follow."""
+    steps, _ = scripted(monkeypatch, lambda step: 0.1 if step == 0 else 9.0 - 0.1 * min(step, 60), 32, 16)
+    assert steps == 61 + 51
+    steps, _ = scripted(monkeypatch, lambda step: 1.0, 32, 16)  # the first batch that is compared is always lower
+    assert steps == 9 + 51
+
+
+def test_the_last_batch_of_an_epoch_is_as_small_as_what_is_left(monkeypatch):
+    _, asked = scripted(monkeypatch, lambda step: 1.0, 21, 8)
+    assert asked[:6] == [8, 8, 5, 8, 8, 5]
+    _, asked = scripted(monkeypatch, lambda step: 1.0, 17, 8)
+    assert set(asked) == {8}  # not one pixel alone, of which batch-norm makes 0
+
+
+def test_steps_grow_with_the_root_of_the_exemplars(monkeypatch):
+    steps = [DatasetGANSettings().resolved(k).steps for k in (1, 4, 10)]
+    assert steps == [220, 440, 696] and DatasetGANSettings(steps=9).resolved(10).steps == 9
+    monkeypatch.setattr(datasetgan, "_fit_steps", lambda net, gather, targets, filled, stream: (filled.steps, 0.0))
+    generator = TinyGenerator()
+    settings = replace(QUICK, steps=None, members=1, hidden="3,2")
+    segmenter = DatasetGAN().fit(generator, exemplars_of(generator, (3, 5)), LABELS, settings)
+    assert segmenter.settings["steps"] == segmenter.facts["steps"] == 311
 
 
 def test_a_stopped_member_stays_as_it_was(monkeypatch):

@@ -89,9 +89,9 @@ def test_balanced_pixels_are_of_every_class_alike_however_many_there_are():
 
 def test_divergence_of_logits_may_be_negative_that_of_probabilities_not():
     logits = torch.tensor([[10.0, 0.0], [0.0, 0.0]])[:, :, None, None]  # two members, two classes, one pixel
-    released, _ = fit(DatasetGAN(), replace(ENSEMBLE, profile="release"))
-    fixed, _ = fit(DatasetGAN(), ENSEMBLE)
-    assert released._divergence(logits) < -0.2 and fixed._divergence(logits) > 0
+    of_logits, _ = fit(DatasetGAN(), replace(ENSEMBLE, divergence="logits"))
+    of_probabilities, _ = fit(DatasetGAN(), ENSEMBLE)
+    assert of_logits._divergence(logits) < -0.2 and of_probabilities._divergence(logits) > 0
 
 
 def test_restyling_without_samples_is_refused_where_it_was_asked_for():
@@ -118,4 +118,6 @@ def test_masks_that_are_all_foreground_at_the_last_look_are_not_kept():
     assert not AreaGuard().look(full, 25)
     with pytest.raises(GansegError, match="all-foreground"):
         AreaGuard().look(full, 50, last=True)
-    assert not AreaGuard().look(torch.full((4, 1, 8, 8), 0.4), 50, last=True)
+    part = torch.zeros(4, 1, 8, 8)
+    part[:, :, :, :3] = 1
+    assert not AreaGuard().look(part, 50, last=True)

@@ -7,14 +7,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from methods.contract import LABELS, MethodContract
 from methods.tiny import TinyGenerator, exemplars_of, linear_truth
 
 from gansegctl import methods
 from gansegctl.errors import UsageError
 from gansegctl.labels import LabelMap
-from gansegctl.methods import files
-from gansegctl.methods.linear import PROFILES, Linear, LinearSettings
+from gansegctl.methods import files, linear
+from gansegctl.methods.linear import Linear, LinearSettings
 
 QUICK = LinearSettings(steps=40, statistics_samples=3, lr=5e-2)
 
@@ -75,7 +76,38 @@ def test_the_release_profile_draws_new_noise_and_the_fixed_one_does_not():
     seen.clear()
     Linear().fit(Watched(), exemplars, LABELS, replace(QUICK, steps=9))
     assert set(seen) == {"const"}
-    assert PROFILES["release"]["steps"] == 50 * 128 and PROFILES["release"]["redraw_noise"] == 128
+
+
+@pytest.mark.parametrize(("exemplars", "epoch"), [(1, 128), (4, 32), (10, 13)])
+def test_the_release_takes_all_exemplars_a_step_and_as_many_pictures_an_epoch(exemplars, epoch):
+    filled = LinearSettings(profile="release").resolved(exemplars)
+    assert (filled.batch, filled.steps, filled.redraw_noise) == (exemplars, 50 * epoch, epoch)
+    assert [filled.rate(i) for i in (20 * epoch - 1, 20 * epoch)] == pytest.approx([1e-3, 1e-4])
+    assert (filled.mode, filled.init, filled.weight_decay) == ("bilinear-corners", "torch", 0.0)
+    fixed = LinearSettings().resolved(exemplars)
+    assert (fixed.batch, fixed.steps, fixed.redraw_noise) == (1, {1: 150, 4: 300, 10: 474}[exemplars], 0)
+
+
+def test_a_step_is_adam_on_the_mean_of_the_exemplars_mean_losses():
+    generator, exemplars = TinyGenerator(), exemplars_of(TinyGenerator(), (3, 5, 8))
+    exemplars[0].mask[:12] = 255  # a picture counts as much as any other, however little of it is painted
+    settings = LinearSettings(profile="release", steps=2, redraw_noise=0, lr=0.1, schedule="constant")
+    found = Linear().fit(generator, exemplars, LABELS, settings, seed=6)
+    start = linear._start(3, found.widths, "torch", torch.Generator().manual_seed(6))
+    for part, width in zip(start.split(list(found.widths), dim=1), found.widths, strict=True):
+        assert 0.7 * width**-0.5 < float(part.abs().max()) <= width**-0.5
+    weight = start.double().requires_grad_()
+    optimizer = torch.optim.Adam([weight], lr=0.1)
+    ws, masks = torch.cat([e.ws for e in exemplars]), np.stack([e.mask for e in exemplars])
+    dense = generator.synthesize(ws).pyramid.with_mode("bilinear-corners").dense().double()
+    for _ in range(2):
+        logits = torch.einsum("kc,nchw->nkhw", weight, dense)
+        masks_long = torch.from_numpy(masks.astype("int64"))
+        each = [F.cross_entropy(logits[i : i + 1], masks_long[i : i + 1], ignore_index=255) for i in range(3)]
+        optimizer.zero_grad()
+        torch.stack(each).mean().backward()
+        optimizer.step()
+    torch.testing.assert_close(found.weight.double(), weight.detach(), atol=1e-4, rtol=1e-4)
 
 
 def test_the_rate_falls_as_its_schedule_says():
@@ -103,7 +135,15 @@ def test_a_file_with_other_tensors_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"profile": "releas"}, {"mode": "cubic"}, {"lr": 0.0}, {"steps": 0}, {"feature_dropout": 1.0}, {"combine": "x"}],
+    [
+        {"profile": "releas"},
+        {"mode": "cubic"},
+        {"lr": 0.0},
+        {"steps": 0},
+        {"feature_dropout": 1.0},
+        {"combine": "x"},
+        {"batch": 0},
+    ],
 )
 def test_settings_out_of_range_are_refused(wrong):
     with pytest.raises(UsageError, match=next(iter(wrong))):

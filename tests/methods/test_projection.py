@@ -120,6 +120,37 @@ def test_marginals_lead_to_different_but_finite_projections(marginals, aligned):
     assert torch.equal(found, other) == (marginals == "uniform")
 
 
+def test_histogram_shares_are_those_of_the_release():
+    norms = torch.tensor([0.0] * 6 + [1.2, 1.3, 3.9, 4.0])  # bins of width 1: 6, 2, 0 and 2 of them
+    shares = projection.histogram_shares(norms, 4)
+    counts = torch.tensor([2.0, 2.0, 1e-9, 2.0])
+    torch.testing.assert_close(shares, counts / counts.sum())
+    assert float(shares[2]) > 0  # a share of 0 would have no logarithm
+
+
+@pytest.mark.parametrize("aligned", [True, False])
+def test_the_histogram_is_of_the_whole_view_and_norms_of_the_drawn_pixels(aligned, monkeypatch):
+    seen, taken = [], []
+    plain, one = projection.potentials, projection.histogram_shares
+    monkeypatch.setattr(projection, "potentials", lambda logits, r, *s: seen.append(s) or plain(logits, r, *s))
+    monkeypatch.setattr(projection, "histogram_shares", lambda n, bins: taken.append((n, bins)) or one(n, bins))
+    src, s = source(), stream(3)
+    pyramid = src.pyramid(src.generator.latents([1]), [0])
+    norms = pyramid.dense()[0].norm(dim=0).flatten()
+    warp = None if aligned else draw_warp(SIZE, s)
+    view = projection._View(pyramid, warp, random_projection(10, 19, s), True)
+    shown = norms if aligned else torch.where(warp.inside, norms[warp.source], 0.0)
+    chosen, prototypes = torch.randperm(SIDE * SIDE, generator=s)[:40], torch.randn(9, 10, generator=s)
+    for marginals in ("histogram", "norm"):
+        settings = replace(QUICK, marginals=marginals)
+        projection._potentials(view.rows(chosen).detach(), prototypes, torch.zeros(9), view, chosen, settings)
+    assert [bins for _, bins in taken] == [9, 40]
+    for found, _ in taken:
+        torch.testing.assert_close(found, shown, atol=1e-5, rtol=1e-5)
+    assert [len(x) for x in seen[0]] == [9, 40] and seen[1][0] is None
+    torch.testing.assert_close(seen[1][1], shown[chosen] / shown[chosen].sum(), atol=1e-6, rtol=1e-4)
+
+
 def test_a_loss_that_is_not_finite_is_an_error():
     class Broken(TinyGenerator):
         def synthesize(self, ws, noise="const", taps=None, seeds=None):

@@ -38,11 +38,22 @@ class TestRelease(MethodContract):
     settings = replace(QUICK, profile="release", flip=True, balance="sqrt-inverse", label_smoothing=0.05)
 
 
+class TestOfficial(MethodContract):
+    name = "repurpose"
+    settings = replace(QUICK, profile="release", head="official", steps=30, lr=5e-3)
+
+
+class TestOfficialFixed(MethodContract):
+    name, settings = "repurpose", replace(QUICK, head="official", steps=30)
+
+
 def decided(pyramid):
     return linear_truth(pyramid, classes=2, undecided=0.3)
 
 
-@pytest.mark.parametrize(("head", "steps"), [("cnn-s", 40), ("cnn-m", 40), ("cnn-l", 40), ("mlp", 60)])
+@pytest.mark.parametrize(
+    ("head", "steps"), [("cnn-s", 40), ("cnn-m", 40), ("cnn-l", 40), ("official", 80), ("mlp", 60)]
+)
 def test_learns_a_labelling_that_the_features_decide(head, steps):
     generator = TinyGenerator()
     exemplars = exemplars_of(generator, [*range(60), *range(200, 240)], decided)
@@ -72,6 +83,67 @@ def test_a_head_equals_plain_layers_on_the_hypercolumn(name):
         assert bool((bias == 0).all())
         x = F.conv2d(x if i == 0 else F.leaky_relu(x, slope), weight, bias, padding=d * (k // 2), dilation=d)
     torch.testing.assert_close(head(pyramid), x, atol=1e-4, rtol=1e-4)
+
+
+def official_layers(pyramid_dense, weights, biases):
+    """The head that Tritrong et al. released, in plain layers; the weights' shapes are asserted on the way."""
+    widths, dilations = (128, 64, 64, 64, 64, 64, 64, 32, 5), (1, 2, 4, 8, 1, 2, 4, 8, 1)
+    x, kernels = pyramid_dense, (1, *[3] * 8)
+    for i, (w, b, d, k, width) in enumerate(zip(weights, biases, dilations, kernels, widths, strict=True)):
+        assert w.shape == (width, x.shape[1], k, k)
+        x = F.conv2d(F.leaky_relu(x, 0.01) if i else x, w, b, padding=d * (k // 2), dilation=d)
+    return x
+
+
+@pytest.mark.parametrize("mode", ["bilinear-corners", "nearest"])
+def test_the_official_head_equals_plain_layers_on_the_hypercolumn_in_double(mode):
+    generator = TinyGenerator()
+    pyramid = generator.synthesize(generator.latents([1, 2])).pyramid.map(lambda x: x.double()).with_mode(mode)
+    stream = torch.Generator().manual_seed(0)
+    head = make_head("official", pyramid.channels, 5, generator=stream).double()
+    for bias in head.biases:
+        bias.data.normal_(generator=stream)
+    mean, scale = (torch.rand(pyramid.channels, dtype=torch.float64, generator=stream) + 0.5 for _ in range(2))
+    plain = official_layers(pyramid.dense(), head.weights, head.biases)
+    torch.testing.assert_close(head(pyramid), plain, atol=1e-11, rtol=1e-11)
+    gain = (torch.rand(pyramid.channels, dtype=torch.float64, generator=stream) > 0.5).double()
+    dropped = official_layers(pyramid.dense() * gain.view(1, -1, 1, 1), head.weights, head.biases)
+    torch.testing.assert_close(head(pyramid, gain), dropped, atol=1e-11, rtol=1e-11)
+    shown = (pyramid.dense() - mean.view(1, -1, 1, 1)) * scale.view(1, -1, 1, 1)
+    wanted = official_layers(shown, head.weights, head.biases).detach()
+    head.fold(mean, scale)
+    torch.testing.assert_close(head(pyramid), wanted, atol=1e-11, rtol=1e-11)
+
+
+def test_the_official_head_projects_its_first_layer_and_convolves_no_pyramid(monkeypatch):
+    generator, asked = TinyGenerator(), []
+    pyramid = generator.synthesize(generator.latents([0])).pyramid
+    plain = FeaturePyramid.project
+    monkeypatch.setattr(FeaturePyramid, "project", lambda self, w, b=None: asked.append(len(w)) or plain(self, w, b))
+    monkeypatch.setattr(FeaturePyramid, "conv", lambda *a: pytest.fail("a pyramid was convolved"))
+    make_head("official", pyramid.channels, 3, generator=torch.Generator().manual_seed(0))(pyramid)
+    assert asked == [128]
+
+
+def test_the_official_head_is_trained_as_released_under_release_alone():
+    release = RepurposeSettings(profile="release", head="official").resolved(3, 720)
+    assert (release.mode, release.init, release.standardise, release.min_resolution) == (
+        "bilinear-corners",
+        "torch",
+        False,
+        8,
+    )
+    assert (release.steps, release.batch, release.lr, release.weight_decay) == (3000, 1, 1e-3, 1e-3)
+    rates = [learning_rate(release, 150 * i) for i in range(4)]  # 50 epochs of 3 exemplars
+    assert rates == pytest.approx([1e-3, 9e-4, 8.1e-4, 7.29e-4])
+    assert learning_rate(release, 149) == 1e-3
+    fixed = RepurposeSettings(head="official").resolved(1, 720)
+    assert replace(fixed, head="cnn-s") == RepurposeSettings().resolved(1, 720)
+    generator = TinyGenerator()
+    settings = RepurposeSettings(profile="release", head="official", steps=1)
+    assert Repurpose().fit(generator, exemplars_of(generator, [1]), LABELS, settings).taps == ("b8.conv1", "b16.conv1")
+    own = replace(settings, min_resolution=0)
+    assert len(Repurpose().fit(generator, exemplars_of(generator, [1]), LABELS, own).taps) == 3
 
 
 @pytest.mark.parametrize("name", ["cnn-l", "mlp"])
@@ -145,6 +217,7 @@ def test_profiles_fill_in_what_is_not_set_and_nothing_else():
     assert (release.mode, release.standardise, release.steps, release.schedule) == ("nearest", False, 5, "step")
     assert release.lr == release.weight_decay == 1e-3 and release.mlp_hidden == (9,)
     assert RepurposeSettings(profile="release").resolved(10, 720).steps == 100
+    assert [RepurposeSettings().resolved(k, 720).steps for k in (4, 10)] == [160, 253]
     assert fixed.resolved(4, 99) == fixed
 
 
