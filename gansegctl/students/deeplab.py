@@ -52,6 +52,36 @@ class Bottleneck(nn.Module):
         return F.relu(self.norm3(self.conv3(y)) + self.shortcut(x), inplace=True)
 
 
+class StreamDropout(nn.Module):
+    """Dropout (Srivastava et al. 2014) whose mask comes from a random stream that the training keeps.
+
+    nn.Dropout draws from the stream of the process, which no checkpoint holds and every rank has for itself.
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+        self._draws: tuple[torch.Generator, int, int] | None = None
+
+    def draw_from(self, stream: torch.Generator, first: int, total: int) -> None:
+        """For the next pass: its rows are those from `first` of a batch of `total`, and `stream`, on the CPU, moves on
+        as for all of that batch."""
+        self._draws = stream, first, total
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [n,...] → the same shape, scaled so that the mean stays; in evaluation x itself.
+
+        A pass in training that nobody called `draw_from` for draws from the stream of the process.
+        """
+        if not self.training:
+            return x
+        if self._draws is None:
+            return F.dropout(x, self.rate)
+        (stream, first, total), self._draws = self._draws, None
+        kept = torch.rand((total, *x.shape[1:]), generator=stream)[first : first + len(x)] >= self.rate
+        return x * kept.to(x.device) / (1 - self.rate)
+
+
 class PyramidPooling(nn.Module):
     """One 1×1 and three dilated 3×3 convolutions and the picture's mean, side by side, then merged (ASPP)."""
 
@@ -61,7 +91,7 @@ class PyramidPooling(nn.Module):
         self.branches = nn.ModuleList([_unit(channels, POOLED, 1), *rates])
         # A mean is one number a picture: no batch norm, which a batch of one could not train.
         self.mean = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(channels, POOLED, 1), nn.ReLU(inplace=True))
-        self.merge = nn.Sequential(_unit(POOLED * (2 + len(RATES)), POOLED, 1), nn.Dropout(0.5))
+        self.merge = nn.Sequential(_unit(POOLED * (2 + len(RATES)), POOLED, 1), StreamDropout(0.5))
 
     def forward(self, x: Tensor) -> Tensor:
         """x [N,C,h,w] → [N,256,h,w]."""

@@ -23,6 +23,7 @@ from gansegctl.errors import GansegError, UsageError
 from gansegctl.labels import IGNORE, LabelMap
 from gansegctl.resuming import load_state, save_state
 from gansegctl.students.augment import AugmentSettings, augment
+from gansegctl.students.deeplab import StreamDropout
 from gansegctl.students.parallel import ALONE, Ranks
 from gansegctl.students.student import WIDTHS, Student, build
 
@@ -132,6 +133,7 @@ class StudentTraining:
         self.student = Student(model, labels, size, channels, settings.arch, settings.widths)
         self.optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
         self.network = ranks.network(model, self.device)
+        self.dropouts = [m for m in model.modules() if isinstance(m, StreamDropout)]
         self.step = 0
         self.loss = [0.0, 0]  # sum and number of the losses since the last epoch's end
 
@@ -215,6 +217,8 @@ class StudentTraining:
             kept = torch.rand((len(chosen), *sure.shape[1:]), generator=self.stream)[rows] < sure
             target = target.masked_fill(~kept.to(self.device), IGNORE)
         x, target = augment(x, target, s.augment, self.stream, (rows.start, len(chosen)))
+        for dropout in self.dropouts:
+            dropout.draw_from(self.stream, rows.start, len(chosen))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=s.precision == "bf16"):
             logits = self.network(x.to(self.dtype))
         return loss_and_weight(logits.to(self.dtype), target)

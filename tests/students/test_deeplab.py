@@ -7,7 +7,7 @@ import torch
 from students.test_student import LABELS, STILL, settings, shapes
 
 from gansegctl.errors import UsageError
-from gansegctl.students.deeplab import DeepLabV3
+from gansegctl.students.deeplab import DeepLabV3, StreamDropout
 from gansegctl.students.student import Student, build
 from gansegctl.students.training import StudentTraining
 
@@ -43,6 +43,34 @@ def test_a_batch_of_one_trains():
     model = DeepLabV3(3, 2, SMALL).train()
     model(torch.randn(1, 3, 32, 32)).sum().backward()
     assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in model.parameters())
+
+
+def test_dropout_leaves_half_and_the_mean_and_nothing_in_evaluation():
+    dropout, x = StreamDropout(0.5), torch.ones(2, 64, 8, 8)
+    dropout.draw_from(torch.Generator().manual_seed(1), 0, 2)
+    y = dropout(x)
+    assert y.unique().tolist() == [0.0, 2.0] and float(y.mean()) == pytest.approx(1.0, abs=0.05)
+    assert dropout.eval()(x) is x and not dropout.state_dict()
+
+
+def test_ranks_drop_out_what_one_process_would():
+    dropout, x = StreamDropout(0.5), torch.ones(6, 5, 3, 3)
+
+    def half(first, rows):
+        stream = torch.Generator().manual_seed(7)
+        dropout.draw_from(stream, first, 6)
+        return dropout(x[:rows]), stream.get_state()
+
+    (whole, after), (upper, one), (lower, two) = half(0, 6), half(0, 3), half(3, 3)
+    assert torch.equal(torch.cat([upper, lower]), whole) and not torch.equal(upper, lower)
+    assert torch.equal(one, after) and torch.equal(two, after)
+
+
+def test_a_mask_serves_one_pass():
+    """A second pass with the first one's would be no dropout; that of a caller who hands in none is of the process."""
+    dropout, x = StreamDropout(0.5), torch.ones(1, 1000)
+    dropout.draw_from(torch.Generator().manual_seed(7), 0, 1)
+    assert not torch.equal(dropout(x), dropout(x))
 
 
 def test_it_learns_and_survives_storage(tmp_path):

@@ -89,6 +89,50 @@ def test_two_ranks_killed_and_resumed_equal_one_process(broken, tmp_path):
     assert one["head.weight"].abs().max() > 100 * TOLERANCE  # the comparison means something
 
 
+STEPS = """
+import os, sys, torch
+from students.test_student import LABELS, settings, shapes
+from gansegctl.students.parallel import joined
+from gansegctl.students.training import StudentTraining
+
+torch.manual_seed(os.getpid())
+with joined("cpu", os.environ) as ranks:
+    s = settings(arch="deeplabv3", widths=(4, 4, 8, 8), accumulate=2, precision="fp64")
+    training = StudentTraining(shapes(16), LABELS, s, ranks=ranks)
+    print(*(training.train_step() for _ in range(3)))
+"""
+
+
+def test_two_ranks_of_a_network_with_dropout_equal_one_process():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
+    tests = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", STEPS],
+            env={k: v for k, v in os.environ.items() if not k.startswith("SLURM_")}
+            | meeting
+            | tests
+            | {"RANK": str(i)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for i in range(2)
+    ]
+    try:
+        said = [[float(x) for x in p.communicate(timeout=120)[0].split()] for p in started]
+    finally:
+        for process in started:
+            process.kill()
+            process.communicate()
+    options = settings(arch="deeplabv3", widths=(4, 4, 8, 8), accumulate=2, precision="fp64")
+    training = StudentTraining(shapes(16), LABELS, options)
+    wanted = [training.train_step() for _ in range(3)]
+    assert said[0] == said[1] == pytest.approx(wanted, rel=1e-9)
+    assert wanted[0] != pytest.approx(wanted[1], rel=1e-3)
+
+
 def test_passes_add_up_to_the_batch():
     weights = []
     for accumulate in (1, 4):

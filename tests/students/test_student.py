@@ -35,6 +35,12 @@ def shapes(n: int, size: int = 16, channels: int = 3, seed: int = 0) -> Pairs:
     return Pairs((noise + colour).to(torch.uint8), mask)
 
 
+ARCHITECTURES = pytest.mark.parametrize(
+    "arch", [{}, {"arch": "deeplabv3", "widths": (4, 4, 8, 8)}], ids=["unet", "deeplabv3"]
+)
+"""What holds of any network: deeplabv3 has a dropout, which draws too."""
+
+
 def settings(**changes) -> StudentSettings:
     base = {"widths": (8, 12), "epochs": 1, "steps": 12, "batch_size": 8, "augment": AugmentSettings()}
     return StudentSettings(**base | changes)
@@ -51,41 +57,43 @@ def test_learns(channels):
     assert events[-1].facts["validation_miou"] > 0.8
 
 
-def test_an_interrupted_run_equals_an_unbroken_one(tmp_path):
+@ARCHITECTURES
+def test_an_interrupted_run_equals_an_unbroken_one(arch, tmp_path):
     pairs = shapes(32)
-    unbroken = StudentTraining(pairs, LABELS, settings())
+    unbroken = StudentTraining(pairs, LABELS, settings(**arch))
     list(unbroken.run())
-    first = StudentTraining(pairs, LABELS, settings())
+    first = StudentTraining(pairs, LABELS, settings(**arch))
     events = first.run(tmp_path / "x.ckpt")
     next(events)
     next(events)
     assert first.step == 6
     events.close()
     assert load_state(tmp_path / "x.ckpt", KIND).facts["step"] == 3  # saved after the first epoch, and not since
-    second = StudentTraining(pairs, LABELS, settings())
+    second = StudentTraining(pairs, LABELS, settings(**arch))
     list(second.run(tmp_path / "x.ckpt"))
     for a, b in zip(second.student.model.parameters(), unbroken.student.model.parameters(), strict=True):
         assert torch.allclose(a, b, atol=1e-6)
-    third = StudentTraining(pairs, LABELS, settings())
+    third = StudentTraining(pairs, LABELS, settings(**arch))
     assert list(third.run(tmp_path / "x.ckpt")) == []  # stopped between the last step and the student's file
     assert third.student.facts == second.student.facts and third.student.facts["steps"] == 12
     with pytest.raises(UsageError, match="other settings"):
-        list(StudentTraining(pairs, LABELS, settings(lr=1e-3)).run(tmp_path / "x.ckpt"))
+        list(StudentTraining(pairs, LABELS, settings(**arch, lr=1e-3)).run(tmp_path / "x.ckpt"))
 
 
-def test_a_run_broken_within_an_epoch_equals_an_unbroken_one(tmp_path, monkeypatch):
+@ARCHITECTURES
+def test_a_run_broken_within_an_epoch_equals_an_unbroken_one(arch, tmp_path, monkeypatch):
     monkeypatch.setattr(training_module, "SAVE_SECONDS", 0.0)  # after every step
     pairs, told = shapes(32), []
-    unbroken = StudentTraining(pairs, LABELS, settings())
+    unbroken = StudentTraining(pairs, LABELS, settings(**arch))
     told += [e.facts for e in unbroken.run()]
-    first = StudentTraining(pairs, LABELS, settings())
+    first = StudentTraining(pairs, LABELS, settings(**arch))
     events, step = first.run(tmp_path / "x.ckpt"), first.train_step
     next(events)
     monkeypatch.setattr(first, "train_step", lambda: step() if first.step < 5 else pytest.fail("killed"))
     with pytest.raises(pytest.fail.Exception):
         next(events)
     assert load_state(tmp_path / "x.ckpt", KIND).facts["step"] == 5  # two steps into the second epoch
-    second = StudentTraining(pairs, LABELS, settings())
+    second = StudentTraining(pairs, LABELS, settings(**arch))
     assert [e.facts for e in second.run(tmp_path / "x.ckpt")] == [pytest.approx(f) for f in told[1:]]
     for a, b in zip(second.student.model.parameters(), unbroken.student.model.parameters(), strict=True):
         assert torch.allclose(a, b, atol=1e-6)
@@ -123,10 +131,16 @@ def test_a_loss_that_is_no_number_ends_the_run_before_it_is_kept(tmp_path, monke
     assert not (tmp_path / "x.ckpt").exists()
 
 
-def test_the_global_stream_is_left_alone():
-    before = torch.get_rng_state()
-    list(StudentTraining(shapes(8), LABELS, settings(steps=2)).run())
-    assert torch.equal(before, torch.get_rng_state())
+@ARCHITECTURES
+def test_the_global_stream_is_neither_moved_nor_used(arch):
+    losses = []
+    for state in (1, 2):
+        torch.manual_seed(state)
+        before = torch.get_rng_state()
+        training = StudentTraining(shapes(8), LABELS, settings(**arch, steps=2))
+        losses.append([training.train_step() for _ in range(2)])
+        assert torch.equal(before, torch.get_rng_state())
+    assert losses[0] == losses[1]
 
 
 def test_soft_targets_learn_and_ignore_empty_pixels():
