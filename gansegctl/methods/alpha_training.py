@@ -69,7 +69,7 @@ class AlphaTraining:
         lazy = R1_INTERVAL / (R1_INTERVAL + 1)  # Adam is rescaled for lazy penalties (Karras et al. 2020, app. B)
         self.a_optimizer = torch.optim.Adam(self.alpha.parameters(), lr=settings.lr * 0.8, betas=(0.0, 0.99**0.8))
         self.d_optimizer = torch.optim.Adam(self.critic.parameters(), lr=settings.lr * lazy, betas=(0.0, 0.99**lazy))
-        self.guard = AreaGuard()
+        self.guard = AreaGuard(threshold=settings.threshold)
 
     def run(self) -> dict:
         """Train until the iterations are done or masks have settled → facts."""
@@ -94,6 +94,7 @@ class AlphaTraining:
             "loss_alpha": round(losses[0], 6),
             "loss_critic": round(losses[1], 6),
             "area": round(last.area, 4),
+            "written": round(last.written, 4),
             "area_histogram": last.histogram,
             "undecided": round(last.undecided, 4),
         }

@@ -53,14 +53,15 @@ car-short is meant for a discriminator that is trained already."""
 DEFAULTS = {"batch": 2, "bg_weight": 0.0, "bg_share": 0.0, "sat_weight": 1.0}
 
 PROFILES: dict[str, dict] = {
-    "fixed": {"standardise": True, "ema": True, "threshold": 0.5, "biased_r1": False},
-    "release": {"standardise": False, "ema": False, "threshold": 0.9, "biased_r1": True},
+    "fixed": {"standardise": True, "ema": True, "threshold": 0.5, "biased_r1": False, "early_stop": True},
+    "release": {"standardise": False, "ema": False, "threshold": 0.9, "biased_r1": True, "early_stop": False},
 }
 """What a profile puts where the settings leave None.
 
 release, as the authors' code runs: activations as they come; the network that is kept as an average is the raw one;
 a pixel is foreground from alpha 0.9 on; D's score of one real picture is added to its loss with every R1 penalty, which
-pulls it down. One pass serves both networks in a step, in either profile.
+pulls it down; all iterations are run. In either profile, and unlike there: one pass serves both networks in a step,
+and the guard ends a fit of collapsed masks with an error.
 """
 
 
@@ -98,7 +99,7 @@ class Labels4FreeSettings:
     noise: str = "const"
     guard_every: int = 25
     guard_samples: int = 32
-    early_stop: bool = True
+    early_stop: bool | None = None
     min_iterations: int = 200
 
     def __post_init__(self) -> None:
@@ -159,7 +160,8 @@ class Labels4Free:
         """Train alpha against a discriminator. labels: two, background first (None: background, foreground).
 
         images: real pictures, uint8 [N,H,W,c]. Errors: UsageError for exemplars, other than two classes, no adversary,
-        pictures of another size; GansegError for a collapse or a loss that is not finite.
+        pictures of another size; GansegError for a collapse, of alpha or of what its threshold leaves, or a loss that
+        is not finite.
         """
         settings = (settings or Labels4FreeSettings()).resolved()
         no_exemplars(self.name, exemplars)

@@ -8,14 +8,22 @@ Constants are settings, because the paper's are unknown: N, k, crossover and rul
 implementation (profile release) or what served on the demo domain (fixed). The picture itself is the first variant and
 its own latents and noise make the others, so the mask is of this very picture; `predict` needs `Synthesis.ws`, and
 makes N−1 more passes a picture. Memory: N·c·H·W·4 bytes, 39 MB for 50 variants at 256 px, and a few passes at a time.
+
+Instances come, as in the paper, from boxes that something else finds: within each box of a picture its pixels alone are
+clustered, and the same rule says what is foreground there, "centre" and "border" being those of the box. A mask has one
+value a pixel, so instances are classes: background, instance-1, instance-2, … in the order of the picture's boxes, up
+to the largest number of boxes in the file. instance-2 of two pictures are therefore not of one kind. Where boxes
+overlap a pixel goes to the instance that more repeats put it in, of equals to that of the smaller box.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -28,11 +36,15 @@ from gansegctl.methods.checking import filled, one_of, within
 from gansegctl.methods.unsupervised import (
     FOREGROUND,
     RULES,
+    Box,
     centrality,
+    check_boxes,
     check_sides,
     foreground_clusters,
+    instances,
     no_exemplars,
     parallel_kmeans,
+    read_boxes,
     segments,
     stream_of,
 )
@@ -76,6 +88,9 @@ halves of the same variants. release: as the community implementation runs, with
 - whatever k is, the least central cluster alone is background.
 """
 
+Detector = Callable[[Synthesis], Sequence[Any]]
+"""What finds boxes: N pictures → N lists of [left, top, right, bottom] in pixels."""
+
 
 @dataclass(frozen=True)
 class StyleMixSettings:
@@ -89,8 +104,11 @@ class StyleMixSettings:
     counts (fixed: not the lower one, which most subjects stand on). repeats: clusterings to vote; drawn: shared (random
     halves of the variants) | anew. keep_noise: the picture's own noise in all variants. standardise: every variant's
     colours to deviation 1. iterations: of k-means; fitted_pixels: a cluster, that its centroids are fitted on (0 =
-    all). clusterer: torch | faiss. passes: variants made at one time. Errors: UsageError for values out of range, or
-    for faiss where it is not installed.
+    all). clusterer: torch | faiss (where the pictures are: on the CPU, or all GPUs; torch in its place where they are
+    on a GPU that this faiss cannot use). passes: variants made at one time. boxes: a JSON file {seed: [[left, top,
+    right, bottom], …]} in pixels, right and bottom outside, [] for a picture without instances; or that table, which is
+    what a segmenter stores. instances: classes of them (0: the largest number of boxes in a picture of the file).
+    Errors: UsageError for values out of range, boxes with output segments, or faiss where it is not installed.
     """
 
     profile: str = "fixed"
@@ -112,6 +130,8 @@ class StyleMixSettings:
     fitted_pixels: int | None = None
     clusterer: str = "torch"
     passes: int = 8
+    boxes: str | dict[str, Any] | None = field(default=None, hash=False)
+    instances: int = 0
 
     def __post_init__(self) -> None:
         one_of("profile", self.profile, tuple(PROFILES))
@@ -129,7 +149,10 @@ class StyleMixSettings:
         within("iterations", self.iterations, 1)
         within("fitted_pixels", self.fitted_pixels, 0)
         within("passes", self.passes, 1)
+        within("instances", self.instances, 0, IGNORE - 1)
         check_sides(self.sides)
+        if (self.boxes or self.instances) and self.output == "segments":
+            raise UsageError("got boxes with output segments", wanted="output foreground, of which instances are parts")
         if self.clusterer == "faiss":
             _faiss()
 
@@ -176,23 +199,30 @@ class StyleMix:
         labels: LabelMap | None = None,
         settings: StyleMixSettings | None = None,
         seed: int = 0,
+        *,
+        boxes: Detector | None = None,
     ) -> StyleMixSegmenter:
         """A segmenter with these settings; its variants are drawn from `seed` and the sample's seed.
 
-        Errors: UsageError for exemplars, which it cannot use, or a class that the generator lacks.
+        boxes: finds instances, in place of a file of boxes; `settings.instances` says how many classes they may have.
+        It is not stored: set `boxes_of` of a loaded segmenter anew. Errors: UsageError for exemplars, which it cannot
+        use, a class that the generator lacks, boxes that are wrong or twice, or instances without either.
         """
         no_exemplars(self.name, exemplars)
         settings = (settings or StyleMixSettings()).resolved()
         if settings.class_index is not None and settings.class_index >= generator.spec.c_dim:
             raise UsageError(f"got class_index {settings.class_index}", wanted=f"below {generator.spec.c_dim}")
+        settings = _with_boxes(settings, generator.spec.resolution, boxes)
+        classes = FOREGROUND if settings.output == "foreground" else segments(settings.k)
         return StyleMixSegmenter(
             method=self.name,
-            labels=FOREGROUND if settings.output == "foreground" else segments(settings.k),
+            labels=instances(settings.instances) if settings.instances else classes,
             taps=(),
             widths=(),
             generator_sha256=generator.sha256,
             settings=asdict(settings),
             facts={"exemplars": 0, "seed": seed},
+            boxes_of=boxes,
         )
 
     def load(self, path: Path) -> StyleMixSegmenter:
@@ -205,13 +235,19 @@ class StyleMix:
 
 @dataclass
 class StyleMixSegmenter(BaseSegmenter):
-    """Settings and a seed (protocol `contracts.Segmenter`); it reads no taps, only pictures."""
+    """Settings and a seed (protocol `contracts.Segmenter`); it reads no taps, only pictures.
+
+    boxes_of: finds the boxes of instances; it goes before those of the settings, and is not stored.
+    """
+
+    boxes_of: Detector | None = field(default=None, compare=False)
 
     @torch.no_grad()
     def predict(self, generator: Generator, synthesis: Synthesis, probabilities: bool = False) -> Annotation:
         """Masks of the pictures in `synthesis`; probabilities are shares of votes over the repeats.
 
-        Errors: UsageError for another generator, or where `synthesis` does not say which ws, noise and seeds made it.
+        Errors: UsageError for another generator, where `synthesis` does not say which ws, noise and seeds made it, and
+        of instances for a picture without boxes, with wrong ones, or with more than there are classes.
         """
         self.check_generator(generator)
         if synthesis.ws is None or synthesis.noise is None or synthesis.seeds is None:
@@ -220,40 +256,89 @@ class StyleMixSegmenter(BaseSegmenter):
                 wanted="Synthesis.ws, noise and seeds, from which stylemix makes its variants",
                 remedy="fill them in where the pictures are made",
             )
-        votes = [self._votes(generator, synthesis, i) for i in range(len(synthesis.image))]
+        boxes = self._boxes(synthesis)
+        votes = [self._votes(generator, synthesis, i, boxes[i]) for i in range(len(synthesis.image))]
         return annotation_of(torch.stack(votes).clamp(min=1e-9).log(), probabilities)
 
-    def _votes(self, generator: Generator, synthesis: Synthesis, i: int) -> Tensor:
+    def _boxes(self, synthesis: Synthesis) -> list[list[Box] | None]:
+        """Of each picture; None for the picture as a whole."""
+        s, seeds = self._settings(), synthesis.seeds
+        if not s.instances:
+            return [None] * len(seeds)
+        if self.boxes_of is not None:
+            found = list(self.boxes_of(synthesis))
+            if len(found) != len(seeds):
+                raise UsageError(f"got boxes of {len(found)} pictures", wanted=f"of {len(seeds)}, a list for each")
+        elif s.boxes is None:
+            raise UsageError(
+                "got no boxes for a segmenter of instances",
+                wanted="what found them when it was fitted, which its file does not hold",
+                remedy="set its boxes_of",
+            )
+        else:
+            lacking = [seed for seed in seeds if str(seed) not in s.boxes]
+            if lacking:
+                raise UsageError(
+                    f"got no boxes for seed {lacking[0]}", wanted="an entry for every picture, [] for none in it"
+                )
+            found = [s.boxes[str(seed)] for seed in seeds]
+        checked = [check_boxes(seed, b, *synthesis.image.shape[2:]) for seed, b in zip(seeds, found, strict=True)]
+        for seed, some in zip(seeds, checked, strict=True):
+            if len(some) > s.instances:
+                raise UsageError(
+                    f"got {len(some)} boxes for seed {seed}",
+                    wanted=f"at most {s.instances}, the classes of this segmenter",
+                    remedy="fit with instances set higher",
+                )
+        return checked
+
+    def _votes(self, generator: Generator, synthesis: Synthesis, i: int, boxes: list[Box] | None) -> Tensor:
         """Share of the repeats that put a pixel of picture i into each class: [K,H,W]."""
         s = self._settings()
-        stream = stream_of(self.facts["seed"], synthesis.seeds[i])
+        seeds = self.facts["seed"], synthesis.seeds[i]
+        stream = stream_of(*seeds)
         height, width = synthesis.image.shape[2:]
+        regions = [(0, 0, width, height)] if boxes is None else boxes
         rounds = [s.repeats] if s.drawn == "shared" else [1] * s.repeats
-        votes, first = [], None
-        for runs in rounds:
+        votes: list[list[Tensor]] = [[] for _ in regions]
+        first = None
+        for number, runs in enumerate(rounds if regions else ()):
             pictures = self._variants(generator, synthesis, i, stream)  # [V, c, H, W]
             keep = _halves(runs, len(pictures), stream)  # [R, V]
-            if s.standardise:
-                middle = pictures - pictures.mean(dim=(2, 3), keepdim=True)
-                pictures = middle / middle.square().mean(dim=(1, 2, 3), keepdim=True).sqrt().clamp(min=1e-6)
-            x = pictures.flatten(0, 1).flatten(1).T.contiguous()  # [P, V·c]
-            columns = keep.repeat_interleave(synthesis.image.shape[1], dim=1).to(x.device)
-            if s.output == "segments":
-                if first is None:
-                    first = self._cluster(x, torch.ones_like(columns[:1]), stream)[0]
-                    order = centrality(first.view(1, height, width), s.k).argsort().argsort()
-                    first = order[first]
-                labels = parallel_kmeans(x, columns, s.k, s.iterations, stream, start=first)
-                votes.append(F.one_hot(labels, s.k).float())
-            else:
-                labels = self._cluster(x, columns, stream)
-                for one in labels:
-                    inside = foreground_clusters(one.view(1, height, width), s.k, s.rule, s.sides)
-                    votes.append(F.one_hot(inside[one].long(), 2).float()[None])
-        share = torch.cat(votes).mean(dim=0)  # [P, K]
+            for region, found in zip(regions, votes, strict=True):
+                left, top, right, bottom = region
+                x, columns = self._points(pictures[:, :, top:bottom, left:right], keep)
+                if s.output == "segments":
+                    if first is None:
+                        first = self._cluster(x, torch.ones_like(columns[:1]), stream)[0]
+                        order = centrality(first.view(1, height, width), s.k).argsort().argsort()
+                        first = order[first]
+                    labels = parallel_kmeans(x, columns, s.k, s.iterations, stream, start=first)
+                    found.append(F.one_hot(labels, s.k).float())
+                    continue
+                # An instance's mask is a function of its own box, whatever others there are.
+                own = stream if boxes is None else stream_of(*seeds, number, *region)
+                for one in self._cluster(x, columns, own):
+                    inside = foreground_clusters(one.view(1, bottom - top, right - left), s.k, s.rule, s.sides)
+                    found.append(F.one_hot(inside[one].long(), 2).float()[None])
+        shares = [torch.cat(found).mean(dim=0) for found in votes]  # [P, K] each
         if s.output == "foreground":  # at least half of the votes: the tie is foreground
-            share = torch.where((share[:, 1:] == 0.5), share.new_tensor([0.4999, 0.5001]), share)
-        return share.T.view(-1, height, width)
+            tie = synthesis.image.new_tensor([0.4999, 0.5001], dtype=torch.float32)
+            shares = [torch.where((share[:, 1:] == 0.5), tie, share) for share in shares]
+        if boxes is None:
+            return shares[0].T.view(-1, height, width)
+        return _of_instances(
+            [x[:, 1] for x in shares], boxes, synthesis.image.new_zeros(s.instances + 1, height, width)
+        )
+
+    def _points(self, pictures: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
+        """Variants [V,c,h,w], those that each run reads [R,V] → pixels to cluster [P,V·c], columns to read [R,V·c]."""
+        channels = pictures.shape[1]
+        if self._settings().standardise:
+            middle = pictures - pictures.mean(dim=(2, 3), keepdim=True)
+            pictures = middle / middle.square().mean(dim=(1, 2, 3), keepdim=True).sqrt().clamp(min=1e-6)
+        x = pictures.flatten(0, 1).flatten(1).T.contiguous()
+        return x, keep.repeat_interleave(channels, dim=1).to(x.device)
 
     def _settings(self) -> StyleMixSettings:
         known = {f.name for f in fields(StyleMixSettings)}
@@ -286,14 +371,15 @@ class StyleMixSegmenter(BaseSegmenter):
     def _cluster(self, x: Tensor, columns: Tensor, stream: torch.Generator) -> Tensor:
         """Clusters of the rows of x [P,D], once with each set of columns [R,D]: int64 [R,P]."""
         s = self._settings()
-        if s.clusterer == "torch":
+        options = None if s.clusterer == "torch" else faiss_options(x.device)
+        if options is None:
             return parallel_kmeans(x, columns, s.k, s.iterations, stream, sample=s.k * s.fitted_pixels or None)
-        found = []
+        found, k = [], min(s.k, len(x))  # faiss refuses more clusters than pixels, which a small box has
         for keep in columns:
             part = x[:, keep].float().cpu().contiguous().numpy()
             points = {"max_points_per_centroid": s.fitted_pixels or len(part), "min_points_per_centroid": 1}
             seed = int(torch.randint(2**31 - 1, (1,), generator=stream))
-            run = _faiss().Kmeans(part.shape[1], s.k, niter=s.iterations, seed=seed, **points)
+            run = _faiss().Kmeans(part.shape[1], k, niter=s.iterations, seed=seed, **points, **options)
             run.train(part)
             found.append(torch.from_numpy(run.index.search(part, 1)[1][:, 0]))
         return torch.stack(found).to(x.device)
@@ -310,6 +396,52 @@ def _halves(runs: int, count: int, stream: torch.Generator) -> Tensor:
     keep = torch.rand(runs, count, generator=stream).argsort(dim=1) < (count + 1) // 2
     keep[:, 0] = True
     return keep
+
+
+def _with_boxes(settings: StyleMixSettings, side: int, detector: Detector | None) -> StyleMixSettings:
+    """The same with the boxes of the file in place of its path, and the number of instances."""
+    if settings.boxes is None:
+        if (detector is not None) != (settings.instances > 0):
+            raise UsageError(
+                f"got instances {settings.instances} and {'no' if detector is None else 'a callable that finds'} boxes",
+                wanted="both, or neither",
+                remedy="set boxes to a file" if detector is None else "set instances to the most boxes of a picture",
+            )
+        return settings
+    if detector is not None:
+        raise UsageError("got a file of boxes and a callable that finds them", wanted="one of the two")
+    boxes = read_boxes(settings.boxes, side)
+    most = max(map(len, boxes.values()), default=0)
+    if not most:
+        raise UsageError("got boxes without any box in them", wanted="one at least", remedy="leave boxes out")
+    if settings.instances and most > settings.instances:
+        raise UsageError(f"got {most} boxes in one picture", wanted=f"at most {settings.instances}, as instances says")
+    return replace(settings, boxes=boxes, instances=settings.instances or most)
+
+
+def _of_instances(shares: Sequence[Tensor], boxes: Sequence[Box], votes: Tensor) -> Tensor:
+    """Shares of each box's pixels [P] → of the whole picture's, written into votes [1+instances,H,W] of zeros."""
+    best = torch.zeros_like(votes[0])
+    owner = torch.zeros_like(best, dtype=torch.int64)
+    areas = [(right - left) * (bottom - top) for left, top, right, bottom in boxes]
+    for j in sorted(range(len(boxes)), key=areas.__getitem__):
+        left, top, right, bottom = boxes[j]
+        window = np.s_[top:bottom, left:right]
+        share = shares[j].view(bottom - top, right - left).to(best)
+        more = share > best[window]
+        owner[window] = owner[window].masked_fill(more, j + 1)
+        best[window] = torch.maximum(best[window], share)
+    votes.scatter_(0, owner[None], best[None])
+    votes[0] = 1 - best
+    return votes
+
+
+def faiss_options(device: torch.device) -> dict[str, bool] | None:
+    """What faiss's k-means is told for pictures on this device; None where torch's is quicker: on a GPU that this faiss
+    was not built for, which would have it work on the CPU."""
+    if device.type != "cuda":
+        return {}
+    return {"gpu": True} if getattr(_faiss(), "get_num_gpus", int)() > 0 else None
 
 
 def _faiss():

@@ -124,6 +124,29 @@ class MethodContract:
         with pytest.raises(UsageError, match="ignored"):
             self.fit([blank])
 
+    def says_one_thing_or_refuses(self, value, labels):
+        """Exemplars of one value all over: that is most of the answer, or the method says that it cannot.
+
+        Most, for a short fit of a linear layer does not reach every pixel of another picture.
+        """
+        painted = [replace(e, mask=np.full((SIDE, SIDE), value, np.uint8)) for e in self.exemplars]
+        try:
+            segmenter = self.fit(painted, labels)
+        except UsageError:
+            return
+        a = self.predict(segmenter, probabilities=True)
+        assert a.probabilities.shape == (4, len(labels), SIDE, SIDE) and bool(a.probabilities.isfinite().all())
+        counts = torch.bincount(a.labels.flatten().long(), minlength=len(labels))
+        assert int(counts.argmax()) == value and int(counts.sum()) == a.labels.numel()
+        assert 0 <= float(a.score.min()) <= float(a.score.max()) <= 1
+
+    @pytest.mark.parametrize("value", [0, 2])
+    def test_masks_of_one_value_teach_that_class_or_are_refused(self, value):
+        self.says_one_thing_or_refuses(value, LABELS)
+
+    def test_one_class_alone_is_everywhere_or_is_refused(self):
+        self.says_one_thing_or_refuses(0, LabelMap(("only",)))
+
     @pytest.mark.parametrize("shape", [(SIDE, SIDE + 1), (8, 8), (SIDE, SIDE, 1)])
     def test_masks_of_another_size_are_refused(self, shape):
         with pytest.raises(UsageError, match="size of the generator"):

@@ -39,6 +39,39 @@ def test_without_a_healthy_look_no_iteration_is_recommended():
     assert "iterations =" not in e.value.remedy and guard.healthy() is None
 
 
+def test_a_collapsed_look_whose_mean_area_is_plausible_is_not_recommended():
+    """19 of 20 pictures are all foreground, and the mean area is 0.95 for the sake of one."""
+    guard = AreaGuard()
+    guard.look(masks(0.4, 0.5), 10)
+    for i in (20, 30):
+        guard.look(masks(*[0.98] * 19, 0.2), i)
+    with pytest.raises(GansegError) as e:
+        guard.look(masks(*[0.98] * 19, 0.2), 40)
+    assert "iterations = 10" in e.value.remedy and "0.941" in e.value.got
+    assert [s.kind for s in guard.looks] == ["", *["foreground"] * 3]
+
+
+def test_alpha_that_nowhere_reaches_the_threshold_is_a_collapse_of_what_is_written():
+    """0.88 on two fifths of a picture: a plausible area, and nothing above 0.9."""
+    alpha = masks(0.4, 0.4) * 0.88
+    guard = AreaGuard(threshold=0.9)
+    guard.look(masks(0.4, 0.4), 10)
+    assert not any([guard.look(alpha, i) for i in range(20, 80, 10)])  # nor settled, though it is decided and calm
+    assert guard.looks[-1].undecided < guard.decided and guard.looks[-1].area == pytest.approx(0.352)
+    with pytest.raises(GansegError, match="all-background masks at iteration 80") as e:
+        guard.look(alpha, 80, last=True)
+    assert "above 0.9 0.000" in e.value.got and "threshold" in e.value.remedy and "iterations = 10" in e.value.remedy
+    half = AreaGuard(threshold=0.5)
+    half.look(alpha, 80, last=True)
+    assert half.looks[-1].written == pytest.approx(0.4)
+
+
+def test_a_threshold_that_everything_exceeds_is_a_collapse_too():
+    with pytest.raises(GansegError, match="all-foreground") as e:
+        AreaGuard(threshold=0.2).look(masks(0.4, 0.4, soft=0.3), 5, last=True)
+    assert "raise threshold" in e.value.remedy
+
+
 def test_looks_that_recover_or_change_sides_are_no_collapse():
     guard = AreaGuard(patience=2)
     for i, area in enumerate([1.0, 0.5, 1.0, 0.0, 1.0, 0.0, 0.3, 1.0]):

@@ -229,6 +229,21 @@ def test_settled_masks_end_a_fit_early_and_facts_say_so(monkeypatch):
     assert fit(replace(QUICK, min_iterations=0, early_stop=False)).facts["stopped"] == "iterations done"
 
 
+def test_release_runs_all_iterations_and_its_guard_judges_what_is_written(monkeypatch):
+    monkeypatch.setattr(AlphaTraining, "step", lambda self, index: (0.0, 0.0))
+    alpha = torch.zeros(1, 1, SIDE, SIDE)
+    alpha[..., 8:] = 0.95
+    monkeypatch.setattr(AlphaTraining, "_alpha_of", lambda self, network, pyramid: alpha)
+    settings = replace(QUICK, iterations=20, min_iterations=0)
+    assert fit(settings).facts["stopped"] == "masks settled"
+    facts = fit(replace(settings, profile="release")).facts
+    assert (facts["iterations"], facts["stopped"], facts["written"]) == (20, "iterations done", 0.5)
+    alpha[..., 8:] = 0.88
+    assert fit(settings).facts["written"] == 0.5
+    with pytest.raises(GansegError, match="all-background masks at iteration 20"):
+        fit(replace(settings, profile="release"))
+
+
 def test_the_average_follows_the_network_and_release_keeps_the_raw_one():
     training = AlphaTraining(TinyGenerator(), TinyAdversary(TinyGenerator()), None, QUICK.resolved(), 0)
     first = training.alpha.last.weight.detach().clone()
@@ -265,7 +280,7 @@ def test_presets_and_profiles_fill_in_what_is_not_set():
         0.1,
         2,
     )
-    assert (s.standardise, s.ema, s.threshold, s.biased_r1) == (True, True, 0.5, False)
+    assert (s.standardise, s.ema, s.threshold, s.biased_r1, s.early_stop) == (True, True, 0.5, False, True)
     r = Labels4FreeSettings(preset="cat-large-batch", profile="release", mult=9.0).resolved()
     assert (r.mult, r.batch, r.bg_weight, r.truncation, r.threshold, r.ema, r.biased_r1) == (
         9.0,
