@@ -62,7 +62,8 @@ CONTROLS := --method contrastive:projection=random --method contrastive:projecti
 study: $(READY) ## every method at 0, 1, 5 and 10 shots on the demo generator, into docs/compare (hours; goes on where it was)
 	$(BIN)/python docs/study.py shares
 	$(STUDY) $(MAIN) --shots 1
-	$(STUDY) --method stylemix --method segment_in_style --method labels4free --shots 0 --draws 1
+	$(BIN)/gansegctl demo scenes -n 5000 -o study-out/scenes
+	$(STUDY) --method stylemix --method segment_in_style --method segment_in_style:output=foreground --method labels4free:images=study-out/scenes --shots 0 --draws 1
 	$(STUDY) $(MAIN) --shots 5 --shots 10 --seeds 1
 	$(STUDY) $(CONTROLS) --shots 1
 	$(BIN)/python docs/study.py report
