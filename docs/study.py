@@ -121,13 +121,17 @@ def _scores(rows: list[dict], method: str, shots: int, name: str = "miou") -> li
     return [r[name] for r in rows if r["method"] == method and r["shots"] == shots]
 
 
-if __name__ == "__main__":
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=["shares", "report"])
     parser.add_argument("-n", "--num", type=int, default=5000, help="samples, and renderings")
-    arguments = parser.parse_args()
-    if arguments.what == "shares":
-        write_text(SHARES, json.dumps(shares(arguments.num), indent=1) + "\n")
-    else:
-        measured = json.loads((SHARES.parent / "rows.json").read_text())["rows"]
-        report(measured, json.loads(SHARES.read_text()), SHARES.parent.parent / "methods.md")
+    a = parser.parse_args(arguments)
+    if a.what == "shares":
+        write_text(SHARES, json.dumps(shares(a.num), indent=1) + "\n")
+        return
+    rows = json.loads((SHARES.parent / "rows.json").read_text())["rows"]
+    report(rows, json.loads(SHARES.read_text()), SHARES.parent.parent / "methods.md")
+
+
+if __name__ == "__main__":
+    main()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import page_blocks
 import pytest
 import study
@@ -82,3 +84,14 @@ def test_the_page_keeps_what_was_written_by_hand(rows, tmp_path):
     assert page.read_text() == text
     page_blocks.fill(tmp_path / "new.md", "x", "y")
     assert (tmp_path / "new.md").read_text() == "<!-- x -->\ny\n<!-- end of x -->\n"
+
+
+def test_from_the_files_of_compare_to_the_page(rows, tmp_path, monkeypatch):
+    monkeypatch.setattr(study, "SHARES", tmp_path / "compare" / "shares.json")
+    (tmp_path / "compare").mkdir()
+    (tmp_path / "compare" / "rows.json").write_text(json.dumps({"rows": rows}))
+    monkeypatch.setattr(study, "shares", lambda num: {"samples": num, "total_variation": 0.5})
+    study.main(["shares", "-n", "7"])
+    study.main(["report"])
+    text = (tmp_path / "methods.md").read_text()
+    assert "Class shares of 7 samples" in text and "| `linear` | 4 | +11.0 |" in text
