@@ -48,6 +48,7 @@ from gansegctl.generators.weights import read_header
 from gansegctl.labels import IGNORE, LabelMap
 from gansegctl.pipeline.adversary import beyond_generator
 from gansegctl.pipeline.annotate import REAL_SEEDS
+from gansegctl.pipeline.compare import fits
 from gansegctl.pipeline.distill import predict_masks
 from gansegctl.pipeline.evaluate import aligned
 from gansegctl.pipeline.labelling import picture_and_mask
@@ -149,11 +150,11 @@ class Bench:
     def __init__(self, plan: Plan, retry: bool = False) -> None:
         self.plan, self.device = plan, plan.device
         self.train, self.test, self.labels = load(plan)
-        with plan.data.open("rb") as f:
-            digest = hashlib.file_digest(f, "sha256").hexdigest()
         table = {k: v for k, v in asdict(plan).items() if k in (*TRAINED, *DETERMINING)}
         table = json.loads(json.dumps(table))  # tuples as the lists that they are in a file
-        made_of = {"data": digest, "resolution": self.train.image.shape[1]} | {k: table[k] for k in TRAINED}
+        made_of = {"data": methods.digest(plan.data), "resolution": self.train.image.shape[1]} | {
+            k: table[k] for k in TRAINED
+        }
         self.made = plan.work / "generator"
         self._begin_generator(made_of)
         self.head = made_of | {k: table[k] for k in DETERMINING}
@@ -495,12 +496,6 @@ class _Projected:
 def seconds_of(latent: Path) -> float:
     """What the projection of a picture took, in whichever run it was made."""
     return float(load_projection(latent).facts["seconds"]) if latent.exists() else 0.0
-
-
-def fits(tool: Method, shots: int) -> bool:
-    """Whether a method can be run with that many exemplars."""
-    takes = tool.needs | getattr(tool, "takes", frozenset())
-    return shots > 0 if "exemplars" in tool.needs else shots == 0 or "exemplars" in takes
 
 
 def cut(text: str) -> str:

@@ -24,7 +24,7 @@ import torch
 from gansegctl import methods
 from gansegctl.atomic import write_bytes, write_text
 from gansegctl.config import from_dict
-from gansegctl.contracts import Exemplar, Generator, Progress, Segmenter
+from gansegctl.contracts import Exemplar, Generator, Method, Progress, Segmenter
 from gansegctl.errors import GansegError, UsageError
 from gansegctl.evaluate import confusion
 from gansegctl.evaluate.coverage import gain
@@ -300,7 +300,7 @@ def jobs_of(settings: CompareSettings) -> list[Job]:
         for draw in range(settings.draws)
         for seed in range(settings.seeds)
         for text in settings.methods
-        if _fits(text, shots)
+        if fits(methods.get(parse_method(text)[0]), shots)
     ]
     return list(dict.fromkeys(jobs))
 
@@ -340,9 +340,8 @@ def read_rows(out: Path, head: dict[str, Any]) -> list[dict[str, Any]]:
     return data["rows"]
 
 
-def _fits(text: str, shots: int) -> bool:
+def fits(method: Method, shots: int) -> bool:
     """Whether a method can be run with that many exemplars."""
-    method = methods.get(parse_method(text)[0])
     takes = method.needs | getattr(method, "takes", frozenset())
     return shots > 0 if "exemplars" in method.needs else shots == 0 or "exemplars" in takes
 

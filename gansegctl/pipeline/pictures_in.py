@@ -10,12 +10,12 @@ import numpy as np
 
 from gansegctl.errors import GansegError, UsageError
 from gansegctl.pictures import read_image
+from gansegctl.store.export.card import SHEET
+from gansegctl.store.manifest import NAME
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 OURS = (".mask.png", ".overlay.png", ".mask-grey.png", ".confidence.png", ".reconstruction.png")
 """What the commands write beside or after pictures: never read as a picture."""
-SHEET, MANIFEST = "contact.png", "manifest.json"
-"""A dataset's contact sheet lies beside its manifest; anybody's own picture of that name does not."""
 
 
 def load_pictures(
@@ -73,7 +73,8 @@ def check_split(source: Path, split: int | None, remedy: str) -> None:
 def image_files(folder: Path) -> list[Path]:
     """Every picture below a folder, sorted by path; masks, overlays and sheets of ours beside them are left out."""
     found = (p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.endswith(OURS))
-    return sorted(p for p in found if p.name != SHEET or not (p.parent / MANIFEST).exists())
+    # A dataset's contact sheet lies beside its manifest; anybody's own picture of that name does not.
+    return sorted(p for p in found if p.name != SHEET or not (p.parent / NAME).exists())
 
 
 def is_grey(file: Path) -> bool:

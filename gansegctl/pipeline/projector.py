@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from gansegctl import methods
 from gansegctl.atomic import write_bytes
 from gansegctl.contracts import Annotation, Generator, Progress, Segmenter
 from gansegctl.errors import UsageError
@@ -147,8 +148,7 @@ class Projector:
 def digest_of_pictures(path: Path) -> str:
     """sha256 of a file, or of a folder's pictures and their names: what lies there now, wherever it lies."""
     if path.is_file():
-        with path.open("rb") as f:
-            return hashlib.file_digest(f, "sha256").hexdigest()
+        return methods.digest(path)
     of_all = hashlib.sha256()
     for file in image_files(path):
         of_all.update(file.relative_to(path).as_posix().encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())

@@ -122,6 +122,11 @@ def test_compiled_training_takes_the_same_steps(monkeypatch):
         assert b.facts["loss_d"] == pytest.approx(a.facts["loss_d"], abs=1e-6)
     for a, b in zip(plain.average.parameters(), fast.average.parameters(), strict=True):
         assert torch.allclose(a, b, atol=1e-6)
+    judged, judge = [], fast._judge
+    fast._judge = lambda x: judged.append(1) or judge(x)
+    assert fast.step % s.r1_interval == 0
+    fast.train_step()
+    assert len(judged) == 3  # fakes, pictures, and fakes for the generator: a fourth would be R1's
 
 
 def test_compiled_training_without_a_compiler_is_refused(monkeypatch):
