@@ -271,6 +271,16 @@ def test_proposals_show_confidence_and_can_be_taken(squares, page):
     sync_api.expect(page.locator("#strip button")).to_have_count(3)
 
 
+@pytest.mark.parametrize("ask", ["api/parts/0/2", "api/mask/1", "api/picture/1"])
+def test_what_cannot_be_fetched_is_said_and_can_be_asked_again(squares, page, ask):
+    page.route(f"**/{ask}*", lambda route: route.abort())
+    page.locator("#strip button").nth(1).click() if ask.endswith("1") else page.locator("#detail").select_option("2")
+    sync_api.expect(page.locator("#spot")).to_contain_text("No answer from gansegctl")
+    page.unroute(f"**/{ask}*")
+    page.locator("#strip button").nth(1).click()
+    page.wait_for_selector("body[data-ready='1']")
+
+
 def test_strokes_held_in_the_browser_survive_a_reload(squares, page):
     page.route("**/api/strokes", lambda route: route.abort())
     page.keyboard.press("2")

@@ -1,7 +1,7 @@
 // The page: one picture on the easel, tools, keys. Pixels are in paint.js, canvases in easel.js, the server in link.js.
 
 import { Easel } from "./easel.js";
-import { Outbox, getBytes, getJson, postForBytes, postJson } from "./link.js";
+import { Outbox, Unanswered, getBytes, getJson, getPicture, postForBytes, postJson } from "./link.js";
 import * as paint from "./paint.js";
 import { Proposals, element } from "./propose.js";
 
@@ -82,9 +82,7 @@ async function show(place) {
   dropDraft();
   [...$("strip").children].forEach((b, i) => b.setAttribute("aria-current", String(i === now.place)));
   $("why").textContent = `Seed ${here().seed}. Why this picture: ${here().why}.`;
-  const image = new Image();
-  image.src = `api/picture/${now.place}`;
-  await Promise.all([image.decode(), loadMask()]);
+  const [image] = await Promise.all([getPicture(`api/picture/${now.place}`), loadMask()]);
   easel.drawPicture(image);
   await loadParts();
   if (proposals.found) proposals.draw();
@@ -438,6 +436,14 @@ async function begin() {
   if (!outbox.waiting.length) saved("saved", 0);
   proposals.soon(0);
 }
+
+// What a press asked for and did not get: say so; it can be pressed again.
+window.addEventListener("unhandledrejection", (event) => {
+  if (!(event.reason instanceof Unanswered)) return;
+  event.preventDefault();
+  const { status, message } = event.reason;
+  say(status ? message : `No answer from gansegctl (${message}). Is it still running?`);
+});
 
 begin().catch((error) => {
   $("over").hidden = false;

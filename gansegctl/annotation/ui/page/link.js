@@ -2,6 +2,9 @@
 
 const SHELF = "gansegctl-strokes";
 
+/** The server did not answer, or (with a status) answered no: nothing is wrong with the page itself. */
+export class Unanswered extends Error {}
+
 async function ask(path, body) {
   const options = { credentials: "same-origin" };
   if (body !== undefined) {
@@ -9,21 +12,33 @@ async function ask(path, body) {
     options.headers = { "Content-Type": "application/json" };
     options.body = JSON.stringify(body);
   }
-  const answer = await fetch(path, options);
+  const answer = await fetch(path, options).catch((error) => { throw new Unanswered(error.message); });
   if (!answer.ok) {
     let why = `status ${answer.status}`;
     try {
       why = (await answer.json()).error || why;
     } catch { /* not JSON: the status says it */ }
-    throw Object.assign(new Error(why), { status: answer.status });
+    throw Object.assign(new Unanswered(why), { status: answer.status });
   }
   return answer;
 }
 
-export const getJson = async (path) => (await ask(path)).json();
-export const postJson = async (path, body) => (await ask(path, body)).json();
-export const getBytes = async (path) => (await ask(path)).arrayBuffer();
-export const postForBytes = async (path, body) => (await ask(path, body)).arrayBuffer();
+/** A body may break off half way too, when the server ends. */
+async function read(answer, how) {
+  return answer[how]().catch((error) => { throw new Unanswered(error.message); });
+}
+
+export const getJson = async (path) => read(await ask(path), "json");
+export const postJson = async (path, body) => read(await ask(path, body), "json");
+export const getBytes = async (path) => read(await ask(path), "arrayBuffer");
+export const postForBytes = async (path, body) => read(await ask(path, body), "arrayBuffer");
+
+export async function getPicture(path) {
+  const image = new Image();
+  image.src = path;
+  await image.decode().catch((error) => { throw new Unanswered(error.message); });
+  return image;
+}
 
 export function newId() {
   return Array.from(crypto.getRandomValues(new Uint8Array(12)), (b) => b.toString(16).padStart(2, "0")).join("");
