@@ -20,6 +20,7 @@ class GenerateSettings:
 
     precision: fp16 | bf16 of the largest blocks. compile: by torch.compile, which rounds otherwise. keep_below: only
     samples of a lower score. until: samples wanted that show a class, by its name; no more are made.
+    probabilities: of every class are kept beside the masks.
     """
 
     generator: str = "demo"
@@ -35,6 +36,7 @@ class GenerateSettings:
     until: dict[str, int] = field(default_factory=dict, metadata=_RECENT)
     precision: str = field(default="fp32", metadata=_RECENT)
     compile: bool = field(default=False, metadata=_RECENT)
+    probabilities: bool = field(default=False, metadata=_RECENT)
 
     def __post_init__(self) -> None:
         _positive(self, "batch_size")
@@ -60,6 +62,7 @@ class AnnotateSettings:
     seed: int = 0
     masks: str = ""
     options: dict[str, Any] = field(default_factory=dict)
+    probabilities: bool = field(default=False, metadata=_RECENT)  # of every class are kept beside the masks
 
     def __post_init__(self) -> None:
         if self.shots < 0:
@@ -68,7 +71,10 @@ class AnnotateSettings:
 
 @dataclass(frozen=True)
 class DistillSettings:
-    """How a student is trained on a dataset."""
+    """How a student is trained on a dataset.
+
+    soft: on the segmenter's probabilities instead of its masks, both softened by `temperature` (Hinton et al. 2015).
+    """
 
     arch: str = "unet"
     epochs: int = 10
@@ -81,6 +87,8 @@ class DistillSettings:
     augment: str = "full"  # full | light (no rotation, shift or scale) | none
     drop_uncertain: float = 0.0  # share of samples left out, those with the highest scores
     ignore_below: int = 0  # pixels of less confidence (0-255) are not learned from
+    soft: bool = field(default=False, metadata=_RECENT)
+    temperature: float = field(default=1.0, metadata=_RECENT)
 
     def __post_init__(self) -> None:
         _positive(self, "epochs", "batch_size", "accumulate")
@@ -88,6 +96,14 @@ class DistillSettings:
             raise UsageError(f"got augment {self.augment!r}", wanted="full | light | none")
         if not 0 <= self.drop_uncertain < 1:
             raise UsageError(f"got --drop-uncertain {self.drop_uncertain}", wanted="a share from 0 to below 1")
+        if not self.temperature > 0:
+            raise UsageError(f"got --temperature {self.temperature}", wanted="a positive number; 1 changes nothing")
+        if self.temperature != 1 and not self.soft:
+            raise UsageError(
+                f"got --temperature {self.temperature} without --soft",
+                wanted="probabilities to soften",
+                remedy="pass --soft, with a dataset that was made with --probabilities",
+            )
         if not 0 <= self.ignore_below <= 255:
             raise UsageError(f"got --ignore-below {self.ignore_below}", wanted="a confidence from 0 to 255")
 

@@ -52,6 +52,7 @@ from gansegctl.cli import console, options
 )
 @click.option("--ui", is_flag=True, help="Paint on a local page; fit and label when you press Finish.")
 @click.option("--port", type=click.IntRange(1, 65535), help="Port of the page; else any that is free.")
+@options.probabilities
 @options.generator()
 @options.seed
 @options.device
@@ -78,6 +79,7 @@ def command(
     real_calibration: int,
     ui: bool,
     port: int | None,
+    probabilities: bool,
     generator: str | None,
     seed: int,
     device: str,
@@ -107,7 +109,7 @@ def command(
     chosen = options.assignments(assigned) | ({"head": head} if head else {})
     if profile != "fixed" or stage.has_option(method, "profile"):
         chosen = {"profile": profile} | chosen
-    settings = AnnotateSettings(shots=shots, method=method, seed=seed, masks=masks or "", options=chosen)
+    settings = AnnotateSettings(shots, method, seed, masks or "", chosen, probabilities)
     stage.check_method(settings)
     task = options.pick_task(task_text)
     source = stage.Source.open(dataset, generator, options.pick_device(device))

@@ -41,6 +41,14 @@ from gansegctl.cli import console, options
 @click.option(
     "--ignore-below", type=int, default=0, show_default=True, help="Do not learn from pixels of less confidence, 0-255."
 )
+@click.option("--soft", is_flag=True, help="Learn the probabilities of every class, which DATASET must hold.")
+@click.option(
+    "--temperature",
+    type=float,
+    default=1.0,
+    show_default=True,
+    help="With --soft: above 1 the unlikely classes count for more.",
+)
 @click.option("--limit", type=options.POSITIVE, help="Use only the first so many pairs.")
 @click.option("--split", type=int, help="Of an HDF5 file: this value of its `split`; wanted where it has several.")
 @click.option("--half", is_flag=True, help="Store the student as float16.")
@@ -60,6 +68,8 @@ def command(
     augment: str,
     drop_uncertain: float,
     ignore_below: int,
+    soft: bool,
+    temperature: float,
     limit: int | None,
     split: int | None,
     half: bool,
@@ -81,7 +91,19 @@ def command(
     from gansegctl.pipeline.distill import IN_MEMORY, distill, quietly, ranks
 
     settings = DistillSettings(
-        arch, epochs, steps or 0, batch_size, accumulate, lr, precision, seed, augment, drop_uncertain, ignore_below
+        arch,
+        epochs,
+        steps or 0,
+        batch_size,
+        accumulate,
+        lr,
+        precision,
+        seed,
+        augment,
+        drop_uncertain,
+        ignore_below,
+        soft,
+        temperature,
     )
     device = options.pick_device(device)
     dtype = torch.float16 if half else torch.float32

@@ -30,6 +30,7 @@ from gansegctl.cli import console, options
 @click.option(
     "--until", multiple=True, metavar="CLASS:COUNT", help="Stop when so many kept pairs show a class. Repeatable."
 )
+@options.probabilities
 @options.truncation
 @options.truncation_cutoff
 @options.noise
@@ -53,6 +54,7 @@ def command(
     codec: str,
     keep_below: float | None,
     until: tuple[str, ...],
+    probabilities: bool,
     truncation: float,
     truncation_cutoff: int | None,
     noise: str,
@@ -91,6 +93,7 @@ def command(
         until=options.quotas(until),
         precision=precision,
         compile=compiled,
+        probabilities=probabilities,
     )
     automatic = out if batch_size is None else None
     job, network, fitted = stages.plan_generate(settings, segmenter, device, automatic)

@@ -83,6 +83,9 @@ method_settings = click.option(
 )
 masks = click.option("--masks", metavar="PATH|PRESET", help="Masks of the exemplars, painted or drawn in any tool.")
 segmenter = click.option("--segmenter", type=PATH, metavar="FILE", help="A segmenter that `annotate` saved.")
+probabilities = click.option(
+    "--probabilities", is_flag=True, help="Keep those of every class beside the masks, for `distill --soft`."
+)
 profile = click.option(
     "--profile",
     type=click.Choice(["fixed", "release"]),

@@ -20,6 +20,7 @@ from gansegctl.charts import line_chart
 from gansegctl.errors import UsageError
 from gansegctl.evaluate import confusion as c
 from gansegctl.evaluate.bootstrap import interval
+from gansegctl.evaluate.calibration import Reliability
 from gansegctl.evaluate.coverage import coverage_curve
 from gansegctl.evaluate.trimap import per_image_trimap_confusion
 from gansegctl.labels import LabelMap
@@ -30,7 +31,7 @@ CLASS_COLUMNS = ("iou", "low", "high", "dice", "share", "labeller")
 """What the values of `Report.class_rows` are; share is of the truth's pixels."""
 
 Batch = tuple[Any, ...]
-"""(predicted, truth[, image[, uncertainty]]), as `score` takes them."""
+"""(predicted, truth[, image[, uncertainty[, confidence]]]), as `score` takes them."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,8 @@ class Report:
     truth_error: when the truth is itself a labeller, its scores against exact masks, as `as_truth_error` gives them;
     to be shown beside every score, because no difference below it means anything. matched: cluster → the class it was
     taken for, where the subject's clusters have no names. coverage: rows of `coverage_curve`, where the subject says
-    how sure it is of a sample.
+    how sure it is of a sample. calibration_error and reliability: `Reliability.error` and `.bins`, where it says how
+    sure it is of a pixel.
     """
 
     subject: str
@@ -75,6 +77,8 @@ class Report:
     truth_error: dict[str, Any] | None = None
     matched: dict[str, str] | None = None
     coverage: list[tuple[float, float, float, float]] | None = None
+    calibration_error: float | None = None
+    reliability: list[tuple[float, float, float]] | None = None
     worst: list[Case] = field(default_factory=list, repr=False)
 
     @property
@@ -107,6 +111,8 @@ class Report:
                 "truth_error": self.truth_error,
                 "matched": self.matched,
                 "coverage": self.coverage,
+                "calibration_error": self.calibration_error,
+                "reliability": self.reliability,
                 "worst": [{"index": case.index, "miou": case.miou} for case in self.worst],
             }
         )
@@ -131,7 +137,7 @@ class Report:
         ]
 
     def write_pictures(self, folder: Path | str) -> list[Path]:
-        """Write confusion.png, per_class.csv and, where there is such, coverage.png and worst.png; their paths."""
+        """Write confusion.png, per_class.csv and what there is of coverage, reliability and worst.png; their paths."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         rows = self.confusion.sum(1, keepdims=True)
@@ -149,6 +155,11 @@ class Report:
             picture = line_chart({k: list(v) for k, v in lines.items()}, "share of samples kept", "mIoU", title)
             pictures.save_png(folder / "coverage.png", picture)
             written.append(folder / "coverage.png")
+        if self.reliability:
+            lines = {"here": [row[:2] for row in self.reliability], "as it should be": [(0.0, 0.0), (1.0, 1.0)]}
+            title = f"Pixels by their confidence (calibration error {self.calibration_error:.3f})"
+            pictures.save_png(folder / "reliability.png", line_chart(lines, "confidence", "share right", title))
+            written.append(folder / "reliability.png")
         if self.worst:
             pictures.save_png(folder / "worst.png", self._worst_sheet())
             written.append(folder / "worst.png")
@@ -192,7 +203,8 @@ def score(
     worst: int = 8,
     truth_error: dict[str, Any] | None = None,
 ) -> Report:
-    """Score a stream of batches (predicted [n, H, W], truth [n, H, W][, image uint8 [n, H, W, c][, uncertainty [n]]]).
+    """Score a stream of batches (predicted [n, H, W], truth [n, H, W][, image uint8 [n, H, W, c][, uncertainty [n][,
+    confidence uint8 [n, H, W]]]]).
 
     Masks are integer, numpy or torch, `IGNORE` where no score shall count. Memory: one [K, K] int32 matrix twice an
     image, and the `worst` images of the lowest mIoU (of those with a counted pixel). bootstrap: resamples, 0 for none.
@@ -250,6 +262,8 @@ def score(
         seed=seed,
         truth_error=truth_error,
         coverage=stream.coverage(per_image),
+        calibration_error=stream.reliability.error() if stream.confident else None,
+        reliability=stream.reliability.bins() if stream.confident else None,
         worst=list(stream.worst_cases()),
     )
 
@@ -262,10 +276,13 @@ class _Stream:
         self.matrices: list[np.ndarray] = []
         self.trimaps: list[np.ndarray] = []
         self.uncertainty: list[np.ndarray | None] = []
+        self.reliability, self.confident = Reliability(), True
         self.pixels = self.count = 0
         self._heap: list[tuple[float, int, Case]] = []  # by (-mIoU, -index): the best of the worst lies on top
 
-    def add(self, predicted: Any, truth: Any, image: Any = None, uncertainty: Any = None) -> None:
+    def add(
+        self, predicted: Any, truth: Any, image: Any = None, uncertainty: Any = None, confidence: Any = None
+    ) -> None:
         predicted, truth = c.tensor(predicted), c.tensor(truth)
         if not len(predicted) and not len(truth):
             return
@@ -274,6 +291,10 @@ class _Stream:
         self.matrices.append(matrices.astype(np.int32))
         self.trimaps.append(trimaps.astype(np.int32))
         self.uncertainty.append(None if uncertainty is None else c.tensor(uncertainty).cpu().numpy())
+        if confidence is None:
+            self.confident = False
+        else:
+            self.reliability.add(confidence, predicted, truth)
         self.pixels += truth.numel()
         for i, miou in enumerate(c.mean_iou(matrices).tolist()):
             self._offer(self.count + i, miou, truth[i], predicted[i], None if image is None else image[i])

@@ -11,9 +11,10 @@ them), kept from leaning on what one picture happens to show:
 - whole levels of the pyramid are left out at random, so that no resolution alone decides a class;
 - members see different pixels, noise and levels, and their mean probability is the answer;
 - logits are moved towards the classes' shares again, by a part of what the drawing of pixels took (as in logit
-  adjustment, Menon et al. 2021, the other way round).
-Each part can be switched off (balance 0, noise 0, restyle 0, level_dropout 0, members 1, prior 0); docs/methods.md has
-the ablation.
+  adjustment, Menon et al. 2021, the other way round);
+- logits are divided by a temperature (Guo et al. 2017), since who learned from one picture is too sure of others.
+Each part can be switched off (balance 0, noise 0, restyle 0, level_dropout 0, members 1, prior 0, temperature 1);
+docs/methods.md has the ablation.
 """
 
 from __future__ import annotations
@@ -55,13 +56,15 @@ LEAST_SHARE = 1e-4
 @dataclass(frozen=True)
 class OneShotSettings:
     """Settings of `oneshot`; None takes what is right for the number K of exemplars: steps 300·√K, restyle 0.7/√K,
-    noise 1/√K, level_dropout 0.2/√K. More pictures show more of what these make up for, and take longer to learn.
+    noise 1/√K, level_dropout 0.2/√K, temperature 1.5 + 0.5/√K. More pictures show more of what these make up for, and
+    take longer to learn.
 
     members: perceptrons. hidden: their hidden widths, a list or "128,64". steps: of `batch` pixels a member. lr: peak,
     falling as a cosine. restyle: share of draws that wear another picture's style, by a random part of the way; styles
     are those of the statistics samples. noise: largest deviation of the Gaussian noise, in those of each channel.
     level_dropout: share of levels left out of a draw. balance: a pixel of a class with share s is drawn with weight
-    s^-balance. prior: its logit is moved by prior·log s, after the fit. statistics_samples: random samples over which
+    s^-balance. prior: its logit is moved by prior·log s, after the fit. temperature: logits are divided by it after
+    that; it moves confidences, not masks. statistics_samples: random samples over which
     channels are standardised (0 = over the exemplars). pixels: of an exemplar that are kept, drawn once.
     min_resolution, max_resolution: of the taps to read, in pixels. mode: bilinear | nearest |
     bilinear-corners. Errors: UsageError for values out of range.
@@ -78,6 +81,7 @@ class OneShotSettings:
     level_dropout: float | None = None
     balance: float = 0.5
     prior: float = 0.25
+    temperature: float | None = None
     statistics_samples: int = 32
     pixels: int = 16_384
     min_resolution: int = 0
@@ -109,6 +113,8 @@ class OneShotSettings:
             if value is not None and (value < low or (high is not None and value > high)):
                 upper = "" if high is None else f" and at most {high}"
                 raise UsageError(f"got {name} {value}", wanted=f"at least {low}{upper}")
+        if self.temperature is not None and not self.temperature > 0:
+            raise UsageError(f"got temperature {self.temperature}", wanted="a positive number; 1 changes nothing")
         if not self.lr > 0:
             raise UsageError(f"got lr {self.lr}", wanted="a positive learning rate")
         if self.mode not in ("bilinear", "nearest", "bilinear-corners"):
@@ -127,6 +133,7 @@ class OneShotSettings:
             )
         root = math.sqrt(exemplars)
         values = {"steps": round(300 * root), "restyle": 0.7 / root, "noise": 1 / root, "level_dropout": 0.2 / root}
+        values["temperature"] = 1.5 + 0.5 / root
         values["restyle"] *= self.statistics_samples > 0
         return replace(self, **{k: round(v, 6) for k, v in values.items() if getattr(self, k) is None})
 
@@ -169,6 +176,7 @@ class OneShot:
             styles = (style_of(shown), torch.cat(others, dim=1))
         weights, biases, loss = _fit_members(shown, points, classes, len(labels), settings, stream, styles)
         biases[-1] += settings.prior * _shares(classes, len(labels)).clamp(min=LEAST_SHARE).log().to(device)
+        weights[-1], biases[-1] = weights[-1] / settings.temperature, biases[-1] / settings.temperature
         first, offset = [], []
         for w, b in zip(weights[0], biases[0], strict=True):  # raw activations in, from here on
             folded = fold_affine(w.T, b[0], scale, -mean * scale)

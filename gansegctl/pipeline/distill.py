@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from gansegctl.config import DistillSettings
+from gansegctl.config import DistillSettings, to_dict
 from gansegctl.contracts import Progress
 from gansegctl.errors import DatasetError, UsageError
 from gansegctl.labels import LabelMap
 from gansegctl.pipeline.pictures_in import check_split
-from gansegctl.pipeline.streaming import IN_MEMORY, ShardColumn, bytes_of_pairs, kept_samples
+from gansegctl.pipeline.streaming import IN_MEMORY, ShardColumn, SoftTargets, bytes_of_pairs, kept_samples
 from gansegctl.pipeline.tasks import launched
 from gansegctl.pipeline.truth import load_truth
 from gansegctl.store.dataset import ShardDataset
@@ -25,6 +24,8 @@ from gansegctl.students.augment import PRESETS
 from gansegctl.students.parallel import ALONE, Ranks, joined
 from gansegctl.students.student import Student, read_header
 from gansegctl.students.training import Pairs, StudentSettings, StudentTraining
+
+SOFT_WANTED = "a dataset with the probabilities of every class"
 
 SPREAD = ("accumulate",)
 """Settings that say how the work is spread, not what comes of it."""
@@ -37,17 +38,22 @@ def load_pairs(
     ignore_below: int = 0,
     in_memory: int = IN_MEMORY,
     split: int | None = None,
+    temperature: float | None = None,
 ) -> tuple[Pairs, LabelMap]:
     """A dataset of ours, or any labelled set that `eval` takes as truth.
 
     limit: only the first so many. drop_uncertain: share of samples left out, those with the highest scores.
     ignore_below: pixels of less confidence (0-255) are not learned from. split: of an HDF5 file, wanted where it has
-    several. A dataset of more than `in_memory` bytes stays on disk and is read batch by batch. Errors: UsageError for
-    filters on a set without scores and confidence, for a split of a folder, and for none of a file that has several.
+    several. temperature: soft targets, the dataset's probabilities softened by it; None for its masks. A dataset of
+    more than `in_memory` bytes stays on disk and is read batch by batch. Errors: UsageError for filters on a set
+    without scores and confidence, for soft targets of one without probabilities, for a split of a folder, and for none
+    of a file that has several.
     """
     if not (dataset / NAME).is_file():
         if drop_uncertain or ignore_below:
             raise UsageError(f"got filters for {dataset}", wanted="a dataset with scores and confidence")
+        if temperature is not None:
+            raise UsageError(f"got --soft for {dataset}", wanted=SOFT_WANTED, remedy="leave --soft out")
         check_split(dataset, split, "pass --split {}")
         truth = load_truth(dataset, split=split)
         return Pairs(torch.from_numpy(truth.image[:limit]), torch.from_numpy(truth.mask[:limit])), truth.labels
@@ -64,9 +70,22 @@ def load_pairs(
     except DatasetError:  # renderings: their masks are exact
         confidence = None
     columns = [image, mask, confidence]
-    if bytes_of_pairs(whole) * len(image) // max(len(whole), 1) <= in_memory:
+    if temperature is not None:
+        columns[1] = soft = _probabilities(dataset, indices)
+    held = bytes_of_pairs(whole) + (0 if temperature is None else soft.shape[1:].numel())
+    if held * len(image) // max(len(whole), 1) <= in_memory:
         columns = [None if c is None else c[:] for c in columns]
+    if temperature is not None:
+        columns[1] = SoftTargets(columns[1], temperature, columns[2] if ignore_below else None, ignore_below)
     return Pairs(*columns), whole.labels
+
+
+def _probabilities(dataset: Path, indices: list[int] | None) -> ShardColumn:
+    try:
+        return ShardColumn(dataset, "probabilities", indices)
+    except DatasetError as e:
+        remedy = "run `gansegctl annotate` or `gansegctl generate --segmenter` with --probabilities"
+        raise UsageError(f"got --soft for {dataset}: {e.got}", wanted=SOFT_WANTED, remedy=remedy) from e
 
 
 @contextlib.contextmanager
@@ -107,14 +126,16 @@ def distill(
         raise UsageError(f"got -o {out}", wanted="a name ending in .safetensors")
     source, checkpoint = source_of(dataset, settings, limit, split), out.with_suffix(".ckpt")
     made_of = {k: source[k] for k in ("digest", "limit", "split")}
-    made_of |= {k: v for k, v in asdict(settings).items() if k not in SPREAD} | {"dtype": str(dtype)}
+    made_of |= {k: v for k, v in to_dict(settings).items() if k not in SPREAD} | {"dtype": str(dtype)}
     finished = out.exists() and not checkpoint.exists()
     if ranks.of_lead(finished, torch.device(device)):
         if ranks.lead:  # the others may have no sight of its disk
             steps = _finished(out, made_of)["steps"]
             yield Progress("distill", steps, steps, "steps", {"skipped": "finished already"})
         return
-    pairs, labels = load_pairs(dataset, limit, settings.drop_uncertain, settings.ignore_below, in_memory, split)
+    temperature = settings.temperature if settings.soft else None
+    filters = (settings.drop_uncertain, settings.ignore_below)
+    pairs, labels = load_pairs(dataset, limit, *filters, in_memory, split, temperature)
     if ranks.lead:
         out.parent.mkdir(parents=True, exist_ok=True)
     training = StudentTraining(
@@ -129,6 +150,7 @@ def distill(
             lr=settings.lr,
             precision=settings.precision,
             seed=settings.seed,
+            temperature=settings.temperature,
             augment=PRESETS[settings.augment],
         ),
         device,
@@ -150,7 +172,8 @@ def _finished(out: Path, made_of: Mapping[str, Any]) -> dict[str, Any]:
     header = read_header(out)
     facts = header.get("facts", {})
     before = facts.get("made_of", {})
-    differs = [f"{k}: {before.get(k, 'not said')}, now {v}" for k, v in made_of.items() if before.get(k) != v]
+    both = {k: (before.get(k, "not said"), made_of.get(k, "not said")) for k in {**made_of, **before}}
+    differs = [f"{k}: {then}, now {now}" for k, (then, now) in both.items() if then != now]
     if differs:
         raise UsageError(
             f"got -o {out}, a finished student of something else ({'; '.join(differs)})",
@@ -168,6 +191,8 @@ def source_of(dataset: Path, settings: DistillSettings, limit: int | None, split
         files = sorted(dataset.rglob("*")) if dataset.is_dir() else [dataset]
         digest = settings_digest({p.name: p.stat().st_size for p in files if p.is_file()})
     chosen = {"limit": limit, "split": split, "drop": settings.drop_uncertain, "ignore": settings.ignore_below}
+    if settings.soft:
+        chosen["soft"] = settings.temperature
     return {"digest": digest} | chosen
 
 

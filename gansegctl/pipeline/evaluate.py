@@ -24,7 +24,7 @@ from gansegctl.store.manifest import NAME
 from gansegctl.students.student import Student
 
 Rows = Iterator[tuple[np.ndarray, ...]]
-"""(predicted, truth, picture[, uncertainty of each sample])."""
+"""(predicted, truth, picture[, uncertainty of each sample[, confidence of each pixel]])."""
 BATCH = 50
 
 
@@ -141,7 +141,7 @@ def evaluate(
 
 
 def write_report(report: Report, folder: Path) -> list[Path]:
-    """report.json, confusion.png, per_class.csv, coverage.png, worst.png in `folder`; returns their paths."""
+    """report.json and what `Report.write_pictures` draws in `folder`; returns their paths."""
     files = report.write_pictures(folder)
     path = folder / "report.json"
     write_text(path, json.dumps(report.to_json(), indent=1) + "\n")
@@ -160,18 +160,22 @@ def _segmenter_rows(path: Path, labeller: Student, generator: str | None, seeds:
     for batch in grouped(seeds, BATCH):
         ws = latents_of_seeds(network, batch, device=device)
         image, annotation = picture_and_mask(network, ws, batch, "const", segmenter)
-        yield annotation.labels.cpu().numpy(), predict_masks(labeller, image), image, annotation.score.cpu().numpy()
+        doubts = (annotation.score.cpu().numpy(), annotation.confidence.cpu().numpy())
+        yield annotation.labels.cpu().numpy(), predict_masks(labeller, image), image, *doubts
 
 
 def _student_rows(student: Student, truth: LabelledSet) -> Rows:
     for i in _slices(truth):
         found = student.predict(torch.from_numpy(np.ascontiguousarray(truth.image[i])))
-        yield found.labels.cpu().numpy(), truth.mask[i], truth.image[i], found.score.cpu().numpy()
+        doubts = (found.score.cpu().numpy(), found.confidence.cpu().numpy())
+        yield found.labels.cpu().numpy(), truth.mask[i], truth.image[i], *doubts
 
 
 def _score_of(data: LabelledSet, samples: slice) -> tuple[np.ndarray, ...]:
-    """The uncertainty of these samples, or nothing where the set has none."""
-    return () if data.score is None else (data.score[samples],)
+    """The uncertainty of these samples and the confidence of their pixels, or nothing where the set has none."""
+    if data.score is None:
+        return ()
+    return (data.score[samples],) if data.confidence is None else (data.score[samples], data.confidence[samples])
 
 
 def aligned(rows: Rows, subject: LabelMap, truth: LabelMap) -> tuple[Rows, LabelMap, dict[str, str] | None]:

@@ -14,11 +14,19 @@ from gansegctl.pictures import to_uint8
 
 @torch.no_grad()
 def picture_and_mask(
-    generator: Generator, ws: Tensor, seeds: Sequence[int], noise: str, segmenter: Segmenter | None
+    generator: Generator,
+    ws: Tensor,
+    seeds: Sequence[int],
+    noise: str,
+    segmenter: Segmenter | None,
+    probabilities: bool = False,
 ) -> tuple[np.ndarray, Annotation | None]:
-    """ws [N,num_ws,w] → uint8 pictures [N,H,W,c] and what the segmenter says of these very activations."""
+    """ws [N,num_ws,w] → uint8 pictures [N,H,W,c] and what the segmenter says of these very activations.
+
+    probabilities: whether it shall say them too.
+    """
     taps = segmenter.taps if segmenter else ()
     synthesis = generator.synthesize(ws, noise, taps, seeds)
     synthesis.ws, synthesis.noise, synthesis.seeds = ws, noise, tuple(int(s) for s in seeds)
-    annotation = segmenter.predict(generator, synthesis) if segmenter else None
+    annotation = segmenter.predict(generator, synthesis, probabilities) if segmenter else None
     return to_uint8(synthesis.image), annotation

@@ -46,6 +46,37 @@ class ShardColumn:
         return values
 
 
+class SoftTargets:
+    """Stored probabilities uint8 [N,K,H,W] as targets: `targets[indices]` is float32 [n,K,H,W], softened, of sum 1.
+
+    p^(1/temperature), normalised, is what the softmax of logits / temperature gives (Hinton et al. 2015, section 2).
+    confidence_floor: pixels whose confidence [N,H,W] lies below it are all-zero and weigh nothing.
+    """
+
+    ndim = 4
+
+    def __init__(
+        self,
+        probabilities: Tensor | ShardColumn,
+        temperature: float = 1.0,
+        confidence: Tensor | ShardColumn | None = None,
+        confidence_floor: int = 0,
+    ) -> None:
+        self.probabilities, self.temperature = probabilities, temperature
+        self.confidence, self.floor = confidence, confidence_floor
+        self.shape = probabilities.shape
+
+    def __len__(self) -> int:
+        return len(self.probabilities)
+
+    def __getitem__(self, indices: Tensor | slice) -> Tensor:
+        p = (self.probabilities[indices].float() / 255).pow(1 / self.temperature)
+        p = p / p.sum(dim=1, keepdim=True).clamp(min=1e-6)
+        if self.confidence is not None:
+            p = p * (self.confidence[indices] >= self.floor)[:, None]
+        return p
+
+
 def bytes_of_pairs(dataset: ShardDataset) -> int:
     """What pictures, masks and confidences take in memory."""
     return len(dataset) * dataset.resolution**2 * (dataset.channels + 2)

@@ -72,8 +72,13 @@ def plan_job(
     check_class(generator, settings.class_index)
     require_codec(settings.codec)
     chooses = Filter(settings, labels if segmenter else None).chooses
+    if settings.probabilities and not segmenter:
+        raise UsageError(
+            "got --probabilities for pictures without masks", wanted="a segmenter", remedy="pass --segmenter FILE"
+        )
     size = spec.resolution**2
-    bytes_a_sample = size * spec.image_channels + 4 * spec.w_dim + (2 * size if segmenter else 0)
+    maps = 2 + (len(labels) if settings.probabilities else 0)  # mask, confidence and one a class
+    bytes_a_sample = size * spec.image_channels + 4 * spec.w_dim + (maps * size if segmenter else 0)
     shard_size = settings.shard_size or samples_a_shard(bytes_a_sample)
     shards = tuple(plan_shards(parse_seeds(settings.seeds), shard_size))
     seeds = Manifest.plan([s.seeds for s in shards])
@@ -155,6 +160,7 @@ def write_shards(
     batches do not fit into memory is begun again with half of them (halve=False: GansegError), as its attributes say.
     """
     batch, chooser = FittingBatch(settings, halve), chooser or Everything()
+    make = partial(make_shard, generator, segmenter, device=device, probabilities=keeps_probabilities(manifest))
     clean_parts(out)
     clean_claims(out)
     todo = [s for s in shards if task.takes(s.index)]
@@ -187,7 +193,7 @@ def write_shards(
                         done += len(shard.seeds)
                         chooser.count(shard_record(out, shard.index))
                         continue
-                    for step in batch.run(lambda s, shard=shard: make_shard(generator, segmenter, shard, s, device)):
+                    for step in batch.run(lambda s, shard=shard: make(shard, s)):
                         claim.touch()
                         committer.touch()
                         if isinstance(step, ShardArrays):
@@ -209,6 +215,12 @@ def write_shards(
         yield Progress(stage, done, total, "images", {"made": 0})
 
 
+def keeps_probabilities(manifest: Manifest) -> bool:
+    """Whether this dataset's shards hold the probabilities of every class: as who made its masks was asked to."""
+    said = manifest.settings.get("annotate", manifest.settings.get("generate", {}))
+    return manifest.stage == "pairs" and bool(said.get("probabilities"))
+
+
 def _write(
     out: Path, shard: PlannedShard, arrays: ShardArrays, manifest: Manifest, chooser: Everything, sha256: str, settings
 ) -> Callable[[], ShardRecord]:
@@ -226,21 +238,30 @@ def _write(
 
 
 def make_shard(
-    generator: Generator, segmenter: Segmenter | None, shard: PlannedShard, settings: GenerateSettings, device: str
+    generator: Generator,
+    segmenter: Segmenter | None,
+    shard: PlannedShard,
+    settings: GenerateSettings,
+    device: str,
+    probabilities: bool = False,
 ) -> Iterator[int | ShardArrays]:
     """Yields the number of samples made after each batch, and the shard's arrays at the end."""
-    parts: dict[str, list[np.ndarray]] = {"image": [], "latent": [], "mask": [], "confidence": [], "score": []}
+    parts: dict[str, list[np.ndarray]] = {
+        name: [] for name in ("image", "latent", "mask", "confidence", "score", "probabilities")
+    }
     for seeds in batches(shard.seeds, settings.batch_size):
         ws = latents_of_seeds(
             generator, seeds, settings.truncation, settings.truncation_cutoff, settings.class_index, device
         )
-        image, annotation = picture_and_mask(generator, ws, seeds, settings.noise, segmenter)
+        image, annotation = picture_and_mask(generator, ws, seeds, settings.noise, segmenter, probabilities)
         parts["image"].append(image)
         parts["latent"].append(ws.cpu().numpy())
         if annotation is not None:
             parts["mask"].append(annotation.labels.cpu().numpy())
             parts["confidence"].append(annotation.confidence.cpu().numpy())
             parts["score"].append(annotation.score.cpu().numpy().astype(np.float32))
+            if annotation.probabilities is not None:
+                parts["probabilities"].append((annotation.probabilities.float() * 255).round().byte().cpu().numpy())
         yield len(seeds)
     arrays = {k: np.concatenate(v) if v else None for k, v in parts.items()}
     arrays["latent"] = compact_latents(arrays["latent"])

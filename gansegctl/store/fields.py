@@ -9,7 +9,7 @@ import numpy as np
 
 from gansegctl.store.codec import filter_options, packer, row_differences, summed_rows, unpacker
 
-PACKED = ("image", "mask", "confidence")
+PACKED = ("image", "mask", "confidence", "probabilities")
 DIFFERENCES = "image_delta"
 """Name of the pictures' dataset under codec delta: nobody shall take differences for pictures."""
 RECIPE = "image = numpy.moveaxis(numpy.cumsum(image_delta, axis=-2, dtype='uint8'), -3, -1)"

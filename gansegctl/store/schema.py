@@ -11,7 +11,7 @@ from gansegctl.errors import DatasetError, UsageError
 
 FORMAT_VERSION = 1
 LARGEST_SEED = 2**32 - 1
-FIELDS = ("image", "seed", "latent", "mask", "confidence", "score")
+FIELDS = ("image", "seed", "latent", "mask", "confidence", "score", "probabilities")
 DTYPES = {
     "image": ("uint8",),
     "seed": ("uint64",),
@@ -19,12 +19,14 @@ DTYPES = {
     "mask": ("uint8",),
     "confidence": ("uint8",),
     "score": ("float32",),
+    "probabilities": ("uint8",),
 }
 
 
 @dataclass
 class ShardArrays:
-    """image [n,H,W,c], c = 1 or 3 · seed [n] · latent [n,w] or [n,num_ws,w] · mask, confidence [n,H,W] · score [n].
+    """image [n,H,W,c], c = 1 or 3 · seed [n] · latent [n,w] or [n,num_ws,w] · mask, confidence [n,H,W] · score [n] ·
+    probabilities [n,K,H,W], 255·p rounded, of K classes.
 
     n may be 0, where a filter kept none. Errors: DatasetError for another shape or dtype than the format's.
     """
@@ -35,12 +37,15 @@ class ShardArrays:
     mask: np.ndarray | None = None
     confidence: np.ndarray | None = None
     score: np.ndarray | None = None
+    probabilities: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if self.image.ndim != 4 or self.image.shape[3] not in (1, 3) or (len(self.seed) and not self.image.size):
             raise DatasetError(f"got image {list(self.image.shape)}", wanted="[n, H, W, 1 or 3]")
         n, h, w = self.image.shape[:3]
         shapes = {"image": self.image.shape, "seed": (n,), "mask": (n, h, w), "confidence": (n, h, w), "score": (n,)}
+        if self.probabilities is not None:
+            shapes["probabilities"] = (n, *self.probabilities.shape[1:2], h, w)
         for name, value in self.present().items():
             wanted = shapes.get(name, (n, *value.shape[1:]))
             if value.dtype.name not in DTYPES[name] or value.shape != wanted or (name == "latent" and value.ndim < 2):

@@ -58,6 +58,7 @@ class StudentSettings:
     validation: float = 0.05
     precision: str = "fp32"
     seed: int = 0
+    temperature: float = 1.0  # of soft targets, which are softened by it already
     augment: AugmentSettings = field(default_factory=AugmentSettings)
 
     def __post_init__(self) -> None:
@@ -208,7 +209,7 @@ class StudentTraining:
         mine = chosen[rows]
         x = self.pairs.image[mine].to(self.device).permute(0, 3, 1, 2).float() / 127.5 - 1
         target = self.pairs.target[mine]
-        if not isinstance(self.pairs.target, Tensor):  # read just now, so checked only here
+        if not isinstance(self.pairs.target, Tensor) and target.ndim == 3:  # read just now, so checked only here
             _check_values(target, len(self.labels))
         target = target.to(self.device)
         if self.pairs.confidence is not None and s.weigh_by_confidence and target.ndim == 3:
@@ -221,7 +222,7 @@ class StudentTraining:
             dropout.draw_from(self.stream, rows.start, len(chosen))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=s.precision == "bf16"):
             logits = self.network(x.to(self.dtype))
-        return loss_and_weight(logits.to(self.dtype), target)
+        return loss_and_weight(logits.to(self.dtype), target, s.temperature)
 
     def _schedule(self) -> float:
         warm = min(1.0, (self.step + 1) / max(1, min(50, self.total_steps // 10)))
@@ -237,9 +238,14 @@ class StudentTraining:
         return (counts.diag() / union)[union > 0].mean().item()
 
     def _confusion(self, chosen: Tensor) -> Tensor:
+        return sum(self._confusion_of(part) for part in chosen.split(100))  # soft targets are large
+
+    def _confusion_of(self, chosen: Tensor) -> Tensor:
         k = len(self.labels)
         truth = self.pairs.target[chosen]
-        truth = (truth.argmax(dim=1) if truth.ndim == 4 else truth).long()
+        if truth.ndim == 4:
+            truth = truth.argmax(dim=1).masked_fill(truth.sum(dim=1) == 0, IGNORE)
+        truth = truth.long()
         predicted = self.student.predict(self.pairs.image[chosen]).labels.cpu().long()
         valid = truth != IGNORE
         return torch.bincount((truth * k + predicted)[valid], minlength=k * k).view(k, k).double()
@@ -287,15 +293,18 @@ def _check_values(target: Tensor, classes: int) -> None:
         raise UsageError(f"got mask value {int(seen.max())}", wanted=f"0 to {classes - 1} or {IGNORE}")
 
 
-def loss_and_weight(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+def loss_and_weight(logits: Tensor, target: Tensor, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
     """Cross-entropy summed over pixels, and the sum of their weights; the loss is one over the other.
 
-    target [N,H,W] with IGNORE left out, or probabilities [N,K,H,W], whose all-zero pixels weigh nothing.
+    target [N,H,W] with IGNORE left out, or probabilities [N,K,H,W], whose all-zero pixels weigh nothing. temperature T:
+    of such; logits are divided by it and the loss is multiplied by T², so that gradients keep their size (Hinton et al.
+    2015, section 2).
     """
     if target.ndim == 3:
         total = F.cross_entropy(logits, target.long(), ignore_index=IGNORE, reduction="sum")
         return total, (target != IGNORE).sum()
-    return -(target * logits.log_softmax(dim=1)).sum(), target.sum()
+    total = -(target * (logits / temperature).log_softmax(dim=1)).sum()
+    return total * temperature**2, target.sum()
 
 
 def loss_of(logits: Tensor, target: Tensor) -> Tensor:

@@ -51,6 +51,24 @@ def test_every_part_changes_the_fit(part):
     assert not torch.equal(a, b)
 
 
+def test_the_temperature_moves_confidences_and_not_masks():
+    g, ws = TinyGenerator(), TinyGenerator().latents(range(4))
+    of, last = {}, {}
+    for t in (1.0, 3.0, None):
+        settings = OneShotSettings(**{**vars(QUICK), "temperature": t, "members": 1})
+        segmenter = methods.get("oneshot").fit(g, exemplars_of(g, (3,)), LABELS, settings, 0)
+        of[t] = segmenter.predict(g, g.synthesize(ws))
+        last[t] = torch.cat([segmenter.weights[-1], segmenter.biases[-1]], dim=1)
+    torch.testing.assert_close(last[3.0] * 3, last[1.0])
+    torch.testing.assert_close(last[None] * 2, last[1.0])
+    assert torch.equal(of[1.0].labels, of[3.0].labels) and of[3.0].confidence.float().mean() < 250
+    assert of[None].confidence.float().mean() < of[1.0].confidence.float().mean()
+    assert OneShotSettings().resolved(1).temperature == 2.0
+    assert OneShotSettings().resolved(25).temperature == pytest.approx(1.6)
+    with pytest.raises(UsageError, match="temperature"):
+        OneShotSettings(temperature=0.0)
+
+
 def test_the_prior_moves_each_logit_by_the_logarithm_of_its_class_share():
     g = TinyGenerator()
     exemplars = exemplars_of(g, (3,))
@@ -60,7 +78,9 @@ def test_the_prior_moves_each_logit_by_the_logarithm_of_its_class_share():
     )
     counts = np.bincount(exemplars[0].mask.ravel(), minlength=len(LABELS))
     moved = half.biases[-1] - without.biases[-1]
-    wanted = 0.5 * torch.tensor(counts / counts.sum()).clamp(min=oneshot.LEAST_SHARE).log()
+    wanted = (
+        0.5 / 2.0 * torch.tensor(counts / counts.sum()).clamp(min=oneshot.LEAST_SHARE).log()
+    )  # prior over temperature
     torch.testing.assert_close(moved, wanted.float().expand_as(moved), atol=1e-5, rtol=1e-4)
 
 

@@ -84,7 +84,7 @@ def test_pictures_know_their_latents(generator_file):
     class Watching:
         taps = ()
 
-        def predict(self, generator, synthesis):
+        def predict(self, generator, synthesis, probabilities=False):
             seen.append(synthesis)
 
     ws = latents_of_seeds(network, [3, 4])
