@@ -2,17 +2,21 @@
 
 `shares`: whether the demo generator draws what it was shown: class shares of its samples and of renderings, kept in
 docs/compare/shares.json. The samples' masks are the labeller's, the renderings' exact.
-`report`: the tables of docs/methods.md, from that and from docs/compare/rows.json.
+`report`: the tables of docs/methods.md, from that, from the rows of `compare` in docs/compare, its folders `variants`
+(methods with other settings, paired with the main rows) and `ablation` (of oneshot, on the exemplars that its settings
+were chosen on), and from docs/compare/students.json, which docs/study_students.py writes.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 from pathlib import Path
 
 import numpy as np
+import study_students as students
 import torch
 from page_blocks import fill
 
@@ -28,6 +32,7 @@ from gansegctl.students.student import Student
 SHARES = Path(__file__).parent / "compare" / "shares.json"
 CONTROLS = "contrastive:projection="
 """How the methods begin that are `contrastive` but for its learned projection."""
+BESIDE = ("variants", "ablation")
 RANKED = {"mIoU": "miou", "wIoU": "wiou_tritrong", "fg/bg mIoU": "foreground_miou"}
 FIRST_SAMPLE, FIRST_RENDERING = 5_000_000, 20_000_000
 
@@ -48,8 +53,13 @@ def shares(count: int) -> dict:
     return {"samples": count, "total_variation": float((generated - rendered).abs().sum() / 2), "shares": table}
 
 
-def report(rows: list[dict], drawn: dict, page: Path) -> None:
-    """Fill the tables of the page. rows: those of `compare`. drawn: what `shares` says."""
+def report(rows: list[dict], drawn: dict, page: Path, beside: dict | None = None, taught: list | None = None) -> None:
+    """Fill the tables of the page. rows: those of `compare`. drawn: what `shares` says. beside: rows of its folders by
+    name. taught: those of the students."""
+    for name, more in (beside or {}).items():
+        fill(page, name, against_plain(more, rows if name == "variants" else more))
+    if taught:
+        fill(page, "students", students.table(taught))
     fill(page, "methods", markdown(table(rows), failures(rows)).strip("\n"))
     fill(page, "lead", lead(rows))
     fill(page, "contrastive", lead(of_contrastive(rows), "contrastive"))
@@ -81,6 +91,25 @@ def lead(rows: list[dict], ours: str = "oneshot") -> str:
             points, p = 100 * statistics.mean(runs), sign_flip_p(runs)
             cells = (f"`{other}`", len(runs), f"{points:+.1f}", f"{p:.4f}", len(draws), f"{sign_flip_p(draws):.4f}")
             lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines)
+
+
+def against_plain(rows: list[dict], plain: list[dict]) -> str:
+    """Methods with settings of their own, paired with the same method without them among the rows `plain`."""
+    lines = [
+        "| method | shots | runs | mIoU | wIoU | against its plain form, points | p | gain at 90 %, points |",
+        "|---" * 8 + "|",
+    ]
+    for e in sorted(table(rows), key=lambda e: (e["method"].partition(":")[0], e["method"], e["shots"])):
+        of = [r for r in measured(rows) if (r["method"], r["shots"]) == (e["method"], e["shots"])]
+        name = e["method"].partition(":")[0]
+        base = [r for r in plain if (r["method"], r["shots"]) == (name, e["shots"])] if name != e["method"] else []
+        pairs = paired(of, base)
+        p = sign_flip_p(pairs)
+        cells = [f"`{e['method']}`", e["shots"], e["runs"], f"{e['miou'][0]:.3f}", f"{e['wiou_tritrong'][0]:.3f}"]
+        cells += [f"{100 * statistics.mean(pairs):+.1f}" if pairs else "-", "-" if math.isnan(p) else f"{p:.4f}"]
+        cells += ["-" if e["gain_10"] is None else f"{e['gain_10']:+.2f}"]
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines)
 
 
@@ -129,8 +158,12 @@ def main(arguments: list[str] | None = None) -> None:
     if a.what == "shares":
         write_text(SHARES, json.dumps(shares(a.num), indent=1) + "\n")
         return
-    rows = json.loads((SHARES.parent / "rows.json").read_text())["rows"]
-    report(rows, json.loads(SHARES.read_text()), SHARES.parent.parent / "methods.md")
+    folder = SHARES.parent
+    found = {name: folder / name / "rows.json" for name in ("", *BESIDE)}
+    rows = {name: json.loads(path.read_text())["rows"] for name, path in found.items() if path.exists()}
+    taught = folder / students.ROWS.name
+    taught = json.loads(taught.read_text())["rows"] if taught.exists() else None
+    report(rows.pop(""), json.loads(SHARES.read_text()), folder.parent / "methods.md", rows, taught)
 
 
 if __name__ == "__main__":

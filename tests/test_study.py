@@ -7,6 +7,9 @@ import json
 import page_blocks
 import pytest
 import study
+import study_students as students
+
+from gansegctl.cli.distill import command
 
 
 def row(method, shots, draw, seed, miou):
@@ -95,3 +98,55 @@ def test_from_the_files_of_compare_to_the_page(rows, tmp_path, monkeypatch):
     study.main(["report"])
     text = (tmp_path / "methods.md").read_text()
     assert "Class shares of 7 samples" in text and "| `linear` | 4 | +11.0 |" in text
+
+
+def test_variants_are_paired_with_the_plain_method_of_the_main_rows(rows, tmp_path):
+    more = [row("linear:mode=nearest", 1, d, 0, 0.52 + 0.1 * d) | {"gain_10": 1.5} for d in range(2)]
+    more += [row("stylemix:k=3", 0, 0, 0, 0.3)]
+    lines = study.against_plain(more, rows).splitlines()[2:]
+    assert lines == [
+        "| `linear:mode=nearest` | 1 | 2 | 0.570 | 0.670 | +2.0 | 0.5000 | +1.50 |",
+        "| `stylemix:k=3` | 0 | 1 | 0.300 | 0.400 | - | - | - |",
+    ]
+    page = tmp_path / "methods.md"
+    study.report(rows, {"samples": 5, "total_variation": 0.1}, page, {"variants": more, "ablation": [*rows, *more]})
+    text = page.read_text()
+    ablation = text.split("<!-- ablation -->\n")[1].split("<!-- end")[0]
+    assert "| `linear` | 1 | 4 | 0.540 | 0.640 | - | - | - |" in ablation and "+2.0 | 0.5000" in ablation
+
+
+def told(miou):
+    return json.dumps({"scores": {"miou": {"score": miou}, "wiou_tritrong": {"score": miou + 0.1}}})
+
+
+def test_students_are_made_once_and_told_as_means(tmp_path, monkeypatch):
+    said, scores = [], iter([0.8, 0.6, *[0.7, 0.72, 0.74], *[0.5] * 20])
+
+    def run(line, **_):
+        said.append(" ".join(line[3:]))
+        return students.subprocess.CompletedProcess(line, 0, stdout=told(next(scores)) if line[3] == "eval" else "")
+
+    monkeypatch.setattr(students.subprocess, "run", run)
+    rows_file = tmp_path / "students.json"
+    students.study(tmp_path / "out", rows_file, "abc", pairs=10, held_out=4, steps=2)
+    assert any(s.startswith("annotate") and "--method linear" in s and "--probabilities" in s for s in said)
+    trained = [s for s in said if s.startswith("distill")]
+    assert len(trained) == sum(len(seeds) for *_, seeds in students.VARIANTS.values())
+    assert sum("--drop-uncertain 0.1" in s for s in trained) == 3 and len(set(trained)) == len(trained)
+    found = json.loads(rows_file.read_text())["rows"]
+    lines = students.table(found).splitlines()
+    assert lines[2] == "| `oneshot`, the teacher itself, on samples | 1 | 0.800 | 0.900 |"
+    assert "| all pairs | 3 | 0.720 ± 0.020 | 0.820 ± 0.020 |" in lines
+    said.clear()
+    whole = json.loads(rows_file.read_text())
+    rows_file.write_text(json.dumps(whole | {"rows": found[:-1]}))  # stopped before the last
+    students.study(tmp_path / "out", rows_file, "abc", pairs=10, held_out=4, steps=2)
+    assert sum(s.startswith("distill") for s in said) == 1
+    with pytest.raises(SystemExit, match="another generator"):
+        students.study(tmp_path / "out", rows_file, "other", pairs=10, held_out=4, steps=2)
+
+
+def test_the_commands_of_the_students_are_ones_that_gansegctl_takes():
+    known = {name for option in command.params for name in option.opts}
+    for teacher, more, _ in students.VARIANTS.values():
+        assert teacher in students.TEACHERS and {m for m in more if m.startswith("--")} <= known

@@ -99,10 +99,16 @@ def vote_of_heads(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """Per-pixel heads → labels, confidence uint8 and uncertainty float32, as `FeaturePyramid.classify`; p float16.
 
-    Only where probabilities are asked for do maps of all classes exist, for one head at a time.
+    Only where probabilities are asked for do maps of all classes exist, for one picture and head at a time.
     """
     if not probabilities:
         return *pyramid.classify(heads, slope), None
+    if pyramid.levels[0].shape[0] > 1:  # maps of all classes at full size: one picture at a time
+        alone = [
+            vote_of_heads(pyramid.map(lambda x, i=i: x[i : i + 1]), heads, slope, True)
+            for i in range(pyramid.levels[0].shape[0])
+        ]
+        return tuple(torch.cat(parts) for parts in zip(*alone, strict=True))
     p = each = 0.0
     for layers in heads:
         log_p = pyramid.perceptron(layers, slope).float().log_softmax(dim=1)  # [N, K, H, W]

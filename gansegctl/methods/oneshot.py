@@ -64,7 +64,7 @@ class OneShotSettings:
     are those of the statistics samples. noise: largest deviation of the Gaussian noise, in those of each channel.
     level_dropout: share of levels left out of a draw. balance: a pixel of a class with share s is drawn with weight
     s^-balance. prior: its logit is moved by prior·log s, after the fit. temperature: logits are divided by it after
-    that; it moves confidences, not masks. statistics_samples: random samples over which
+    that; it moves confidences and scores, and hardly a mask. statistics_samples: random samples over which
     channels are standardised (0 = over the exemplars). pixels: of an exemplar that are kept, drawn once.
     min_resolution, max_resolution: of the taps to read, in pixels. mode: bilinear | nearest |
     bilinear-corners. Errors: UsageError for values out of range.

@@ -38,6 +38,9 @@ SEGMENTER = "segmenter.safetensors"
 EXEMPLARS = "exemplars"
 POLL = 2.0  # seconds between two looks for the segmenter of the first task
 
+LARGEST_SHARD = 2_000_000_000
+"""Bytes of probabilities in a shard at most; it is in memory two or three times while it is written."""
+
 REAL_SEEDS = 4_200_000_000
 """Exemplars of real pictures are numbered from here on: no sample that anybody generates has such a seed."""
 
@@ -299,8 +302,26 @@ def label_dataset(
 def fitted_before(source: Source, path: Path, record: dict[str, Any]) -> bool:
     """Whether `path` is the segmenter of an earlier run with these settings and these masks: then it is used again."""
     manifest = Manifest.read(source.folder)
-    same = manifest.segmenter is not None and manifest.settings.get("annotate") == json.loads(json.dumps(record))
+    before, now = (
+        {k: v for k, v in r.items() if k != "probabilities"}  # what is kept does not change what is fitted
+        for r in (manifest.settings.get("annotate", {}), json.loads(json.dumps(record)))
+    )
+    same = manifest.segmenter is not None and before == now
     return same and path.is_file() and files.digest(path) == manifest.segmenter["sha256"]
+
+
+def _check_room(source: Source, classes: int) -> None:
+    """UsageError where a shard with the probabilities of all classes would not fit into memory as shards should."""
+    largest = max(len(source.manifest.shard_seeds(i)) for i in range(len(source.manifest.shards)))
+    a_sample = classes * source.generator.spec.resolution**2
+    if largest * a_sample > LARGEST_SHARD:
+        raise UsageError(
+            f"got --probabilities of {classes} classes for shards of {largest} samples, "
+            f"{largest * a_sample / 1e9:.1f} GB each in memory",
+            wanted=f"at most {LARGEST_SHARD / 1e9:.0f} GB",
+            remedy=f"generate with --shard-size {max(1, LARGEST_SHARD // (2 * a_sample))}, or fit on a few samples and "
+            "run `gansegctl generate --segmenter FILE --probabilities`, which plans for them",
+        )
 
 
 def digest_of(exemplar: Exemplar) -> str:
@@ -328,6 +349,8 @@ def annotate(
             wanted="a dataset of pictures, or one with all its samples",
             remedy="make one with `gansegctl generate` without --keep-below and --until",
         )
+    if settings.probabilities and labels is not None:
+        _check_room(source, len(labels))
     path = source.folder / SEGMENTER
     masks = {str(e.seed): digest_of(e) for e in exemplars}
     record = to_dict(settings) | {"exemplars": masks}

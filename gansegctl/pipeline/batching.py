@@ -52,8 +52,13 @@ class MemoryEstimate:
         return f"{self.batch} samples a pass, about {_size(self.total)} of memory ({shares})"
 
 
-def estimate(spec: GeneratorSpec, batch: int, taps: Sequence[str] = (), itemsize: int = 4) -> MemoryEstimate:
-    """Memory of one pass, from sizes alone; taps: the names that a segmenter reads, none for pictures only."""
+def estimate(
+    spec: GeneratorSpec, batch: int, taps: Sequence[str] = (), itemsize: int = 4, classes: int = 0
+) -> MemoryEstimate:
+    """Memory of one pass, from sizes alone; taps: the names that a segmenter reads, none for pictures only.
+
+    classes: whose probabilities are kept, as float16 and once more as float32 while they become bytes; none as a rule.
+    """
     maps = {t.name: t.channels * (t.resolution + 2 * t.margin) ** 2 * itemsize for t in spec.taps}
     margins = any(t.margin for t in spec.taps)
     work = max(maps.values()) * (_OVERSAMPLED if margins else _IN_WORK)
@@ -63,14 +68,14 @@ def estimate(spec: GeneratorSpec, batch: int, taps: Sequence[str] = (), itemsize
         activations=batch * sum(maps[name] for name in taps),
         layer=batch * work,
         head=min(batch, _HEAD_SAMPLES) * _HEAD_MAPS * pixels * 4 if taps else 0,
-        pictures=batch * pixels * (5 * spec.image_channels + (2 if taps else 0)),
+        pictures=batch * pixels * (5 * spec.image_channels + (2 if taps else 0) + 6 * classes),
     )
 
 
-def choose_batch(spec: GeneratorSpec, taps: Sequence[str], free: int) -> int:
+def choose_batch(spec: GeneratorSpec, taps: Sequence[str], free: int, classes: int = 0) -> int:
     """The largest power of two up to `LARGEST` whose estimate stays within `SHARE` of `free` bytes; at least 1."""
     size = LARGEST
-    while size > 1 and estimate(spec, size, taps).total > SHARE * free:
+    while size > 1 and estimate(spec, size, taps, classes=classes).total > SHARE * free:
         size //= 2
     return size
 
@@ -84,7 +89,9 @@ def resolve_batch(
     except (GansegError, KeyError):
         begun = None
     taps = segmenter.taps if segmenter else ()
-    return replace(settings, batch_size=begun or choose_batch(generator.spec, taps, available_memory(device)))
+    classes = len(segmenter.labels) if segmenter and settings.probabilities else 0
+    chosen = begun or choose_batch(generator.spec, taps, available_memory(device), classes)
+    return replace(settings, batch_size=chosen)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

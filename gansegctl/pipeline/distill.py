@@ -72,7 +72,7 @@ def load_pairs(
     columns = [image, mask, confidence]
     if temperature is not None:
         columns[1] = soft = _probabilities(dataset, indices)
-    held = bytes_of_pairs(whole) + (0 if temperature is None else soft.shape[1:].numel())
+    held = bytes_of_pairs(whole) + (0 if temperature is None else len(whole) * soft.shape[1:].numel())
     if held * len(image) // max(len(whole), 1) <= in_memory:
         columns = [None if c is None else c[:] for c in columns]
     if temperature is not None:

@@ -182,7 +182,8 @@ def aligned(rows: Rows, subject: LabelMap, truth: LabelMap) -> tuple[Rows, Label
     """Rows whose two masks have the same classes, those classes, and which cluster was taken for which class.
 
     Equal names: as they are. Clusters without names: each is taken for the class that makes the best score
-    (`match_segments`), over all pictures at once. Two-part masks against more classes: the truth's first class is
+    (`match_segments`), over all pictures at once; their confidences are left out, which are of a cluster and not of the
+    class that it is part of. Two-part masks against more classes: the truth's first class is
     background, the others foreground. Errors: UsageError for any other difference.
     """
     if subject.names == truth.names:
@@ -196,7 +197,7 @@ def aligned(rows: Rows, subject: LabelMap, truth: LabelMap) -> tuple[Rows, Label
         table = np.full(256, IGNORE, np.uint8)
         table[: len(subject)] = mapping
         named = {name: truth.names[c] for name, c in zip(subject.names, mapping.tolist(), strict=True)}
-        return ((table[p], t, *rest) for p, t, *rest in kept), truth, named
+        return ((table[p], t, *rest[:2]) for p, t, *rest in kept), truth, named
     if subject.names == ("background", "foreground"):
         table = np.full(256, IGNORE, np.uint8)
         table[: len(truth)] = [min(c, 1) for c in range(len(truth))]

@@ -95,6 +95,13 @@ def read_plan(name_or_file: str) -> Plan:
     against = scoring.pop("against", "")
     tables = tables | {"eval": scoring} if "eval" in tables else tables
     stages = {k: from_dict(cls, tables[k], k) for k, cls in STAGES.items() if k in tables}
+    annotating_, distilling = stages.get("annotate"), stages.get("distill")
+    if stages["generate"].probabilities:
+        raise UsageError("got generate.probabilities", wanted="annotate.probabilities: masks are made there")
+    if distilling and distilling.soft and not (annotating_ and annotating_.probabilities):
+        raise UsageError(
+            "got distill.soft without annotate.probabilities", wanted="both", remedy="add probabilities = true there"
+        )
     preset = "" if path.suffix == ".toml" else name_or_file
     about = tables.get("generator", {}), tables.get("exemplars", {})
     if not all(isinstance(t, dict) for t in about):

@@ -16,7 +16,8 @@ SAMPLES = 24
 
 def write_contact_sheet(folder: Path, name: str = "contact.png") -> Path:
     """The first samples of a dataset (picture, mask overlay, confidence) as one PNG in its folder."""
-    arrays = next((a for _, a in iter_shards(folder, partial=True) if len(a)), None)
+    shown = iter_shards(folder, partial=True, wanted=("mask", "confidence"))
+    arrays = next((a for _, a in shown if len(a)), None)
     if arrays is None:
         raise DatasetError(f"got {folder} without a finished shard", wanted="samples to show", remedy="generate some")
     n = min(SAMPLES, len(arrays))

@@ -77,8 +77,9 @@ def plan_job(
             "got --probabilities for pictures without masks", wanted="a segmenter", remedy="pass --segmenter FILE"
         )
     size = spec.resolution**2
-    maps = 2 + (len(labels) if settings.probabilities else 0)  # mask, confidence and one a class
-    bytes_a_sample = size * spec.image_channels + 4 * spec.w_dim + (maps * size if segmenter else 0)
+    classes = len(labels) if settings.probabilities else 0
+    maps = 2 + classes if segmenter else 0  # mask, confidence and one a class
+    bytes_a_sample = size * spec.image_channels + 4 * spec.w_dim + maps * size
     shard_size = settings.shard_size or samples_a_shard(bytes_a_sample)
     shards = tuple(plan_shards(parse_seeds(settings.seeds), shard_size))
     seeds = Manifest.plan([s.seeds for s in shards])
@@ -98,7 +99,9 @@ def plan_job(
         segmenter=segmenter,
         licence=licence_of(settings.generator),
     )
-    return Job(manifest, shards, settings, bytes_a_sample, estimate(spec, settings.batch_size, taps), halve)
+    return Job(
+        manifest, shards, settings, bytes_a_sample, estimate(spec, settings.batch_size, taps, classes=classes), halve
+    )
 
 
 def synthesize(
@@ -263,7 +266,7 @@ def make_shard(
             if annotation.probabilities is not None:
                 parts["probabilities"].append((annotation.probabilities.float() * 255).round().byte().cpu().numpy())
         yield len(seeds)
-    arrays = {k: np.concatenate(v) if v else None for k, v in parts.items()}
+    arrays = {k: np.concatenate(parts.pop(k)) if parts[k] else None for k in list(parts)}  # one of them twice, not all
     arrays["latent"] = compact_latents(arrays["latent"])
     yield ShardArrays(seed=np.array(shard.seeds, dtype=np.uint64), **arrays)
 

@@ -57,7 +57,7 @@ def _from_dataset(folder: Path) -> LabelledSet:
     manifest = Manifest.read(folder)
     if manifest.stage != "pairs" or manifest.labels is None:
         raise DatasetError(f"got {folder} without masks", wanted="pairs", remedy="run `gansegctl annotate` on it first")
-    shards = [arrays for _, arrays in iter_shards(folder)]
+    shards = [arrays for _, arrays in iter_shards(folder, wanted=("mask", "confidence", "score"))]
     confidence = scores = None
     if all(s.confidence is not None for s in shards):
         confidence = np.concatenate([s.confidence for s in shards])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import h5py
@@ -16,7 +16,7 @@ from gansegctl.labels import LabelMap
 from gansegctl.store.codec import READ_ERRORS
 from gansegctl.store.fields import StoredFields
 from gansegctl.store.manifest import Manifest
-from gansegctl.store.schema import ShardArrays, ShardRecord, parse_seeds
+from gansegctl.store.schema import FIELDS, ShardArrays, ShardRecord, parse_seeds
 from gansegctl.store.shard import read_shard, shard_path, shard_record, unreadable
 
 OPEN_FILES = 256
@@ -119,8 +119,10 @@ class ShardDataset(torch.utils.data.Dataset):
         return record
 
 
-def iter_shards(folder: Path, partial: bool = False) -> Iterator[tuple[int, ShardArrays]]:
-    """Every finished shard in order, whole; the constant-memory way through a dataset.
+def iter_shards(
+    folder: Path, partial: bool = False, wanted: Collection[str] = FIELDS
+) -> Iterator[tuple[int, ShardArrays]]:
+    """Every finished shard in order, the constant-memory way through a dataset. wanted: as `read_shard` takes it.
 
     Errors: DatasetError before the first one when a shard of the plan is missing (unless `partial`).
     """
@@ -128,4 +130,4 @@ def iter_shards(folder: Path, partial: bool = False) -> Iterator[tuple[int, Shar
     if not partial:
         manifest.require_whole(folder)
     for index in manifest.done(folder):
-        yield index, read_shard(Path(folder), index)
+        yield index, read_shard(Path(folder), index, wanted)

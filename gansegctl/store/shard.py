@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -118,13 +119,17 @@ def _encoded(
         return f.id.get_file_image()
 
 
-def read_shard(folder: Path, index: int) -> ShardArrays:
-    """The whole shard in memory. DatasetError when it is missing or cannot be read."""
+def read_shard(folder: Path, index: int, wanted: Collection[str] = FIELDS) -> ShardArrays:
+    """The shard in memory, of its fields those that are wanted, with pictures and seeds in any case.
+
+    DatasetError when it is missing or cannot be read.
+    """
     path = shard_path(folder, index)
+    names = [name for name in FIELDS if name in ("image", "seed", *wanted)]
     try:
         with h5py.File(path, "r", locking=False) as f:
             fields = StoredFields(f)
-            return ShardArrays(**{name: fields.whole(name) for name in FIELDS if name in fields})
+            return ShardArrays(**{name: fields.whole(name) for name in names if name in fields})
     except READ_ERRORS as e:
         raise unreadable(path, e) from e
 

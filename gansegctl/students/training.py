@@ -35,6 +35,8 @@ SAVE_SECONDS, SAVE_STEPS = 30.0, 100
 epoch of a small set is one step."""
 MOST_HELD = 2000
 """Pairs held back for validation at most: enough for the third decimal, and they are in memory together."""
+HELD_BYTES = 200 << 20
+"""Bytes of probabilities of all classes that validation looks at at once."""
 
 
 @dataclass(frozen=True)
@@ -238,7 +240,8 @@ class StudentTraining:
         return (counts.diag() / union)[union > 0].mean().item()
 
     def _confusion(self, chosen: Tensor) -> Tensor:
-        return sum(self._confusion_of(part) for part in chosen.split(100))  # soft targets are large
+        once = max(1, HELD_BYTES // (4 * len(self.labels) * self.pairs.image.shape[1] * self.pairs.image.shape[2]))
+        return sum(self._confusion_of(part) for part in chosen.split(once))
 
     def _confusion_of(self, chosen: Tensor) -> Tensor:
         k = len(self.labels)
@@ -267,23 +270,30 @@ class StudentTraining:
                 f"got no {path} on rank {self.ranks.rank}, which rank 0 sees", wanted="one folder for all ranks"
             )
         state = load_state(path, KIND)
-        if state.facts["settings"] != json.loads(json.dumps(asdict(self.settings))):
+        wanted = json.loads(json.dumps(asdict(self.settings)))
+        differing = _differing({"temperature": 1.0} | state.facts["settings"], wanted)  # older files have none
+        if differing:
             raise UsageError(
-                f"got {path}, begun with other settings",
+                f"got {path}, begun with other settings ({differing})",
                 wanted="the same settings",
                 remedy=f"delete {path} to start anew",
             )
         begun, now = state.facts.get("data"), json.loads(json.dumps(self._data()))
         if begun is not None and begun != now:  # files of before it was kept have none
-            differing = "; ".join(f"{k}: {begun.get(k)}, now {now.get(k)}" for k in now if begun.get(k) != now.get(k))
             raise UsageError(
-                f"got {path}, begun on other pairs ({differing})",
+                f"got {path}, begun on other pairs ({_differing(begun, now)})",
                 wanted="the same pairs and classes",
                 remedy=f"delete {path} to start anew, or choose another -o",
             )
         state.restore({"model": self.student.model}, {"optimizer": self.optimizer}, self.stream)
         self.step, self.student.facts = state.facts["step"], state.facts["told"]
         self.loss = state.facts.get("loss", [0.0, 0])  # files without one are of an epoch's end
+
+
+def _differing(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """`key: then, now …` of the keys whose values differ."""
+    both = {k: (then.get(k), now.get(k)) for k in {**now, **then}}
+    return "; ".join(f"{k}: {a}, now {b}" for k, (a, b) in both.items() if a != b)
 
 
 def _check_values(target: Tensor, classes: int) -> None:

@@ -14,12 +14,15 @@ from gansegctl import methods
 from gansegctl.cli import main
 from gansegctl.config import AnnotateSettings, DistillSettings
 from gansegctl.errors import DatasetError, UsageError
-from gansegctl.labels import IGNORE
-from gansegctl.pipeline.distill import load_pairs
+from gansegctl.labels import IGNORE, LabelMap
+from gansegctl.pipeline import annotate as annotating
+from gansegctl.pipeline.distill import distill, load_pairs
 from gansegctl.pipeline.labelling import picture_and_mask
 from gansegctl.pipeline.opening import latents_of_seeds, open_generator
 from gansegctl.pipeline.repairing import repair
+from gansegctl.pipeline.running import read_plan
 from gansegctl.pipeline.streaming import SoftTargets
+from gansegctl.store.dataset import iter_shards
 from gansegctl.store.manifest import problems_of_dataset
 from gansegctl.store.schema import ShardArrays
 from gansegctl.store.shard import read_shard
@@ -103,6 +106,42 @@ def test_a_shape_that_is_not_theirs_is_refused():
             ShardArrays(image, seed, probabilities=wrong)
 
 
+def test_shards_too_large_to_hold_are_refused_before_anything_is_fitted(generator_file, tmp_path, capsys, monkeypatch):
+    about = ("--generator", generator_file, "-n", 6, "--batch-size", 4)
+    assert run("generate", *about, "-o", tmp_path / "d") == 0
+    monkeypatch.setattr("gansegctl.pipeline.annotate.LARGEST_SHARD", 6 * 2 * 16 * 16 - 1)
+    source = annotating.Source.open(tmp_path / "d")
+    labels = LabelMap(("a", "b"))
+    with pytest.raises(UsageError, match="--shard-size 2"):
+        list(annotating.annotate(source, [], labels, AnnotateSettings(probabilities=True)))
+    assert not (tmp_path / "d" / "segmenter.safetensors").exists()
+
+
+def test_what_is_kept_does_not_change_what_is_fitted(dataset):
+    before = (dataset / "segmenter.safetensors").stat().st_mtime_ns
+    assert run("annotate", dataset, *QUICK) == 0
+    assert read_shard(dataset, 0).probabilities is None
+    assert (dataset / "segmenter.safetensors").stat().st_mtime_ns == before
+
+
+def test_readers_take_what_they_need(soft):
+    arrays = read_shard(soft, 0, wanted=("score",))
+    assert list(arrays.present()) == ["image", "seed", "score"]
+    assert [list(a.present()) for _, a in iter_shards(soft, wanted=())] == [["image", "seed"]] * 2
+
+
+def test_a_plan_of_soft_targets_without_probabilities_is_refused_at_once(tmp_path):
+    plan = tmp_path / "plan.toml"
+    plan.write_text("[generate]\n[annotate]\n[distill]\nsoft = true\n")
+    with pytest.raises(UsageError, match=r"annotate\.probabilities"):
+        read_plan(str(plan))
+    plan.write_text("[generate]\n[annotate]\nprobabilities = true\n[distill]\nsoft = true\ntemperature = 2.0\n")
+    assert read_plan(str(plan)).distill.temperature == 2.0
+    plan.write_text("[generate]\nprobabilities = true\n")
+    with pytest.raises(UsageError, match=r"annotate\.probabilities"):
+        read_plan(str(plan))
+
+
 # -- targets -----------------------------------------------------------------------------------------------------------
 
 
@@ -116,6 +155,15 @@ def test_softening_is_the_softmax_of_divided_logits():
         torch.testing.assert_close(targets.sum(dim=1), torch.ones(2, 5, 5))
     empty = SoftTargets(torch.zeros(1, 4, 2, 2, dtype=torch.uint8))[:]
     assert torch.equal(empty, torch.zeros(1, 4, 2, 2))  # weighs nothing, and is not nan
+
+
+def test_all_probabilities_count_when_a_dataset_is_held(soft):
+    pairs, masks, everything = 6, 6 * 256 * (3 + 2), 6 * 256 * (3 + 2 + 2)
+    assert len(load_pairs(soft)[0]) == pairs
+    for room, held in ((everything, True), (everything - 1, False), (masks, False)):
+        target = load_pairs(soft, in_memory=room, temperature=1.0)[0].target
+        assert isinstance(target.probabilities, torch.Tensor) == held
+    assert isinstance(load_pairs(soft, in_memory=masks)[0].target, torch.Tensor)
 
 
 @pytest.mark.parametrize("room", [10**9, 0])
@@ -154,16 +202,10 @@ def test_held_out_soft_pixels_without_weight_are_not_scored():
     soft[:, 1, :4] = 1.0
     hard = soft.argmax(dim=1).to(torch.uint8)
     hard[:, 4:] = IGNORE
-    labels = [StudentTraining(Pairs(image, target), _two(), StudentSettings(widths=(4, 8), steps=1, validation=0.5))
-              for target in (soft, hard)]  # fmt: skip
-    counts = [training._confusion(training.validation) for training in labels]
+    settings = StudentSettings(widths=(4, 8), steps=1, validation=0.5)
+    both = [StudentTraining(Pairs(image, target), LabelMap(("a", "b")), settings) for target in (soft, hard)]
+    counts = [training._confusion(training.validation) for training in both]
     assert torch.equal(*counts) and counts[0].sum() == 2 * 4 * 8
-
-
-def _two():
-    from gansegctl.labels import LabelMap
-
-    return LabelMap(("a", "b"))
 
 
 # -- the command -------------------------------------------------------------------------------------------------------
@@ -183,6 +225,16 @@ def test_distill_soft_learns_and_is_its_own_student(soft, tmp_path, capsys):
     assert "soft: True, now not said" in capsys.readouterr().err
     assert run(*line, "-o", tmp_path / "soft.safetensors", "--soft", "--temperature", 2, "--json") == 0
     assert json.loads(capsys.readouterr().out)["skipped"] == "finished already"
+
+
+def test_a_soft_run_is_not_gone_on_with_as_a_hard_one(soft, tmp_path):
+    out, settings = tmp_path / "s.safetensors", DistillSettings(steps=4, batch_size=4, soft=True)
+    events = distill(soft, out, settings)
+    next(events)
+    events.close()
+    assert out.with_suffix(".ckpt").exists()
+    with pytest.raises(UsageError, match=r"soft: 1.0, now None"):
+        list(distill(soft, out, DistillSettings(steps=4, batch_size=4)))
 
 
 def test_soft_targets_of_masks_alone_are_refused(dataset, tmp_path, capsys):

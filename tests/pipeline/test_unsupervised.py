@@ -122,6 +122,14 @@ def test_clusters_are_matched_over_all_pictures_and_the_dataset_keeps_them():
     }
 
 
+def test_confidences_of_clusters_are_not_those_of_classes():
+    truth = np.zeros((2, 4, 4), np.uint8)
+    row = (truth, truth, None, np.zeros(2), np.full((2, 4, 4), 128, np.uint8))
+    segments, classes = LabelMap(("segment-0", "segment-1")), LabelMap(("a", "b"))
+    assert [len(r) for r in aligned(iter([row]), segments, classes)[0]] == [4]
+    assert [len(r) for r in aligned(iter([row]), classes, classes)[0]] == [5]
+
+
 def test_two_parts_score_a_truth_of_many_in_two():
     truth = np.array([[[0, 1], [2, 255]]] * 4, np.uint8)
     two = LabelMap(("background", "foreground"))
