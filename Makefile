@@ -58,17 +58,23 @@ bench: $(READY) ## speed and memory on this CPU, into docs/pyramid.md (half an h
 STUDY := $(BIN)/gansegctl compare --generator demo --against demo --first-exemplar 12000000 --first-sample 13000000 -o docs/compare
 MAIN := --method repurpose --method oneshot --method datasetgan --method linear --method repurpose:head=mlp --method segment_in_style --method contrastive
 CONTROLS := --method contrastive:projection=random --method contrastive:projection=pca
+RELEASED := --method datasetgan:profile=release
 VARIANTS := --method linear:mode=nearest --method repurpose:mode=nearest --method datasetgan:mode=nearest --method oneshot:mode=nearest --method datasetgan:divergence=logits
+PARTLY := --method linear:profile=release --method repurpose:profile=release --method contrastive:aligned=false
+CLUSTERED := --method stylemix:variants=5 --method stylemix:variants=20 --method stylemix:variants=40
 PARTS := --method oneshot --method oneshot:balance=0 --method oneshot:noise=0 --method oneshot:restyle=0 --method oneshot:level_dropout=0 --method oneshot:members=1 --method oneshot:prior=0 --method datasetgan
 
 study: $(READY) ## every method at 0, 1, 5 and 10 shots on the demo generator, into docs/compare (hours; goes on where it was)
 	$(BIN)/python docs/study.py shares
-	$(STUDY) $(MAIN) --shots 1
+	$(STUDY) $(MAIN) $(RELEASED) --shots 1
 	$(BIN)/gansegctl demo scenes -n 5000 -o study-out/scenes
 	$(STUDY) --method stylemix --method segment_in_style --method segment_in_style:output=foreground --method labels4free:images=study-out/scenes --shots 0 --draws 1
 	$(STUDY) $(MAIN) --shots 5 --shots 10 --seeds 1
 	$(STUDY) $(CONTROLS) --shots 1 --seeds 1
 	$(STUDY)/variants $(VARIANTS) --shots 1 --seeds 1
+	$(STUDY)/variants $(PARTLY) --shots 1 --seeds 1 --draws 3
+	$(STUDY)/variants --method linear --shots 4 --shots 16 --shots 100 --seeds 1 --draws 3
+	$(STUDY)/variants $(CLUSTERED) --shots 0 --seeds 1 --draws 1
 	$(STUDY)/ablation $(PARTS) --first-exemplar 2000000 --first-sample 3000000 -n 100 --shots 1 --seeds 1
 	$(BIN)/python docs/study_students.py
 	$(BIN)/python docs/study.py report

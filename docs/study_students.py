@@ -27,8 +27,6 @@ STEPS = 300
 VARIANTS: dict[str, tuple[str, tuple[str, ...], tuple[int, ...]]] = {
     "all pairs": ("oneshot", (), (0, 1, 2)),
     "without the least certain 10 %": ("oneshot", ("--drop-uncertain", "0.1"), (0, 1, 2)),
-    "without the least certain 30 %": ("oneshot", ("--drop-uncertain", "0.3"), (0,)),
-    "without pixels of confidence below 128": ("oneshot", ("--ignore-below", "128"), (0,)),
     "250 pairs": ("oneshot", ("--limit", "250"), (0,)),
     "500 pairs": ("oneshot", ("--limit", "500"), (0,)),
     "1,000 pairs": ("oneshot", ("--limit", "1000"), (0,)),
