@@ -103,11 +103,8 @@ def vote_of_heads(
     """
     if not probabilities:
         return *pyramid.classify(heads, slope), None
-    if pyramid.levels[0].shape[0] > 1:  # maps of all classes at full size: one picture at a time
-        alone = [
-            vote_of_heads(pyramid.map(lambda x, i=i: x[i : i + 1]), heads, slope, True)
-            for i in range(pyramid.levels[0].shape[0])
-        ]
+    if pyramid.batch > 1:  # maps of all classes at full size: one picture at a time
+        alone = [vote_of_heads(pyramid[i : i + 1], heads, slope, True) for i in range(pyramid.batch)]
         return tuple(torch.cat(parts) for parts in zip(*alone, strict=True))
     p = each = 0.0
     for layers in heads:
