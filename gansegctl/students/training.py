@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from gansegctl.contracts import Progress
 from gansegctl.errors import GansegError, UsageError
@@ -33,6 +33,8 @@ LEAST = 1e-6
 SAVE_SECONDS, SAVE_STEPS = 30.0, 100
 """A checkpoint is renewed after so many seconds, or so many steps where an epoch ends: it waits for the disk, and an
 epoch of a small set is one step."""
+COUNTED = 256
+"""Pairs over which the shares are counted that the classes start at."""
 MOST_HELD = 2000
 """Pairs held back for validation at most: enough for the third decimal, and they are in memory together."""
 HELD_BYTES = 200 << 20
@@ -129,7 +131,9 @@ class StudentTraining:
         channels = pairs.image.shape[3]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
-            model = build(settings.arch, channels, len(labels), settings.widths).to(self.device)
+            model = build(settings.arch, channels, len(labels), settings.widths)
+        start_at(model, class_shares(pairs.target[self.training[:COUNTED].sort().values], len(labels)))
+        model = model.to(self.device)
         self.dtype = torch.float64 if settings.precision == "fp64" else torch.float32
         model = ranks.joint(model.to(self.dtype), self.device)
         size = (pairs.image.shape[1], pairs.image.shape[2])
@@ -139,6 +143,7 @@ class StudentTraining:
         self.dropouts = [m for m in model.modules() if isinstance(m, StreamDropout)]
         self.step = 0
         self.loss = [0.0, 0]  # sum and number of the losses since the last epoch's end
+        self.unlearned: list[str] = []  # classes of which the last validation found no pixel
 
     @property
     def steps_an_epoch(self) -> int:
@@ -171,6 +176,12 @@ class StudentTraining:
                     facts["validation_miou"] = self.validate()
                 self.loss = [0.0, 0]
                 self.student.facts = {"steps": self.step, "pairs": len(self.pairs), **facts}
+                if self.step == self.total_steps and self.unlearned:
+                    self.student.facts["unlearned"] = self.unlearned
+                    facts["note"] = (
+                        f"{', '.join(self.unlearned)}: not one pixel is found in the pairs held back; "
+                        "train longer (--steps, --epochs) or from another start (--seed)"
+                    )
             due = ended and (saved is None or self.step >= min(saved + SAVE_STEPS, self.total_steps))
             if checkpoint is not None and self.ranks.lead and (due or time.monotonic() - began >= SAVE_SECONDS):
                 self.save(checkpoint)
@@ -231,12 +242,14 @@ class StudentTraining:
         return warm * (0.5 + 0.5 * math.cos(math.pi * self.step / self.total_steps))
 
     def validate(self) -> float:
-        """Mean IoU on the pairs held back, each rank labelling its share of them."""
+        """Mean IoU on the pairs held back, each rank labelling its share of them; `unlearned` is what nobody found."""
         k = len(self.labels)
         held = self.validation[self.ranks.rank :: self.ranks.world]
         counts = self._confusion(held) if len(held) else torch.zeros(k, k, dtype=torch.float64)
         counts = self.ranks.add(counts.to(self.device)).cpu()
         union = counts.sum(0) + counts.sum(1) - counts.diag()
+        lost = (counts.sum(1) > 0) & (counts.diag() == 0)
+        self.unlearned = [name for name, none in zip(self.labels.names, lost.tolist(), strict=True) if none]
         return (counts.diag() / union)[union > 0].mean().item()
 
     def _confusion(self, chosen: Tensor) -> Tensor:
@@ -294,6 +307,25 @@ def _differing(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """`key: then, now …` of the keys whose values differ."""
     both = {k: (then.get(k), now.get(k)) for k in {**now, **then}}
     return "; ".join(f"{k}: {a}, now {b}" for k, (a, b) in both.items() if a != b)
+
+
+def class_shares(target: Tensor, classes: int) -> Tensor:
+    """Share of each class [K] in masks [N,H,W], IGNORE left out, or in probabilities [N,K,H,W]."""
+    if target.ndim == 4:
+        sums = target.double().sum(dim=(0, 2, 3))
+    else:
+        sums = torch.bincount(target[target != IGNORE].long().flatten(), minlength=classes)[:classes].double()
+    return sums / sums.sum().clamp(min=1)
+
+
+def start_at(model: nn.Module, shares: Tensor) -> None:
+    """Set the biases of the logits so that an untrained student answers the classes' shares [K] (Lin et al. 2017, Focal
+    Loss, section 3.3). From equal answers a class of few pixels is at times unlearned at first and never found again.
+    """
+    last = model.head[-1] if isinstance(model.head, nn.Sequential) else model.head
+    logits = shares.clamp(min=1e-4).log()
+    with torch.no_grad():
+        last.bias.copy_(logits - logits.mean())
 
 
 def _check_values(target: Tensor, classes: int) -> None:

@@ -14,7 +14,7 @@ from gansegctl.resuming import load_state, save_state
 from gansegctl.students import training as training_module
 from gansegctl.students.augment import PRESETS, AugmentSettings, augment
 from gansegctl.students.student import Student, build
-from gansegctl.students.training import KIND, Pairs, StudentSettings, StudentTraining, loss_of
+from gansegctl.students.training import KIND, Pairs, StudentSettings, StudentTraining, class_shares, loss_of
 from gansegctl.students.unet import UNet
 
 LABELS = LabelMap(("background", "disc", "bar"))
@@ -55,6 +55,38 @@ def test_learns(channels):
     assert (predicted.labels == fresh.target).float().mean() > 0.97
     assert events[-1].done == events[-1].total == 90
     assert events[-1].facts["validation_miou"] > 0.8
+
+
+@ARCHITECTURES
+def test_an_untrained_student_answers_the_shares_of_the_classes(arch):
+    pairs = shapes(40)
+    pairs.target[:, :4] = IGNORE
+    training = StudentTraining(pairs, LABELS, settings(**arch))
+    kept = pairs.target[training.training].long()
+    shares = torch.stack([(kept == k).sum() for k in range(3)]) / (kept != IGNORE).sum()
+    torch.testing.assert_close(class_shares(pairs.target[training.training], 3), shares.double())
+    head = training.student.model.head
+    (head if arch == {} else head[-1]).weight.data.zero_()
+    with torch.no_grad():
+        found = training.student.model(torch.rand(2, 3, 16, 16)).softmax(dim=1)
+    torch.testing.assert_close(found, shares.float().view(1, 3, 1, 1).expand_as(found))
+
+
+def test_shares_of_probabilities_leave_out_what_is_unknown():
+    target = torch.zeros(2, 3, 4, 4, dtype=torch.float16)
+    target[0, 0], target[0, 1] = 0.75, 0.25
+    assert class_shares(target, 3).tolist() == [0.75, 0.25, 0.0]
+    assert class_shares(torch.full((2, 4, 4), IGNORE, dtype=torch.uint8), 3).tolist() == [0.0] * 3
+
+
+def test_a_class_that_was_not_learned_is_named():
+    still = StudentTraining(shapes(40), LABELS, settings(steps=8, lr=1e-12, validation=0.2))
+    *before, last = still.run()
+    assert still.student.facts["unlearned"] == ["disc", "bar"]
+    assert last.facts["note"].startswith("disc, bar: not one pixel is found") and "--seed" in last.facts["note"]
+    assert all("note" not in event.facts for event in before)
+    learned = StudentTraining(shapes(64), LABELS, settings(steps=90, augment=STILL, validation=0.2))
+    assert "note" not in list(learned.run())[-1].facts and "unlearned" not in learned.student.facts
 
 
 @ARCHITECTURES
