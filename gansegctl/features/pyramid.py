@@ -24,6 +24,9 @@ _CLASSES_AT_ONCE = 64
 HIDDEN = 256 << 20
 """Bytes of a perceptron's first hidden maps up to which training keeps them; else the backward pass makes them anew."""
 
+AGAIN = 16 << 20
+"""Bytes of those maps that are made anew at one time: the backward pass holds about eight times as much."""
+
 
 class FeaturePyramid:
     """levels: Tensor [N,C_i,h_i,w_i] each; size: (H, W) of the hypercolumn; mode: how levels are upsampled to it.
@@ -134,8 +137,8 @@ class FeaturePyramid:
 
         The first layer is `project`. On a CPU without gradients its maps exist for a strip of rows at a time; elsewhere
         for `strips.CHUNK` of its units. With gradients they are kept for the backward pass, once, while all of them
-        take `HIDDEN` bytes or less; of wider layers (2000 units at 256 px: 524 MB) they are made again in it, a chunk
-        at a time. slope: of the leaky ReLU, 0 for a plain one.
+        take `HIDDEN` bytes or less; of wider layers (2000 units at 256 px: 524 MB) they are made again in it,
+        `AGAIN` bytes at a time. slope: of the leaky ReLU, 0 for a plain one.
         """
         (first, bias), rest = layers[0], layers[1:]
         self._check(first, 2)
@@ -152,7 +155,8 @@ class FeaturePyramid:
         again = torch.is_grad_enabled() and size > HIDDEN
         options = {"use_reentrant": False, "preserve_rng_state": False}  # nothing in it is random
         x = rest[0][1].view(1, -1, 1, 1)
-        chunks = (t.split(strips.CHUNK, dim=i) for i, t in ((0, first), (0, bias), (1, rest[0][0])))
+        units = max(1, min(strips.CHUNK, AGAIN * len(first) // size)) if again else strips.CHUNK
+        chunks = (t.split(units, dim=i) for i, t in ((0, first), (0, bias), (1, rest[0][0])))
         for layers in zip(*chunks, strict=True):
             x = x + (checkpoint(part, *layers, **options) if again else part(*layers))
         for weight, bias in rest[1:]:

@@ -88,6 +88,9 @@ halves of the same variants. release: as the community implementation runs, with
 - whatever k is, the least central cluster alone is background.
 """
 
+AT_ONCE = 1 << 18
+"""Pixels of the variants that are made at one time: four of 256 px, whose passes need half a gigabyte."""
+
 Detector = Callable[[Synthesis], Sequence[Any]]
 """What finds boxes: N pictures → N lists of [left, top, right, bottom] in pixels."""
 
@@ -105,10 +108,11 @@ class StyleMixSettings:
     halves of the variants) | anew. keep_noise: the picture's own noise in all variants. standardise: every variant's
     colours to deviation 1. iterations: of k-means; fitted_pixels: a cluster, that its centroids are fitted on (0 =
     all). clusterer: torch | faiss (where the pictures are: on the CPU, or all GPUs; torch in its place where they are
-    on a GPU that this faiss cannot use). passes: variants made at one time. boxes: a JSON file {seed: [[left, top,
-    right, bottom], …]} in pixels, right and bottom outside, [] for a picture without instances; or that table, which is
-    what a segmenter stores. instances: classes of them (0: the largest number of boxes in a picture of the file).
-    Errors: UsageError for values out of range, boxes with output segments, or faiss where it is not installed.
+    on a GPU that this faiss cannot use). passes: variants made at one time (None: 8, or fewer of large pictures,
+    with `AT_ONCE` pixels in all). boxes: a JSON file {seed: [[left, top, right, bottom], …]} in pixels, right and
+    bottom outside, [] for a picture without instances; or that table, which is what a segmenter stores. instances:
+    classes of them (0: the largest number of boxes in a picture of the file). Errors: UsageError for values out of
+    range, boxes with output segments, or faiss where it is not installed.
     """
 
     profile: str = "fixed"
@@ -129,7 +133,7 @@ class StyleMixSettings:
     iterations: int | None = None
     fitted_pixels: int | None = None
     clusterer: str = "torch"
-    passes: int = 8
+    passes: int | None = None
     boxes: str | dict[str, Any] | None = field(default=None, hash=False)
     instances: int = 0
 
@@ -363,7 +367,8 @@ class StyleMixSegmenter(BaseSegmenter):
         new = (torch.arange(spec.num_ws) >= begins[:, None]).to(device)[:, :, None]
         mixed = torch.where(new, fresh, ws.to(fresh))
         noise = synthesis.noise if s.keep_noise else "seed"
-        for some in torch.arange(count).split(s.passes):
+        passes = s.passes or max(1, min(8, AT_ONCE // spec.resolution**2))
+        for some in torch.arange(count).split(passes):
             seeds = [synthesis.seeds[i]] * len(some) if s.keep_noise else [noise_seeds[j] for j in some]
             made.append(generator.synthesize(mixed[some], noise=noise, taps=(), seeds=seeds).image.float())
         return torch.cat(made)

@@ -158,6 +158,17 @@ def test_training_a_wide_perceptron_keeps_its_hidden_maps_once_or_makes_them_aga
     assert (once - on_dense(p, [(w.detach(), b.detach()) for w, b in layers], slope)).abs().max() < 1e-10
 
 
+def test_hidden_maps_are_made_again_a_few_units_at_a_time(monkeypatch):
+    p, seen, plain = pyramid(), [], FeaturePyramid.project
+    layers = [(w.requires_grad_(), b) for w, b in head(10, 3)]
+    whole = p.perceptron(layers)
+    monkeypatch.setattr(pyramids, "HIDDEN", 0)
+    monkeypatch.setattr(pyramids, "AGAIN", 3 * 2 * SIZE[0] * SIZE[1] * layers[0][0].element_size())
+    monkeypatch.setattr(FeaturePyramid, "project", lambda self, w, b: seen.append(len(w)) or plain(self, w, b))
+    torch.testing.assert_close(p.perceptron(layers), whole)
+    assert seen == [3, 3, 3, 1]
+
+
 def test_hidden_maps_made_again_leave_the_random_state_alone(monkeypatch):
     monkeypatch.setattr(pyramids, "HIDDEN", 0)
     torch.manual_seed(3)

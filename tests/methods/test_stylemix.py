@@ -131,6 +131,24 @@ def test_the_variants_are_of_this_very_picture():
     assert not torch.equal(variants[1], variants[2])
 
 
+def test_large_pictures_are_made_a_few_at_a_time(monkeypatch):
+    sizes, plain = [], TinyGenerator.synthesize
+    monkeypatch.setattr(
+        TinyGenerator, "synthesize", lambda self, ws, **o: sizes.append(len(ws)) or plain(self, ws, **o)
+    )
+    masks = []
+    for pixels in (1 << 18, 3 * SIDE * SIDE, 1):
+        monkeypatch.setattr(stylemix, "AT_ONCE", pixels)
+        g = TinyGenerator()
+        segmenter = StyleMix().fit(g, settings=replace(QUICK, variants=12))
+        ws = g.latents([4])
+        made = plain(g, ws)
+        sizes.clear()
+        masks.append(segmenter.predict(g, replace(made, ws=ws, noise="const", seeds=(4,))).labels)
+        assert sizes == {1 << 18: [8, 3], 3 * SIDE * SIDE: [3, 3, 3, 2], 1: [1] * 11}[pixels]
+    assert torch.equal(masks[0], masks[1]) and torch.equal(masks[0], masks[2])
+
+
 def test_release_draws_anew_and_counts_its_passes():
     generator = Recoloured()
     synthesis = made(generator, (1,))
