@@ -60,9 +60,10 @@ MAIN := --method repurpose --method oneshot --method datasetgan --method linear 
 CONTROLS := --method contrastive:projection=random --method contrastive:projection=pca
 RELEASED := --method datasetgan:profile=release
 VARIANTS := --method linear:mode=nearest --method repurpose:mode=nearest --method datasetgan:mode=nearest --method oneshot:mode=nearest --method datasetgan:divergence=logits
+CENTRED := --method oneshot:centre=true --method linear:centre=true --method datasetgan:centre=true --method repurpose:centre=true --method repurpose:head=mlp,centre=true --method contrastive:centre=true
 PARTLY := --method linear:profile=release --method repurpose:profile=release --method contrastive:aligned=false
 CLUSTERED := --method stylemix:variants=5 --method stylemix:variants=20 --method stylemix:variants=40
-PARTS := --method oneshot --method oneshot:balance=0 --method oneshot:noise=0 --method oneshot:restyle=0 --method oneshot:level_dropout=0 --method oneshot:members=1 --method oneshot:prior=0 --method datasetgan
+PARTS := --method oneshot --method oneshot:balance=0 --method oneshot:noise=0 --method oneshot:restyle=0 --method oneshot:level_balance=0 --method oneshot:level_dropout=0 --method oneshot:centre=true --method oneshot:members=1 --method oneshot:prior=0 --method datasetgan
 
 study: $(READY) ## every method at 0, 1, 5 and 10 shots on the demo generator, into docs/compare (hours; goes on where it was)
 	$(BIN)/python docs/study.py shares
@@ -72,6 +73,7 @@ study: $(READY) ## every method at 0, 1, 5 and 10 shots on the demo generator, i
 	$(STUDY) $(MAIN) --shots 5 --shots 10 --seeds 1
 	$(STUDY) $(CONTROLS) --shots 1 --seeds 1
 	$(STUDY)/variants $(VARIANTS) --shots 1 --seeds 1
+	$(STUDY)/variants $(CENTRED) --shots 1 --seeds 1
 	$(STUDY)/variants $(PARTLY) --shots 1 --seeds 1 --draws 3
 	$(STUDY)/variants --method linear --shots 4 --shots 16 --shots 100 --seeds 1 --draws 3
 	$(STUDY)/variants $(CLUSTERED) --shots 0 --seeds 1 --draws 1

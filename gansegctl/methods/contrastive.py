@@ -85,7 +85,8 @@ class ContrastiveSettings:
 
     projection: contrastive | random | pca. head: linear | xxs | xs | s | m | l. dimension: projected channels.
     min_resolution, max_resolution: of the taps to read, in pixels. mode: bilinear | nearest | bilinear-corners.
-    standardise: channels to mean 0 and deviation 1 over `statistics_samples` random samples (0 = over the exemplars).
+    standardise: channels over their root mean square in `statistics_samples` random samples (0 = in the exemplars);
+    with centre, to mean 0 and deviation 1.
     Pre-training: pretrain_steps of one picture each (100; 50 for horses); prototypes (5000; 4000 for cars and X-rays,
     8000 in the released GUI; fixed takes at most a quarter of the pixels of a draw, and stores what it took; release
     refuses more than the pixels); pixels of a draw (None = the share that 20,000 are of a 256 px picture; release: up
@@ -107,6 +108,7 @@ class ContrastiveSettings:
     max_resolution: int | None = None
     mode: str | None = None
     standardise: bool | None = None
+    centre: bool = False
     statistics_samples: int = 16
     pretrain_steps: int = 100
     prototypes: int = 5000
@@ -234,7 +236,8 @@ class Contrastive:
         if settings.standardise:  # exemplars are not held over the pre-training: they are made again after it
             shown = exemplars if not settings.statistics_samples else exemplars[:1]
             raw = resynthesize(generator, shown, taps, device).with_mode(settings.mode)
-            mean, scale = feature_statistics(generator, taps, settings.statistics_samples, noise, raw, stream)
+            samples = settings.statistics_samples
+            mean, scale = feature_statistics(generator, taps, samples, noise, raw, stream, settings.centre)
             del raw
         source = Source(generator, taps, settings.mode, noise, mean, scale, device)
         projection, facts = self._projection(source, sum(widths), size, settings, stream)

@@ -88,7 +88,8 @@ class DatasetGANSettings:
 
     members: perceptrons. hidden: their two hidden widths, as "128,32" (None: 128,32 below 32 classes, else 256,128).
     min_resolution, max_resolution: of the taps to read, in pixels. mode: bilinear | nearest | bilinear-corners.
-    init: he | small. standardise: channels to mean 0 and deviation 1 over `statistics_samples` random samples. steps:
+    init: he | small. standardise: channels over their root mean square in `statistics_samples` random samples;
+    with centre, to mean 0 and deviation 1. steps:
     of `batch` pixels a member (fixed: 220·√exemplars; release: 0). schedule: cosine | constant. sampling: uniform
     (pixels drawn alike) | balanced (classes drawn alike) | epochs (every pixel once an epoch, early stop; `steps`
     bounds them, 0 does not). min_pixels: classes
@@ -105,6 +106,7 @@ class DatasetGANSettings:
     mode: str | None = None
     init: str | None = None
     standardise: bool | None = None
+    centre: bool = False
     statistics_samples: int = 16
     steps: int | None = None
     batch: int | None = None
@@ -182,7 +184,7 @@ class DatasetGAN:
         mean = scale = None
         if settings.standardise:
             samples, noise = settings.statistics_samples, exemplars[0].noise
-            mean, scale = feature_statistics(generator, taps, samples, noise, pyramid, stream)
+            mean, scale = feature_statistics(generator, taps, samples, noise, pyramid, stream, settings.centre)
         points, targets = _taught(exemplars, settings.min_pixels)
         sizes = (pyramid.channels, *settings.widths(len(labels)), len(labels))
         ensemble = Ensemble(settings.members, sizes, settings.init, stream).to(device)

@@ -67,10 +67,14 @@ def feature_statistics(
     noise: str,
     exemplars: FeaturePyramid,
     stream: torch.Generator,
+    centred: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """Mean and 1/deviation of every channel [ΣC] over random samples; over the exemplars when `samples` is 0.
+    """What to subtract from every channel and what to multiply it by, [ΣC] each: its mean and 1/deviation over random
+    samples (over the exemplars when `samples` is 0); not centred, 0 and 1/(root mean square).
 
-    One picture says little about how a channel varies: many are constant in it and would be blown up.
+    A style multiplies channels (StyleGAN's modulation), so 0 means the same in every picture and a mean does not: what
+    learns from one picture learns more from channels that are left where they are (docs/methods.md). The exemplar alone
+    says little about how a channel varies: many are constant in it and would be blown up.
     """
     drawn = random_pyramids(generator, taps, samples, noise, stream, exemplars.levels[0].device)
     parts = [pyramid.with_mode(exemplars.mode).moments() for pyramid in drawn]
@@ -79,6 +83,8 @@ def feature_statistics(
     means, variances = (torch.stack(part) for part in zip(*parts, strict=True))
     mean = means.mean(dim=0)
     variance = variances.mean(dim=0) + (means - mean).square().mean(dim=0)  # within pictures + between them
+    if not centred:
+        mean, variance = torch.zeros_like(mean), variance + mean.square()
     # Channels that hardly vary carry rounding, not meaning: they stay small instead of being scaled to 1.
     return mean, (variance + 1e-4 * variance.median() + 1e-12).rsqrt()
 

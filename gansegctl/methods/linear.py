@@ -39,7 +39,7 @@ PROFILES: dict[str, dict] = {
         "mode": "bilinear",
         "init": "small",
         "standardise": True,
-        "steps": 150,
+        "steps": 600,
         "batch": 1,
         "lr": 1e-2,
         "weight_decay": 1e-2,
@@ -79,9 +79,10 @@ class LinearSettings:
 
     min_resolution, max_resolution: of the taps to read, in pixels. mode: bilinear | nearest | bilinear-corners.
     combine: sum (few-shot) | softplus (full: layer l times softplus(v_l)/Σ softplus(v), v learned). standardise:
-    channels to mean 0 and deviation 1 over `statistics_samples` random samples, with a bias in place of their means.
+    channels over their root mean square in `statistics_samples` random samples, with a bias; with centre, to mean 0
+    and deviation 1.
     init: small (deviation 0.1/√ΣC) | torch (within ±1/√C of each layer). steps: of `batch` exemplars each, whose mean
-    losses count alike (None: fixed 150·√exemplars of 1, release see there). schedule: cosine (to 0) | drop (tenfold
+    losses count alike (None: fixed 600·√exemplars of 1, release see there). schedule: cosine (to 0) | drop (tenfold
     after 40 %) | constant. redraw_noise: every so many steps the exemplars are made again with new noise (0 = never).
     balance: none | sqrt-inverse. feature_dropout: share of channels left out of a step. Errors: UsageError for values
     out of range.
@@ -94,6 +95,7 @@ class LinearSettings:
     combine: str = "sum"
     init: str | None = None
     standardise: bool | None = None
+    centre: bool = False
     statistics_samples: int = 16
     steps: int | None = None
     batch: int | None = None
@@ -160,7 +162,7 @@ class Linear:
         mean = scale = None
         if settings.standardise:
             samples, noise = settings.statistics_samples, exemplars[0].noise
-            mean, scale = feature_statistics(generator, taps, samples, noise, raw, stream)
+            mean, scale = feature_statistics(generator, taps, samples, noise, raw, stream, settings.centre)
         masks = torch.stack([torch.from_numpy(ex.mask.astype("int64")) for ex in exemplars]).to(device)  # [N, H, W]
         targets, pixel_weights = soft_targets(masks, len(labels), 0.0, settings.balance)
 
@@ -217,7 +219,7 @@ def _start(classes: int, widths: Sequence[int], init: str, stream: torch.Generat
 def _descend(features, targets: Tensor, pixel_weights: Tensor, settings: LinearSettings, stream: torch.Generator):
     """Adam on the matrix, each exemplar once before any comes again → weight [K,ΣC], bias [K], losses.
 
-    The bias is learned only on centred channels: raw ones have means, from which the matrix makes its own.
+    A bias is learned on standardised channels; raw ones are taken as released, without.
     """
     pyramid = features(0)
     device, widths = targets.device, torch.tensor(pyramid.widths, device=targets.device)

@@ -8,12 +8,15 @@ them), kept from leaning on what one picture happens to show:
 - a draw of pixels wears the style of another picture: its channels get the mean and deviation that they have in a
   random sample of the generator, in part or whole (as in style transfer, Huang & Belongie 2017), so that tone and
   texture of one exemplar do not stand for a class;
+- channels of a level count less the more of them there are, so that coarse levels, which are wide, do not outvote the
+  few channels of fine ones, which know where a class ends;
 - whole levels of the pyramid are left out at random, so that no resolution alone decides a class;
 - members see different pixels, noise and levels, and their mean probability is the answer;
 - logits are moved towards the classes' shares again, by a part of what the drawing of pixels took (as in logit
   adjustment, Menon et al. 2021, the other way round);
 - logits are divided by a temperature (Guo et al. 2017), since who learned from one picture is too sure of others.
-Each part can be switched off (balance 0, noise 0, restyle 0, level_dropout 0, members 1, prior 0, temperature 1);
+Each part can be switched off (balance 0, noise 0, restyle 0, level_balance 0, level_dropout 0, members 1, prior 0,
+temperature 1);
 docs/methods.md has the ablation.
 """
 
@@ -55,17 +58,20 @@ LEAST_SHARE = 1e-4
 
 @dataclass(frozen=True)
 class OneShotSettings:
-    """Settings of `oneshot`; None takes what is right for the number K of exemplars: steps 300·√K, restyle 0.7/√K,
+    """Settings of `oneshot`; None takes what is right for the number K of exemplars: steps 300·√K, restyle 1/√K,
     noise 1/√K, level_dropout 0.2/√K, temperature 1.5 + 0.5/√K. More pictures show more of what these make up for, and
     take longer to learn.
 
     members: perceptrons. hidden: their hidden widths, a list or "128,64". steps: of `batch` pixels a member. lr: peak,
     falling as a cosine. restyle: share of draws that wear another picture's style, by a random part of the way; styles
     are those of the statistics samples. noise: largest deviation of the Gaussian noise, in those of each channel.
-    level_dropout: share of levels left out of a draw. balance: a pixel of a class with share s is drawn with weight
-    s^-balance. prior: its logit is moved by prior·log s, after the fit. temperature: logits are divided by it after
-    that; it moves confidences and scores, and hardly a mask. statistics_samples: random samples over which
-    channels are standardised (0 = over the exemplars). pixels: of an exemplar that are kept, drawn once.
+    level_balance: a channel of a level of C channels is multiplied by C^-level_balance, and all by what makes the mean
+    square 1 (0: channels count alike, 0.5: levels do, 1: a level counts the less the wider it is). level_dropout: share
+    of levels left out of a draw. balance: a pixel of a class with share s is drawn with weight s^-balance. prior: its
+    logit is moved by prior·log s, after the fit. temperature: logits are divided by it after that; it moves confidences
+    and scores, and hardly a mask. statistics_samples: random samples over which channels are standardised (0 = over the
+    exemplars): divided by their root mean square; with centre, to mean 0 and deviation 1. pixels: of an exemplar that
+    are kept, drawn once.
     min_resolution, max_resolution: of the taps to read, in pixels. mode: bilinear | nearest |
     bilinear-corners. Errors: UsageError for values out of range.
     """
@@ -74,10 +80,11 @@ class OneShotSettings:
     hidden: tuple[int, ...] | str = (128, 64)
     steps: int | None = None
     batch: int = 512
-    lr: float = 2e-3
+    lr: float = 4e-3
     weight_decay: float = 1e-4
     restyle: float | None = None
     noise: float | None = None
+    level_balance: float = 1.0
     level_dropout: float | None = None
     balance: float = 0.5
     prior: float = 0.25
@@ -86,6 +93,7 @@ class OneShotSettings:
     pixels: int = 16_384
     min_resolution: int = 0
     max_resolution: int | None = None
+    centre: bool = False
     mode: str = "bilinear"
 
     def __post_init__(self) -> None:
@@ -105,6 +113,7 @@ class OneShotSettings:
             ("weight_decay", 0, None),
             ("noise", 0, None),
             ("restyle", 0, 1),
+            ("level_balance", 0, 2),
             ("level_dropout", 0, 0.9),
             ("balance", 0, 1),
             ("prior", 0, 1),
@@ -132,7 +141,7 @@ class OneShotSettings:
                 remedy="raise the method's statistics_samples, or set restyle to 0",
             )
         root = math.sqrt(exemplars)
-        values = {"steps": round(300 * root), "restyle": 0.7 / root, "noise": 1 / root, "level_dropout": 0.2 / root}
+        values = {"steps": round(300 * root), "restyle": 1 / root, "noise": 1 / root, "level_dropout": 0.2 / root}
         values["temperature"] = 1.5 + 0.5 / root
         values["restyle"] *= self.statistics_samples > 0
         return replace(self, **{k: round(v, 6) for k, v in values.items() if getattr(self, k) is None})
@@ -163,7 +172,7 @@ class OneShot:
         taps = choose_taps(generator.spec, settings.min_resolution, settings.max_resolution)
         raw = resynthesize(generator, exemplars, taps, device).with_mode(settings.mode)
         mean, scale = feature_statistics(
-            generator, taps, settings.statistics_samples, exemplars[0].noise, raw, stream
+            generator, taps, settings.statistics_samples, exemplars[0].noise, raw, stream, settings.centre
         )  # [ΣC] each
         points, classes = _painted_pixels(exemplars, settings.pixels, stream)
         shown = standardised(raw, mean, scale)
@@ -175,6 +184,7 @@ class OneShot:
             others = [style_of(standardised(p, mean, scale)) for p in drawn]  # [2, 1, ΣC] each
             styles = (style_of(shown), torch.cat(others, dim=1))
         weights, biases, loss = _fit_members(shown, points, classes, len(labels), settings, stream, styles)
+        weights[0] = weights[0] * channel_weights(shown.widths, settings.level_balance)[:, None].to(device)
         biases[-1] += settings.prior * _shares(classes, len(labels)).clamp(min=LEAST_SHARE).log().to(device)
         weights[-1], biases[-1] = weights[-1] / settings.temperature, biases[-1] / settings.temperature
         first, offset = [], []
@@ -256,6 +266,13 @@ def _shares(classes: Tensor, count: int) -> Tensor:
     return torch.bincount(classes, minlength=count).float() / len(classes)
 
 
+def channel_weights(widths: Sequence[int], level_balance: float) -> Tensor:
+    """What each channel [ΣC] is multiplied by, from the number of channels of each level: mean square 1."""
+    of_level = torch.tensor(widths, dtype=torch.float32).pow(-level_balance)
+    weights = of_level.repeat_interleave(torch.tensor(widths))
+    return weights / weights.square().mean().sqrt()
+
+
 def style_of(pyramid: FeaturePyramid) -> Tensor:
     """Mean and deviation of every channel over each picture, at native size: [2,N,ΣC]."""
     means = [x.mean(dim=(2, 3)) for x in pyramid.levels]
@@ -301,7 +318,7 @@ def _fit_members(
     styles: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[list[Tensor], list[Tensor], float]:
     """Pictures shown, points [P,3] of them and their classes [P] → weights [M,C_in,C_out], biases [M,1,C_out] a layer,
-    and the last loss.
+    and the last loss. The first weights are those of channels times `channel_weights`.
 
     styles: those of the pictures shown [2,N,ΣC], and those of others [2,S,ΣC].
     """
@@ -314,6 +331,7 @@ def _fit_members(
         weights.append(drawn.to(device).requires_grad_())
         biases.append(torch.zeros(s.members, 1, c_out, device=device, requires_grad=True))
     optimizer = torch.optim.AdamW([*weights, *biases], lr=s.lr, weight_decay=s.weight_decay)
+    counts = channel_weights(shown.widths, s.level_balance).to(device)
     chance = _shares(classes, count).clamp(min=1e-9).pow(-s.balance)[classes]  # [P]
     loss = torch.zeros(())
     for step in range(s.steps):
@@ -331,6 +349,7 @@ def _fit_members(
         if s.level_dropout:
             kept = torch.rand(s.members, 1, int(levels.max()) + 1, generator=stream) >= s.level_dropout
             y = y * kept[:, :, levels].to(y)
+        y = y * counts
         for i, (w, b) in enumerate(zip(weights, biases, strict=True)):
             y = torch.baddbmm(b, F.leaky_relu(y, SLOPE) if i else y, w)
         loss = F.cross_entropy(y.flatten(0, 1), classes[chosen].flatten().to(device))

@@ -99,13 +99,13 @@ class RepurposeSettings:
     release trains it as they do, `OFFICIAL`, fixed as any other) | mlp. mlp_hidden: hidden widths of mlp, a list or
     "2000,200" (None = 2000, 200, no more than ΣC and ΣC/4). min_resolution, max_resolution: of the taps to read, in
     pixels (None = no bound; official under release: from 8). mode: bilinear | nearest | bilinear-corners. init: he |
-    torch, how weights are drawn. standardise: channels to mean 0 and deviation 1 over `statistics_samples` random
-    samples (0 = over the exemplars). steps: of `batch` exemplars each (None: fixed 80·√exemplars; release 100, official
-    1,000 epochs). schedule: cosine (to 0) | step (tenfold down every 50) | stairs (times 0.9 at every twentieth of the
-    steps) | constant. balance: none | sqrt-inverse (a class's pixels weigh 1/√share). label_smoothing: share of a
-    target spread over all classes. feature_dropout: share of channels left out of a step. flip: exemplars are mirrored
-    at random (only for classes without a left and a right).
-    Errors: UsageError for values out of range.
+    torch, how weights are drawn. standardise: channels over their root mean square in `statistics_samples` random
+    samples (0 = in the exemplars); with centre, to mean 0 and deviation 1. steps: of `batch` exemplars each (None:
+    fixed 80·√exemplars; release 100, official 1,000 epochs). schedule: cosine (to 0) | step (tenfold down every 50)
+    | stairs (times 0.9 at every twentieth of the steps) | constant. balance: none | sqrt-inverse (a class's pixels
+    weigh 1/√share). label_smoothing: share of a target spread over all classes. feature_dropout: share of channels
+    left out of a step. flip: exemplars are mirrored at random (only for classes without a left and a right). Errors:
+    UsageError for values out of range.
     """
 
     head: str = "cnn-s"
@@ -116,6 +116,7 @@ class RepurposeSettings:
     mode: str | None = None
     init: str | None = None
     standardise: bool | None = None
+    centre: bool = False
     statistics_samples: int = 16
     steps: int | None = None
     lr: float | None = None
@@ -217,7 +218,8 @@ class Repurpose:
         widths, pyramid, mean, scale = tuple(raw.widths), raw, None, None
         if settings.standardise:
             noise = exemplars[0].noise
-            mean, scale = feature_statistics(generator, taps, settings.statistics_samples, noise, raw, stream)
+            samples = settings.statistics_samples
+            mean, scale = feature_statistics(generator, taps, samples, noise, raw, stream, settings.centre)
             pyramid = standardised(raw, mean, scale)
         del raw
         masks = torch.stack([torch.from_numpy(ex.mask.astype("int64")) for ex in exemplars]).to(device)  # [N, H, W]

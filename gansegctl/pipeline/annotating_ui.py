@@ -22,6 +22,7 @@ from gansegctl.errors import UsageError
 from gansegctl.features.pyramid import FeaturePyramid
 from gansegctl.features.select import descriptors
 from gansegctl.labels import IGNORE, LabelMap
+from gansegctl.methods.fitting import grown
 from gansegctl.pictures import to_uint8
 from gansegctl.pipeline.annotate import Source
 from gansegctl.pipeline.choosing import Choice
@@ -30,6 +31,9 @@ from gansegctl.pipeline.plan import batches
 
 PROPAGATE = "linear"
 """The method that is refitted behind the page: seconds where others take minutes."""
+
+PROPAGATE_STEPS = 150
+"""Of its fit on one picture, a quarter of its own default: a person waits, and strokes follow that change it anyway."""
 
 POOL, POOL_LARGE, LARGE = 24, 8, 128  # fresh samples asked about; fewer above so many pixels
 SHOWN = 6  # of them on the page
@@ -95,7 +99,8 @@ class Workbench:
         noise = self.source.settings.noise
         exemplars = [Exemplar(self.source.latents([s]), s, m, noise) for s, m in painted.items()]
         method = methods.get(PROPAGATE)
-        segmenter = method.fit(self.source.generator, exemplars, self.labels, method.settings_type(), 0)
+        settings = method.settings_type(steps=grown(PROPAGATE_STEPS, len(exemplars)))
+        segmenter = method.fit(self.source.generator, exemplars, self.labels, settings, 0)
         fitted = time.monotonic()
         found: dict[int, Proposal] = {}
         scores: dict[int, float] = {}

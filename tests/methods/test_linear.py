@@ -85,7 +85,7 @@ def test_the_release_takes_all_exemplars_a_step_and_as_many_pictures_an_epoch(ex
     assert [filled.rate(i) for i in (20 * epoch - 1, 20 * epoch)] == pytest.approx([1e-3, 1e-4])
     assert (filled.mode, filled.init, filled.weight_decay) == ("bilinear-corners", "torch", 0.0)
     fixed = LinearSettings().resolved(exemplars)
-    assert (fixed.batch, fixed.steps, fixed.redraw_noise) == (1, {1: 150, 4: 300, 10: 474}[exemplars], 0)
+    assert (fixed.batch, fixed.steps, fixed.redraw_noise) == (1, {1: 600, 4: 1200, 10: 1897}[exemplars], 0)
 
 
 def test_a_step_is_adam_on_the_mean_of_the_exemplars_mean_losses():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,7 @@ from gansegctl import methods
 from gansegctl.errors import GansegError, UsageError
 from gansegctl.features.pyramid import FeaturePyramid
 from gansegctl.methods import oneshot
-from gansegctl.methods.oneshot import OneShotSettings, _painted_pixels, _restyled, style_of
+from gansegctl.methods.oneshot import OneShotSettings, _painted_pixels, _restyled, channel_weights, style_of
 
 QUICK = OneShotSettings(members=2, hidden=(12,), steps=60, batch=128, lr=0.02, statistics_samples=4, noise=0.3)
 
@@ -31,17 +33,17 @@ def accuracy(settings, seeds=(3,), samples=range(200, 208)):
 
 
 def test_learns_a_labelling_from_a_few_pictures():
-    assert accuracy(QUICK, seeds=(3, 5, 7)) > 0.8
+    assert accuracy(replace(QUICK, steps=120), seeds=(3, 5, 7)) > 0.8
 
 
 def test_without_steps_to_speak_of_it_knows_nothing():
     assert accuracy(OneShotSettings(members=1, hidden=(12,), steps=1, lr=1e-6)) < 0.65
 
 
-@pytest.mark.parametrize("part", ["noise", "level_dropout", "balance", "members", "restyle", "prior"])
+@pytest.mark.parametrize("part", ["noise", "level_balance", "level_dropout", "balance", "members", "restyle", "prior"])
 def test_every_part_changes_the_fit(part):
     g = TinyGenerator()
-    off = {"noise": 0.0, "level_dropout": 0.0, "balance": 0.0, "members": 1, "restyle": 0.0, "prior": 0.0}[part]
+    off = {"members": 1}.get(part, 0.0)
     exemplars, ws = exemplars_of(g, (3,)), g.latents(range(4))
     fits = [
         methods.get("oneshot").fit(g, exemplars, LABELS, OneShotSettings(**{**vars(QUICK), **change}), 0)
@@ -171,12 +173,35 @@ def test_style_is_mean_and_deviation_of_each_picture():
     torch.testing.assert_close(deviation[1, 0].square() - 1e-2, first[1, 0].var(correction=0))
 
 
+def test_levels_count_alike_however_wide_they_are():
+    widths = (8, 4, 2)
+    squares = [float(w.square().sum()) for w in channel_weights(widths, 0.5).split(widths)]
+    assert squares == pytest.approx([14 / 3] * 3, rel=1e-5)  # C^-½: each level has the same energy
+    whole = channel_weights(widths, 1.0)
+    assert float(whole.square().mean()) == pytest.approx(1.0)
+    assert float(whole[0] / whole[-1]) == pytest.approx(2 / 8)
+    assert torch.equal(channel_weights(widths, 0.0), torch.ones(14))
+
+
+def test_a_segmenter_reads_raw_channels_with_the_weights_they_were_learned_with():
+    g = TinyGenerator()
+    exemplars = exemplars_of(g, (3, 5))
+    quiet = {"restyle": 0.0, "noise": 0.0, "level_dropout": 0.0, "prior": 0.0, "temperature": 1.0, "members": 1}
+    rest = {"hidden": (12,), "steps": 300, "batch": 128, "lr": 0.02, "statistics_samples": 4}
+    for level_balance in (0.0, 2.0):
+        settings = OneShotSettings(**quiet, **rest, level_balance=level_balance)
+        segmenter = methods.get("oneshot").fit(g, exemplars, LABELS, settings, 0)
+        found = [segmenter.predict(g, g.synthesize(e.ws, taps=segmenter.taps)).labels[0] for e in exemplars]
+        right = np.mean([np.mean(f.numpy() == e.mask) for f, e in zip(found, exemplars, strict=True)])
+        assert right > 0.8, (level_balance, right)
+
+
 def test_more_exemplars_are_learned_longer_and_varied_less():
     one, four = OneShotSettings().resolved(1), OneShotSettings().resolved(4)
-    assert (one.steps, one.restyle, one.noise, one.level_dropout) == (300, 0.7, 1.0, 0.2)
-    assert (four.steps, four.restyle, four.noise, four.level_dropout) == (600, 0.35, 0.5, 0.1)
+    assert (one.steps, one.restyle, one.noise, one.level_dropout) == (300, 1.0, 1.0, 0.2)
+    assert (four.steps, four.restyle, four.noise, four.level_dropout) == (600, 0.5, 0.5, 0.1)
     chosen = OneShotSettings(steps=7, noise=0.0).resolved(4)
-    assert (chosen.steps, chosen.noise, chosen.restyle) == (7, 0.0, 0.35)
+    assert (chosen.steps, chosen.noise, chosen.restyle) == (7, 0.0, 0.5)
     assert chosen.resolved(9) == chosen
 
 

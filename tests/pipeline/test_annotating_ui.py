@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -125,6 +126,21 @@ def test_a_refit_learns_from_painted_pixels_and_looks_at_all_pictures(bench, sou
     assert "entropy" in kinds["uncertain"].why and "deviations" in kinds["different"].why
     assert all(a.seed != 3 for a in found.advice)
     assert 0 < found.fit_seconds <= found.seconds
+
+
+def test_a_refit_takes_a_quarter_of_the_steps_for_whoever_waits(bench, source, monkeypatch):
+    steps, linear = [], annotating_ui.methods.get("linear")
+    plain = type(linear).fit
+
+    def fit(self, generator, exemplars, labels, settings, seed):
+        steps.append(settings.resolved(len(exemplars)).steps)
+        return plain(self, generator, exemplars, labels, replace(settings, steps=2), seed)
+
+    monkeypatch.setattr(type(linear), "fit", fit)
+    bench.propose({3: bright(source, 3)}, never)
+    bench.propose({3: bright(source, 3), 7: bright(source, 7)}, never)
+    assert steps == [150, 212]
+    assert steps[0] * 4 == linear.settings_type().resolved(1).steps
 
 
 def test_the_different_one_is_the_farthest_from_all_painted(bench, source):
