@@ -52,7 +52,7 @@ def decided(pyramid):
 
 
 @pytest.mark.parametrize(
-    ("head", "steps"), [("cnn-s", 40), ("cnn-m", 40), ("cnn-l", 40), ("official", 80), ("mlp", 60)]
+    ("head", "steps"), [("cnn-s", 40), ("cnn-m", 40), ("cnn-l", 80), ("official", 160), ("mlp", 60)]
 )
 def test_learns_a_labelling_that_the_features_decide(head, steps):
     generator = TinyGenerator()
