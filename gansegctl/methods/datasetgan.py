@@ -89,12 +89,12 @@ class DatasetGANSettings:
     members: perceptrons. hidden: their two hidden widths, as "128,32" (None: 128,32 below 32 classes, else 256,128).
     min_resolution, max_resolution: of the taps to read, in pixels. mode: bilinear | nearest | bilinear-corners.
     init: he | small. standardise: channels over their root mean square in `statistics_samples` random samples; with
-    centre, to mean 0 and deviation 1. steps: of `batch` pixels a member (fixed: 220·√exemplars; release: 0). schedule: cosine | constant. sampling: uniform
-    (pixels drawn alike) | balanced (classes drawn alike) | epochs (every pixel once an epoch, early stop; `steps`
-    bounds them, 0 does not). min_pixels: classes
-    with fewer in an exemplar become class 0 there. vote: mean (of probabilities) | majority (shares of votes, ties by
-    the mean). divergence: probabilities | logits. score_share: the share of a picture's least certain pixels whose mean
-    divergence is its score (1 = all; 0.1 as released). Errors: UsageError for values out of range.
+    centre, to mean 0 and deviation 1. steps: of `batch` pixels a member (fixed: 220·√exemplars; release: 0). schedule:
+    cosine | constant. sampling: uniform (pixels drawn alike) | balanced (classes drawn alike) | epochs (every pixel
+    once an epoch, early stop; `steps` bounds them, 0 does not). min_pixels: classes with fewer in an exemplar become
+    class 0 there. vote: mean (of probabilities) | majority (shares of votes, ties by the mean). divergence:
+    probabilities | logits. score_share: the share of a picture's least certain pixels whose mean divergence is its
+    score (1 = all; 0.1 as released). Errors: UsageError for values out of range.
     """
 
     profile: str = "fixed"
