@@ -24,8 +24,9 @@ _CLASSES_AT_ONCE = 64
 HIDDEN = 256 << 20
 """Bytes of a perceptron's first hidden maps up to which training keeps them; else the backward pass makes them anew."""
 
-AGAIN = 16 << 20
-"""Bytes of those maps that are made anew at one time: the backward pass holds about eight times as much."""
+AGAIN = 40 << 20
+"""Bytes of those maps that are made anew at one time: the backward pass holds about eight times as much. Above
+the 32 MB up to which glibc keeps what is freed, in pieces, in its heap: with 16 MB a fit took twice the memory."""
 
 
 class FeaturePyramid:
