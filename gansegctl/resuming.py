@@ -81,3 +81,9 @@ def load_state(path: Path, kind: str) -> SavedState:
     if header.pop("kind", None) != kind:
         raise UsageError(f"got {path}: another kind of file", wanted=kind, remedy=f"delete {path} to start anew")
     return SavedState({k: json.loads(v) for k, v in header.items()}, tensors)
+
+
+def differing(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """`key: then, now …` of the keys whose values differ, for a message; "" where none does."""
+    both = {k: (then.get(k, "not said"), now.get(k, "not said")) for k in {**now, **then}}
+    return "; ".join(f"{k}: {a}, now {b}" for k, (a, b) in both.items() if a != b)

@@ -18,6 +18,7 @@ from gansegctl.pipeline.pictures_in import check_split
 from gansegctl.pipeline.streaming import IN_MEMORY, ShardColumn, SoftTargets, bytes_of_pairs, kept_samples
 from gansegctl.pipeline.tasks import launched
 from gansegctl.pipeline.truth import load_truth
+from gansegctl.resuming import differing
 from gansegctl.store.dataset import ShardDataset
 from gansegctl.store.manifest import NAME, Manifest, settings_digest
 from gansegctl.students.augment import PRESETS
@@ -172,11 +173,9 @@ def _finished(out: Path, made_of: Mapping[str, Any]) -> dict[str, Any]:
     header = read_header(out)
     facts = header.get("facts", {})
     before = facts.get("made_of", {})
-    both = {k: (before.get(k, "not said"), made_of.get(k, "not said")) for k in {**made_of, **before}}
-    differs = [f"{k}: {then}, now {now}" for k, (then, now) in both.items() if then != now]
-    if differs:
+    if differs := differing(before, made_of):
         raise UsageError(
-            f"got -o {out}, a finished student of something else ({'; '.join(differs)})",
+            f"got -o {out}, a finished student of something else ({differs})",
             wanted="a new name",
             remedy="choose another -o, or delete the file",
         )

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from gansegctl.contracts import Progress
 from gansegctl.errors import GansegError, UsageError
 from gansegctl.labels import IGNORE, LabelMap
-from gansegctl.resuming import load_state, save_state
+from gansegctl.resuming import differing, load_state, save_state
 from gansegctl.students.augment import AugmentSettings, augment
 from gansegctl.students.deeplab import StreamDropout
 from gansegctl.students.parallel import ALONE, Ranks
@@ -284,29 +284,23 @@ class StudentTraining:
             )
         state = load_state(path, KIND)
         wanted = json.loads(json.dumps(asdict(self.settings)))
-        differing = _differing({"temperature": 1.0} | state.facts["settings"], wanted)  # older files have none
-        if differing:
+        changed = differing({"temperature": 1.0} | state.facts["settings"], wanted)  # older files have none
+        if changed:
             raise UsageError(
-                f"got {path}, begun with other settings ({differing})",
+                f"got {path}, begun with other settings ({changed})",
                 wanted="the same settings",
                 remedy=f"delete {path} to start anew",
             )
         begun, now = state.facts.get("data"), json.loads(json.dumps(self._data()))
         if begun is not None and begun != now:  # files of before it was kept have none
             raise UsageError(
-                f"got {path}, begun on other pairs ({_differing(begun, now)})",
+                f"got {path}, begun on other pairs ({differing(begun, now)})",
                 wanted="the same pairs and classes",
                 remedy=f"delete {path} to start anew, or choose another -o",
             )
         state.restore({"model": self.student.model}, {"optimizer": self.optimizer}, self.stream)
         self.step, self.student.facts = state.facts["step"], state.facts["told"]
         self.loss = state.facts.get("loss", [0.0, 0])  # files without one are of an epoch's end
-
-
-def _differing(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """`key: then, now …` of the keys whose values differ."""
-    both = {k: (then.get(k), now.get(k)) for k in {**now, **then}}
-    return "; ".join(f"{k}: {a}, now {b}" for k, (a, b) in both.items() if a != b)
 
 
 def class_shares(target: Tensor, classes: int) -> Tensor:

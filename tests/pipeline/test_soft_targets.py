@@ -233,7 +233,7 @@ def test_a_soft_run_is_not_gone_on_with_as_a_hard_one(soft, tmp_path):
     next(events)
     events.close()
     assert out.with_suffix(".ckpt").exists()
-    with pytest.raises(UsageError, match=r"soft: 1.0, now None"):
+    with pytest.raises(UsageError, match=r"soft: 1.0, now not said"):
         list(distill(soft, out, DistillSettings(steps=4, batch_size=4)))
 
 
