@@ -116,6 +116,8 @@ def joined(device: str, environ: Mapping[str, str]) -> Iterator[Ranks]:
     except (RuntimeError, ConnectionError) as e:
         if not any(word in str(e).lower() for word in _LOST):
             raise
+        with contextlib.suppress(RuntimeError, ValueError):  # its threads end here, or abort the interpreter's own end
+            dist.destroy_process_group()
         raise GansegError(
             f"got rank {rank} of {world} left alone: {str(e).splitlines()[0][:200]}",
             wanted="all ranks to the end",
