@@ -60,14 +60,15 @@ MAIN := --method repurpose --method oneshot --method datasetgan --method linear 
 CONTROLS := --method contrastive:projection=random --method contrastive:projection=pca
 RELEASED := --method datasetgan:profile=release
 VARIANTS := --method linear:mode=nearest --method repurpose:mode=nearest --method datasetgan:mode=nearest --method oneshot:mode=nearest --method datasetgan:divergence=logits
-CENTRED := --method oneshot:centre=true --method linear:centre=true --method datasetgan:centre=true --method repurpose:centre=true --method repurpose:head=mlp,centre=true --method contrastive:centre=true
+CENTRED := --method linear:centre=true --method datasetgan:centre=true --method repurpose:head=mlp,centre=true --method contrastive:centre=true
 PARTLY := --method linear:profile=release --method repurpose:profile=release --method contrastive:aligned=false
 CLUSTERED := --method stylemix:variants=5 --method stylemix:variants=20 --method stylemix:variants=40
 PARTS := --method oneshot --method oneshot:balance=0 --method oneshot:noise=0 --method oneshot:restyle=0 --method oneshot:level_balance=0 --method oneshot:level_dropout=0 --method oneshot:centre=true --method oneshot:members=1 --method oneshot:prior=0 --method datasetgan
 
 study: $(READY) ## every method at 0, 1, 5 and 10 shots on the demo generator, into docs/compare (hours; goes on where it was)
 	$(BIN)/python docs/study.py shares
-	$(STUDY) $(MAIN) $(RELEASED) --shots 1
+	$(STUDY) $(MAIN) --shots 1
+	$(STUDY) $(RELEASED) --shots 1 --seeds 1
 	$(BIN)/gansegctl demo scenes -n 5000 -o study-out/scenes
 	$(STUDY) --method stylemix --method segment_in_style --method segment_in_style:output=foreground --method labels4free:images=study-out/scenes --shots 0 --draws 1
 	$(STUDY) $(MAIN) --shots 5 --shots 10 --seeds 1

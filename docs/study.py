@@ -95,22 +95,28 @@ def lead(rows: list[dict], ours: str = "oneshot") -> str:
 
 
 def against_plain(rows: list[dict], plain: list[dict]) -> str:
-    """Methods with settings of their own, paired with the same method without them among the rows `plain`."""
+    """Methods with settings of their own, paired with their plain form among the rows `plain`."""
     lines = [
         "| method | shots | runs | mIoU | wIoU | against its plain form, points | p | gain at 90 %, points |",
         "|---" * 8 + "|",
     ]
     for e in sorted(table(rows), key=lambda e: (e["method"].partition(":")[0], e["method"], e["shots"])):
         of = [r for r in measured(rows) if (r["method"], r["shots"]) == (e["method"], e["shots"])]
-        name = e["method"].partition(":")[0]
-        base = [r for r in plain if (r["method"], r["shots"]) == (name, e["shots"])] if name != e["method"] else []
-        pairs = paired(of, base)
+        name = plain_form(e["method"], {r["method"] for r in plain})
+        pairs = paired(of, [r for r in plain if (r["method"], r["shots"]) == (name, e["shots"])])
         p = sign_flip_p(pairs)
         cells = [f"`{e['method']}`", e["shots"], e["runs"], f"{e['miou'][0]:.3f}", f"{e['wiou_tritrong'][0]:.3f}"]
         cells += [f"{100 * statistics.mean(pairs):+.1f}" if pairs else "-", "-" if math.isnan(p) else f"{p:.4f}"]
         cells += ["-" if e["gain_10"] is None else f"{e['gain_10']:+.2f}"]
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines)
+
+
+def plain_form(method: str, among: set[str]) -> str | None:
+    """The same method with the most of the first settings: `repurpose:head=mlp` of `repurpose:head=mlp,centre=true`."""
+    name, _, settings = method.partition(":")
+    shorter = [f"{name}:{','.join(settings.split(',')[:n])}" for n in range(settings.count(","), 0, -1)] + [name]
+    return next((form for form in shorter if form in among and form != method), None)
 
 
 def of_contrastive(rows: list[dict]) -> list[dict]:

@@ -150,3 +150,17 @@ def test_the_commands_of_the_students_are_ones_that_gansegctl_takes():
     known = {name for option in command.params for name in option.opts}
     for teacher, more, _ in students.VARIANTS.values():
         assert teacher in students.TEACHERS and {m for m in more if m.startswith("--")} <= known
+
+
+@pytest.mark.parametrize(
+    ("method", "plain"),
+    [
+        ("repurpose", None),
+        ("repurpose:mode=nearest", "repurpose"),
+        ("repurpose:head=mlp,centre=true", "repurpose:head=mlp"),
+        ("repurpose:centre=true,head=mlp", "repurpose"),
+        ("linear:mode=nearest", None),
+    ],
+)
+def test_a_method_is_compared_with_the_form_that_lacks_its_last_settings(method, plain):
+    assert study.plain_form(method, {"repurpose", "repurpose:head=mlp", method}) == plain
