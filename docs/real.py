@@ -110,7 +110,10 @@ class Plan:
 # Both profiles occur in lpc64, so mirrored figures belong to it. In 30 passes over 10,000 pictures a discriminator does
 # not learn them by heart, and turned and resampled pixel art would be learned as such. Hearts are few, none mirrored.
 PLANS: dict[str, dict[str, Any]] = {
-    "lpc64": {"training": {"images": 300_000, "mirror": True, "r1": 0.5, "lr_decay": 0.2}},
+    "lpc64": {
+        "network": {"channel_base": 1024, "channel_max": 128},  # half the width trains twice as fast on a CPU
+        "training": {"images": 300_000, "mirror": True, "r1": 0.5, "lr_decay": 0.2},
+    },
     "acdc128": {"unit": "patient"},
 }
 

@@ -264,11 +264,27 @@ def test_proposals_show_confidence_and_can_be_taken(squares, page):
     sync_api.expect(card).to_contain_text("78 % sure")
     sync_api.expect(page.locator("#advice .tip")).to_contain_text("it is far away")
     page.locator("#here button").click()
-    settled(page)
+    sync_api.expect(page.locator("#rest")).to_be_disabled()  # nothing left: the proposal came and is on disk
     taken = mask_of(page)
     assert (taken[:6, :6] == 1).all() and (taken[6:] == 2).all()
     page.locator("#advice .tip button").click()
     sync_api.expect(page.locator("#strip button")).to_have_count(3)
+
+
+def test_a_proposal_that_comes_late_is_not_painted_into_another_picture(squares, page):
+    page.keyboard.press("2")
+    click(page, 1, 1)
+    settled(page)
+    before, other, held = mask_of(page), mask_of(page, 1), []
+    page.route("**/api/proposal/*/labels*", lambda route: held.append(route))
+    page.locator("#here button").click()
+    page.locator("#strip button").nth(1).click()
+    page.wait_for_selector("body[data-ready='1']")
+    held[0].continue_()
+    sync_api.expect(page.locator("#spot")).to_contain_text("another picture is on the easel")
+    settled(page)
+    np.testing.assert_array_equal(mask_of(page), before)
+    np.testing.assert_array_equal(mask_of(page, 1), other)
 
 
 @pytest.mark.parametrize("ask", ["api/parts/0/2", "api/mask/1", "api/picture/1"])

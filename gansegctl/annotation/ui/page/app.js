@@ -104,7 +104,9 @@ async function add(seed) {
 }
 
 async function take(seed) {
+  const place = now.place;
   const proposed = new Uint8Array(await getBytes(`api/proposal/${seed}/labels`));
+  if (place !== now.place) return say("Not taken: another picture is on the easel by now"); // its mask is not this one's
   const mask = now.mask.map((v, i) => (v === paint.EMPTY ? proposed[i] : v));
   now.mask = mask;
   outbox.put({ kind: "replace", exemplar: now.place, runs: paint.encode(mask), tool: "proposal" });
