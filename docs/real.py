@@ -16,16 +16,13 @@ on it, is to be committed.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import fcntl
 import hashlib
 import io
 import json
-import statistics
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,121 +30,43 @@ from typing import Any
 import h5py
 import numpy as np
 import torch
-from real_report import told_key, write_report
+from real_plan import DETERMINING, PLANS, SOURCES, TRAINED, Plan, flat, load
+from real_report import write_report
+from real_rows import Rows
+from real_shots import Shots
 
 from gansegctl import methods
 from gansegctl.atomic import clean_parts, write_bytes, write_text
 from gansegctl.config import from_dict
-from gansegctl.contracts import Exemplar, Method
+from gansegctl.contracts import Method
 from gansegctl.errors import GansegError, UsageError
 from gansegctl.evaluate.report import score
-from gansegctl.generators.inversion import InversionSettings
 from gansegctl.generators.stylegan2 import StyleGAN2Config
 from gansegctl.generators.train import TrainSettings
 from gansegctl.generators.weights import read_header
-from gansegctl.labels import IGNORE, LabelMap
+from gansegctl.labels import LabelMap
 from gansegctl.pipeline.adversary import beyond_generator
-from gansegctl.pipeline.annotate import REAL_SEEDS
 from gansegctl.pipeline.compare import fits
 from gansegctl.pipeline.distill import predict_masks
 from gansegctl.pipeline.evaluate import aligned
 from gansegctl.pipeline.labelling import picture_and_mask
 from gansegctl.pipeline.opening import grouped, latents_of_seeds, open_generator
-from gansegctl.pipeline.projecting import calibrate
-from gansegctl.pipeline.projector import Projector, ProjectSettings, load_projection
-from gansegctl.pipeline.real_exemplars import AnnotatedPicture, RealExemplars, RealSettings, real_exemplars
 from gansegctl.pipeline.train import train
 from gansegctl.students.student import Student
 from gansegctl.students.training import Pairs, StudentSettings, StudentTraining
 
 HERE = Path(__file__).resolve().parent
 DATA = HERE.parents[1] / "shared" / "data"
-FIRST_EXEMPLAR, FIRST_SAMPLE = 2_000_000, 3_000_000
-ROWS, MADE_OF = "rows.json", "made-of.json"
-TRAINED = ("network", "training")
-"""Of a plan: what the generator depends on, beside the data and the resolution."""
-DETERMINING = ("unit", "slices", "candidates", "samples", "student_steps", "project", "limits", "options")
-"""Of a plan: what a row depends on beside the generator, and what does not show in the row."""
-SOURCES = ("real", "chosen", "sampled")
+FIRST_SAMPLE = 3_000_000
+MADE_OF = "made-of.json"
 FIRST_METHOD = "oneshot"
 """The default method is measured first: a run that is stopped has its answer."""
-TOLD = 600  # characters of a failure that are kept
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What is measured on one file. unit "patient": a shot is `slices` annotated slices of one patient.
+class Bench(Rows):
+    """One data set, and the rows that were measured on it.
 
-    candidates: pictures among which `chosen` shots are chosen. project: exemplars are searched to the end, without the
-    early stop that suits many pictures.
-    """
-
-    name: str
-    data: Path
-    work: Path
-    resolution: int = 0  # 0 = the file's; else pictures are reduced by means of whole blocks
-    unit: str = "picture"
-    slices: int = 4
-    candidates: int = 30
-    shots: tuple[int, ...] = (1, 5, 10)
-    sources: tuple[str, ...] = SOURCES
-    methods: tuple[str, ...] = tuple(methods.METHODS)
-    options: dict = field(default_factory=dict)  # method → settings of its own
-    supervised: tuple[int, ...] = (1, 5, 10, 50, 200, 0)  # 0 = all
-    draws: int = 3
-    samples: int = 5000
-    student_steps: int = 1500
-    network: dict = field(default_factory=lambda: {"channel_base": 2048, "channel_max": 128})
-    training: dict = field(default_factory=lambda: {"images": 300_000, "augment": "ada", "lr_decay": 0.2})
-    project: ProjectSettings = field(
-        default_factory=lambda: ProjectSettings(inversion=InversionSettings(steps=400, patience=400))
-    )
-    limits: RealSettings = field(default_factory=RealSettings)
-    device: str = "cpu"
-    compiled: bool = False
-
-
-# Both profiles occur in lpc64, so mirrored figures belong to it. In 30 passes over 10,000 pictures a discriminator does
-# not learn them by heart, and turned and resampled pixel art would be learned as such. Hearts are few, none mirrored.
-PLANS: dict[str, dict[str, Any]] = {
-    "lpc64": {
-        "network": {"channel_base": 1024, "channel_max": 128},  # half the width trains twice as fast on a CPU
-        "training": {"images": 300_000, "mirror": True, "r1": 0.5, "lr_decay": 0.2},
-    },
-    "acdc128": {"unit": "patient"},
-}
-
-
-@dataclass
-class Split:
-    """Pictures uint8 [N,H,W,c], masks uint8 [N,H,W] and, where a picture is of somebody, of whom."""
-
-    image: np.ndarray
-    mask: np.ndarray
-    group: np.ndarray
-
-
-def load(plan: Plan) -> tuple[Split, Split, LabelMap]:
-    """The train and the test split, at the plan's resolution. UsageError where it does not divide the file's."""
-    with h5py.File(plan.data, "r") as f:
-        image, mask, split = f["image"][:], f["mask"][:], f["split"][:]
-        group = f["patient"][:] if "patient" in f else np.arange(len(split))
-        labels = LabelMap(tuple(json.loads(f.attrs["classes"])))
-    side = image.shape[1]
-    if plan.resolution and plan.resolution != side:
-        if side % plan.resolution:
-            raise UsageError(f"got --resolution {plan.resolution}", wanted=f"a divisor of the file's {side}")
-        step = side // plan.resolution
-        blocks = image.reshape(len(image), plan.resolution, step, plan.resolution, step, -1)
-        image = np.rint(blocks.mean(axis=(2, 4))).astype(np.uint8)
-        mask = mask[:, step // 2 :: step, step // 2 :: step]
-    return *(Split(image[split == v], mask[split == v], group[split == v]) for v in (0, 1)), labels
-
-
-class Bench:
-    """One data set. Rows are measured once; `row(key)` says whether one is there.
-
-    retry: measure again what failed. Errors: UsageError for a generator that was begun with another training.
+    Errors: UsageError for a generator that was begun with another training.
     """
 
     def __init__(self, plan: Plan, retry: bool = False) -> None:
@@ -160,17 +79,10 @@ class Bench:
         }
         self.made = plan.work / "generator"
         self._begin_generator(made_of)
-        self.head = made_of | {k: table[k] for k in DETERMINING}
-        name = hashlib.sha256(json.dumps(self.head, sort_keys=True).encode()).hexdigest()[:8]
-        self.folder = plan.work / f"run-{name}"
-        self.folder.mkdir(parents=True, exist_ok=True)
-        clean_parts(self.folder)
-        self.path = self.folder / ROWS
-        with self._alone():
-            self.rows = [r for r in self._on_disk() if not (retry and "failed" in r)]
-            self._write()
-        self.shown: dict[tuple, tuple[list[Exemplar], dict] | GansegError] = {}
-        self._projector: Projector | None = None
+        head = made_of | {k: table[k] for k in DETERMINING}
+        name = hashlib.sha256(json.dumps(head, sort_keys=True).encode()).hexdigest()[:8]
+        super().__init__(plan.work / f"run-{name}", head, retry)
+        self.shots = Shots(self)
 
     def _begin_generator(self, made_of: dict[str, Any]) -> None:
         self.made.mkdir(parents=True, exist_ok=True)
@@ -194,42 +106,6 @@ class Bench:
                 wanted="the same",
                 remedy="use the settings it was begun with, choose another --work, or delete the folder",
             )
-
-    @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
-        """While this lasts, no other process writes rows."""
-        with (self.folder / "rows.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
-
-    def _on_disk(self) -> list[dict]:
-        return json.loads(self.path.read_text())["rows"] if self.path.exists() else []
-
-    def row(self, **key) -> dict | None:
-        return next((r for r in self.rows if all(r.get(k) == v for k, v in key.items())), None)
-
-    def keep(self, row: dict) -> None:
-        """Add a row to those that this and other processes have measured."""
-        with self._alone():
-            self.rows = [r for r in self._on_disk() if told_key(r) != told_key(row)] + [row]
-            self._write()
-        print(json.dumps({k: v for k, v in row.items() if k not in ("iou", "dice")}), flush=True)
-
-    def _write(self) -> None:
-        write_text(self.path, json.dumps({"head": self.head, "rows": self.rows}, indent=1) + "\n")
-
-    def attempt(self, measure: Callable[[], Any], **key) -> None:
-        """Make the row with this key, if it is not there. One that fails is kept with why, and the others go on."""
-        self.rows = self._on_disk()
-        if self.row(**key) is not None:
-            return
-        try:
-            measure()
-        except GansegError as e:
-            self.keep(key | {"failed": cut(str(e))})
-        except Exception:  # a bug in one method, or no memory: the others have nothing to do with it
-            lines = traceback.format_exc().strip().splitlines()
-            self.keep(key | {"failed": cut("\n".join(reversed(lines[-6:])))})
 
     def pictures(self) -> Path:
         """The train split's pictures, without their masks and without the test split's."""
@@ -306,107 +182,13 @@ class Bench:
 
     def paired(self, generator, source: str, shots: int, draw: int) -> None:
         """The baseline of real shots: exactly their pictures (slices), with their real masks."""
-        _, facts = self.exemplars(generator, source, shots, draw)
+        _, facts = self.shots.exemplars(generator, source, shots, draw)
         chosen, key = facts["chosen"], {"kind": "paired", "source": source, "shots": shots, "draw": draw}
         same = self.row(kind="supervised", count=len(chosen), draw=draw)
         if same and "failed" not in same and sorted(chosen) == sorted(self.order(draw)[: len(chosen)].tolist()):
             self.keep({k: v for k, v in same.items() if k != "count"} | key)  # measured already
         else:
             self.learned(f"paired-{source}-{shots}-{draw}", chosen, **key)
-
-    def units(self, draw: int) -> list[list[int]]:
-        """What shots are taken from, in the draw's order: pictures, or of each patient some slices, evenly apart."""
-        order = self.order(draw)
-        if self.plan.unit == "picture":
-            return [[int(i)] for i in order]
-        found = []
-        for patient in dict.fromkeys(self.train.group[order].tolist()):
-            slices = np.flatnonzero(self.train.group == patient)
-            apart = np.linspace(0, len(slices) - 1, min(self.plan.slices, len(slices)))
-            found.append(slices[apart.round().astype(int)].tolist())
-        return found
-
-    def exemplars(self, generator, source: str, shots: int, draw: int) -> tuple[list[Exemplar], dict]:
-        """Annotated exemplars, and what making them took: once for all methods, and where it fails also once."""
-        key = (source, shots, draw)
-        if key not in self.shown:
-            make = {"real": self._real, "chosen": self._chosen, "sampled": self._sampled}[source]
-            try:
-                self.shown[key] = make(generator, shots, draw)
-            except GansegError as e:
-                self.shown[key] = e
-        if isinstance(found := self.shown[key], GansegError):
-            raise found
-        return found
-
-    def _sampled(self, generator, shots: int, draw: int) -> tuple[list[Exemplar], dict]:
-        labeller, began = self.supervised(0, 0), time.perf_counter()
-        count = shots if self.plan.unit == "picture" else shots * self.plan.slices
-        seeds = list(range(FIRST_EXEMPLAR + 1000 * draw, FIRST_EXEMPLAR + 1000 * draw + count))
-        ws = latents_of_seeds(generator, seeds, device=self.device)
-        image, _ = picture_and_mask(generator, ws, seeds, "const", None)
-        masks = predict_masks(labeller, image)
-        found = [Exemplar(ws[i : i + 1], s, masks[i]) for i, s in enumerate(seeds)]
-        return found, {"seconds_of_exemplars": round(time.perf_counter() - began, 1)}
-
-    def _real(self, generator, shots: int, draw: int) -> tuple[list[Exemplar], dict]:
-        """The first `shots` units of which the generator can draw a picture. UsageError for too few of 10 + 5·shots."""
-        units, found = self.units(draw)[: 10 + 5 * shots], _Projected()
-        while len(found.units) < shots and found.looked_at < len(units):
-            at = found.looked_at
-            found.add(units[at : at + shots - len(found.units)], self._project(generator, units, at, shots, found))
-        return self._as_shots(found, list(range(len(found.units))), shots)
-
-    def _chosen(self, generator, shots: int, draw: int) -> tuple[list[Exemplar], dict]:
-        """Of the first `candidates` those that show the most classes in their usable masks, then the best drawn ones.
-
-        What a person sees at a glance, who is to annotate few pictures and is free to choose.
-        """
-        each = self.plan.slices if self.plan.unit == "patient" else 1
-        units, found = self.units(draw)[: max(shots, self.plan.candidates // each)], _Projected()
-        found.add(units, self._project(generator, units, 0, len(units), found))
-        ranks = []
-        for place, unit in enumerate(found.units):
-            shown = set(np.unique(np.concatenate([e.mask.ravel() for e, _, _ in unit])).tolist()) - {IGNORE}
-            ranks.append((-len(shown), statistics.mean(error for _, error, _ in unit), place))
-        return self._as_shots(found, [place for *_, place in sorted(ranks)][:shots], shots)
-
-    def _project(self, generator, units: list[list[int]], at: int, wanted: int, found: _Projected) -> RealExemplars:
-        """What becomes of the next units' pictures; `found` is told of the seconds they took."""
-        if self._projector is None:
-            settings = self.plan.project
-            if settings.calibration:  # verdicts by what real training pictures cost, not by the generator's own samples
-                settings = replace(settings, known=str(self.pictures()))
-            self._projector = Projector(generator, settings, self.device)
-            for _ in calibrate(self._projector, self.folder / "calibration.json"):
-                pass
-        part, into, folder = units[at : at + wanted - len(found.units)], RealExemplars(), self.folder / "projected"
-        pictures = [
-            AnnotatedPicture(f"{i:06d}", self.train.image[i], self.train.mask[i]) for unit in part for i in unit
-        ]
-        limits, done = self.plan.limits, -1
-        for event in real_exemplars(self._projector, pictures, len(pictures), limits, folder, into, least=0):
-            if event.done != done:
-                print(f"{event.stage}: {event.done}/{event.total}", event.facts, flush=True)
-            done = event.done
-        found.seconds += sum(seconds_of(folder / f"{p.name}.latent.safetensors") for p in pictures)
-        return into
-
-    def _as_shots(self, found: _Projected, places: list[int], shots: int) -> tuple[list[Exemplar], dict]:
-        if len(places) < shots:
-            reasons = "".join(f"\n  {name}: {reason}" for name, reason in list(found.refused.items())[:3])
-            raise UsageError(
-                f"got {len(places)} of {shots} {self.plan.unit}s that the generator can draw; of {found.looked_at} "
-                f"looked at, {len(found.refused)} pictures were refused{reasons}",
-                wanted=f"{shots}",
-                remedy="train longer (--images), or ask for fewer --shots",
-            )
-        taken = [picture for place in places for picture in found.units[place]]
-        exemplars = [replace(e, seed=REAL_SEEDS + i) for i, (e, _, _) in enumerate(taken)]
-        ignored = [float((e.mask == IGNORE).mean()) for e, _, _ in taken]
-        facts = {"chosen": [int(name) for _, _, name in taken], "refused": len(found.refused)}
-        facts |= {"looked_at": found.looked_at, "error": statistics.mean(error for _, error, _ in taken)}
-        return exemplars, facts | {"ignored": statistics.mean(ignored), "seconds_of_exemplars": round(found.seconds, 1)}
 
     def options(self, tool: Method) -> dict:
         """A method's settings: one that trains against a critic gets the pictures and the critic of the generator."""
@@ -419,7 +201,7 @@ class Bench:
     def shot(self, generator, method: str, source: str, shots: int, draw: int) -> None:
         """Fit, label fresh samples, distil, score; one row."""
         key = {"kind": "shots", "method": method, "source": source, "shots": shots, "draw": draw}
-        exemplars, facts = self.exemplars(generator, source, shots, draw) if shots else ([], {})
+        exemplars, facts = self.shots.exemplars(generator, source, shots, draw) if shots else ([], {})
         tool = methods.get(method)
         settings = from_dict(tool.settings_type, self.options(tool), method)
         given = beyond_generator(tool, generator, settings)
@@ -474,44 +256,6 @@ class Bench:
     def _attempt_shot(self, generator, method: str, source: str, shots: int, draw: int) -> None:
         key = {"method": method, "source": source, "shots": shots, "draw": draw}
         self.attempt(lambda: self.shot(generator, method, source, shots, draw), kind="shots", **key)
-
-
-@dataclass
-class _Projected:
-    """Units (pictures, patients) of which something was accepted, each as (exemplar, error, name) a picture."""
-
-    units: list[list[tuple[Exemplar, float, str]]] = field(default_factory=list)
-    refused: dict[str, str] = field(default_factory=dict)
-    looked_at: int = 0
-    seconds: float = 0.0
-
-    def add(self, units: list[list[int]], what: RealExemplars) -> None:
-        accepted = {
-            name: (e, error, name) for e, error, name in zip(what.exemplars, what.errors, what.names, strict=True)
-        }
-        for unit in units:
-            if found := [accepted[f"{i:06d}"] for i in unit if f"{i:06d}" in accepted]:
-                self.units.append(found)
-        self.refused |= what.refused
-        self.looked_at += len(units)
-
-
-def seconds_of(latent: Path) -> float:
-    """What the projection of a picture took, in whichever run it was made."""
-    return float(load_projection(latent).facts["seconds"]) if latent.exists() else 0.0
-
-
-def cut(text: str) -> str:
-    return text if len(text) <= TOLD else text[:TOLD] + " …"
-
-
-def flat(table: dict, above: str = "") -> Iterator[tuple[str, Any]]:
-    """("project.inversion.steps", 200) and so on of tables in tables."""
-    for key, value in table.items():
-        if isinstance(value, dict) and value:
-            yield from flat(value, f"{above}{key}.")
-        else:
-            yield above + key, value
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 import pytest
 import real_report
+import real_shots
 
 from gansegctl import methods
 from gansegctl.config import from_dict
@@ -132,8 +133,8 @@ def test_patients_and_reduced_pictures(real, tmp_path):
     )  # fmt: skip
     bench = real.Bench(plan)
     assert bench.train.image.shape == (24, 16, 16, 1) and bench.test.mask.shape == (6, 16, 16)
-    assert [len(unit) for unit in bench.units(0)] == [2] * 4  # every training patient once, two slices each
-    assert all(len({int(bench.train.group[i]) for i in unit}) == 1 for unit in bench.units(0))
+    assert [len(unit) for unit in bench.shots.units(0)] == [2] * 4  # every training patient once, two slices each
+    assert all(len({int(bench.train.group[i]) for i in unit}) == 1 for unit in bench.shots.units(0))
     assert set(bench.train.group) & set(bench.test.group) == set()
     bench.run()
     assert bench.row(kind="shots", shots=2)["pictures"] == bench.row(kind="paired", shots=2)["pictures"] == 4
@@ -141,8 +142,8 @@ def test_patients_and_reduced_pictures(real, tmp_path):
 
 def test_shots_of_one_draw_contain_each_other(real, tmp_path):
     bench = real.Bench(tiny(real, write(tmp_path / "mini.h5"), tmp_path / "w"))
-    assert [i for unit in bench.units(0) for i in unit] == bench.order(0).tolist()  # one order for both
-    assert bench.units(0)[:5] != bench.units(1)[:5]
+    assert [i for unit in bench.shots.units(0) for i in unit] == bench.order(0).tolist()  # one order for both
+    assert bench.shots.units(0)[:5] != bench.shots.units(1)[:5]
 
 
 def judged(accepted, errors=None):
@@ -167,23 +168,23 @@ def judged(accepted, errors=None):
 def test_units_that_are_refused_altogether_are_passed_over(real, tmp_path, monkeypatch, unit):
     path = write(tmp_path / "grey.h5", grey=True)
     bench = real.Bench(tiny(real, path, tmp_path / "w", unit=unit, slices=3))
-    units = bench.units(0)
-    monkeypatch.setattr(real, "Projector", lambda *_: None)
-    monkeypatch.setattr(real, "calibrate", lambda *_: ())
-    monkeypatch.setattr(real, "real_exemplars", judged({units[1][0], *units[3]}))
-    found, facts = bench.exemplars(None, "real", 2, 0)
+    units = bench.shots.units(0)
+    monkeypatch.setattr(real_shots, "Projector", lambda *_: None)
+    monkeypatch.setattr(real_shots, "calibrate", lambda *_: ())
+    monkeypatch.setattr(real_shots, "real_exemplars", judged({units[1][0], *units[3]}))
+    found, facts = bench.shots.exemplars(None, "real", 2, 0)
     assert facts["chosen"] == [units[1][0], *units[3]]
     assert facts["refused"] == sum(len(u) for u in units[:4]) - len(found)
     assert [e.seed for e in found] == [REAL_SEEDS + i for i in range(len(found))]
-    assert bench.exemplars(None, "real", 2, 0)[0] is found
+    assert bench.shots.exemplars(None, "real", 2, 0)[0] is found
     trained = []
     monkeypatch.setattr(bench, "learned", lambda name, indices, **key: trained.append((indices, key)))
     bench.paired(None, "real", 2, 0)
     assert trained == [(facts["chosen"], {"kind": "paired", "source": "real", "shots": 2, "draw": 0})]
     for _ in range(2):
         with pytest.raises(UsageError, match=f"got 2 of 3 {unit}s"):
-            bench.exemplars(None, "real", 3, 0)
-        monkeypatch.setattr(real, "real_exemplars", None)  # not walked again for the next method
+            bench.shots.exemplars(None, "real", 3, 0)
+        monkeypatch.setattr(real_shots, "real_exemplars", None)  # not walked again for the next method
 
 
 def test_chosen_shots_show_the_most_classes_and_are_drawn_the_best(real, tmp_path, monkeypatch):
@@ -193,24 +194,24 @@ def test_chosen_shots_show_the_most_classes_and_are_drawn_the_best(real, tmp_pat
     full, half, refused = [int(i) for i in order[[1, 4]]], int(order[2]), int(order[5])
     for i in (*full, half, refused):
         bench.train.mask[i, :2] = 1
-    monkeypatch.setattr(real, "Projector", lambda *_: None)
-    monkeypatch.setattr(real, "calibrate", lambda *_: ())
+    monkeypatch.setattr(real_shots, "Projector", lambda *_: None)
+    monkeypatch.setattr(real_shots, "calibrate", lambda *_: ())
     errors = {full[0]: 9.0, full[1]: 3.0, half: 5.0}
-    monkeypatch.setattr(real, "real_exemplars", judged(set(order.tolist()) - {refused}, errors))
-    _, facts = bench.exemplars(None, "chosen", 2, 0)
+    monkeypatch.setattr(real_shots, "real_exemplars", judged(set(order.tolist()) - {refused}, errors))
+    _, facts = bench.shots.exemplars(None, "chosen", 2, 0)
     assert facts["chosen"] == [full[1], half] and facts["looked_at"] == 6 and facts["refused"] == 1
-    assert len(bench.exemplars(None, "chosen", 5, 0)[0]) == 5
+    assert len(bench.shots.exemplars(None, "chosen", 5, 0)[0]) == 5
     with pytest.raises(UsageError, match="got 5 of 6 pictures"):
-        bench.exemplars(None, "chosen", 6, 0)
+        bench.shots.exemplars(None, "chosen", 6, 0)
 
 
 def test_no_more_than_a_bounded_number_of_pictures_is_projected(real, tmp_path, monkeypatch):
     bench = real.Bench(tiny(real, write(tmp_path / "mini.h5"), tmp_path / "w"))
-    monkeypatch.setattr(real, "Projector", lambda *_: None)
-    monkeypatch.setattr(real, "calibrate", lambda *_: ())
-    monkeypatch.setattr(real, "real_exemplars", judged(set()))
+    monkeypatch.setattr(real_shots, "Projector", lambda *_: None)
+    monkeypatch.setattr(real_shots, "calibrate", lambda *_: ())
+    monkeypatch.setattr(real_shots, "real_exemplars", judged(set()))
     with pytest.raises(UsageError, match="of 15 looked at, 15 pictures were refused"):
-        bench.exemplars(None, "real", 1, 0)
+        bench.shots.exemplars(None, "real", 1, 0)
 
 
 def test_another_training_is_refused_and_other_settings_lie_beside(real, tmp_path):

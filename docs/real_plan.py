@@ -1,0 +1,104 @@
+"""What docs/real.py measures: the plan of a data set, its two splits, and what of a plan decides what."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from gansegctl import methods
+from gansegctl.errors import UsageError
+from gansegctl.generators.inversion import InversionSettings
+from gansegctl.labels import LabelMap
+from gansegctl.pipeline.projector import ProjectSettings
+from gansegctl.pipeline.real_exemplars import RealSettings
+
+TRAINED = ("network", "training")
+"""Of a plan: what the generator depends on, beside the data and the resolution."""
+DETERMINING = ("unit", "slices", "candidates", "samples", "student_steps", "project", "limits", "options")
+"""Of a plan: what a row depends on beside the generator, and what does not show in the row."""
+SOURCES = ("real", "chosen", "sampled")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured on one file. unit "patient": a shot is `slices` annotated slices of one patient.
+
+    candidates: pictures among which `chosen` shots are chosen. project: exemplars are searched to the end, without the
+    early stop that suits many pictures.
+    """
+
+    name: str
+    data: Path
+    work: Path
+    resolution: int = 0  # 0 = the file's; else pictures are reduced by means of whole blocks
+    unit: str = "picture"
+    slices: int = 4
+    candidates: int = 30
+    shots: tuple[int, ...] = (1, 5, 10)
+    sources: tuple[str, ...] = SOURCES
+    methods: tuple[str, ...] = tuple(methods.METHODS)
+    options: dict = field(default_factory=dict)  # method → settings of its own
+    supervised: tuple[int, ...] = (1, 5, 10, 50, 200, 0)  # 0 = all
+    draws: int = 3
+    samples: int = 5000
+    student_steps: int = 1500
+    network: dict = field(default_factory=lambda: {"channel_base": 2048, "channel_max": 128})
+    training: dict = field(default_factory=lambda: {"images": 300_000, "augment": "ada", "lr_decay": 0.2})
+    project: ProjectSettings = field(
+        default_factory=lambda: ProjectSettings(inversion=InversionSettings(steps=400, patience=400))
+    )
+    limits: RealSettings = field(default_factory=RealSettings)
+    device: str = "cpu"
+    compiled: bool = False
+
+
+# Both profiles occur in lpc64, so mirrored figures belong to it. In 30 passes over 10,000 pictures a discriminator does
+# not learn them by heart, and turned and resampled pixel art would be learned as such. Hearts are few, none mirrored.
+PLANS: dict[str, dict[str, Any]] = {
+    "lpc64": {
+        "network": {"channel_base": 1024, "channel_max": 128},  # half the width trains twice as fast on a CPU
+        "training": {"images": 300_000, "mirror": True, "r1": 0.5, "lr_decay": 0.2},
+    },
+    "acdc128": {"unit": "patient"},
+}
+
+
+@dataclass
+class Split:
+    """Pictures uint8 [N,H,W,c], masks uint8 [N,H,W] and, where a picture is of somebody, of whom."""
+
+    image: np.ndarray
+    mask: np.ndarray
+    group: np.ndarray
+
+
+def load(plan: Plan) -> tuple[Split, Split, LabelMap]:
+    """The train and the test split, at the plan's resolution. UsageError where it does not divide the file's."""
+    with h5py.File(plan.data, "r") as f:
+        image, mask, split = f["image"][:], f["mask"][:], f["split"][:]
+        group = f["patient"][:] if "patient" in f else np.arange(len(split))
+        labels = LabelMap(tuple(json.loads(f.attrs["classes"])))
+    side = image.shape[1]
+    if plan.resolution and plan.resolution != side:
+        if side % plan.resolution:
+            raise UsageError(f"got --resolution {plan.resolution}", wanted=f"a divisor of the file's {side}")
+        step = side // plan.resolution
+        blocks = image.reshape(len(image), plan.resolution, step, plan.resolution, step, -1)
+        image = np.rint(blocks.mean(axis=(2, 4))).astype(np.uint8)
+        mask = mask[:, step // 2 :: step, step // 2 :: step]
+    return *(Split(image[split == v], mask[split == v], group[split == v]) for v in (0, 1)), labels
+
+
+def flat(table: dict, above: str = "") -> Iterator[tuple[str, Any]]:
+    """("project.inversion.steps", 200) and so on of tables in tables."""
+    for key, value in table.items():
+        if isinstance(value, dict) and value:
+            yield from flat(value, f"{above}{key}.")
+        else:
+            yield above + key, value
