@@ -21,7 +21,7 @@ import io
 import json
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -30,7 +30,7 @@ from typing import Any
 import h5py
 import numpy as np
 import torch
-from real_plan import DETERMINING, PLANS, SOURCES, TRAINED, Plan, flat, load
+from real_plan import DETERMINING, PLANS, SOURCES, TRAINED, Plan, flat, load, reduced
 from real_report import write_report
 from real_rows import Rows
 from real_shots import Shots
@@ -38,7 +38,7 @@ from real_shots import Shots
 from gansegctl import methods
 from gansegctl.atomic import clean_parts, write_bytes, write_text
 from gansegctl.config import from_dict
-from gansegctl.contracts import Method
+from gansegctl.contracts import Method, Progress
 from gansegctl.errors import GansegError, UsageError
 from gansegctl.evaluate.report import score
 from gansegctl.generators.stylegan2 import StyleGAN2Config
@@ -107,13 +107,13 @@ class Bench(Rows):
                 remedy="use the settings it was begun with, choose another --work, or delete the folder",
             )
 
-    def pictures(self) -> Path:
-        """The train split's pictures, without their masks and without the test split's."""
-        path = self.made / "pictures.h5"
+    def pictures(self, step: int = 1) -> Path:
+        """The train split's pictures, reduced by `step`, without their masks and without the test split's."""
+        path = self.made / ("pictures.h5" if step == 1 else f"pictures-{step}.h5")
         if not path.exists():
             stream = io.BytesIO()
             with h5py.File(stream, "w") as f:
-                f["image"] = self.train.image
+                f["image"] = reduced(self.train.image, step)
             write_bytes(path, stream.getvalue())
         return path
 
@@ -123,9 +123,13 @@ class Bench(Rows):
         if self.row(kind="generator") is None:
             side, channels = self.train.image.shape[1], self.train.image.shape[3]
             network = StyleGAN2Config(resolution=side, image_channels=channels, **plan.network)
+            how, half = {"device": self.device, "compiled": plan.compiled}, None
+            if plan.grow:
+                half = path.with_name("half.safetensors")
+                settings = TrainSettings(network=replace(network, resolution=side // 2), **plan.training | plan.grow)
+                follow(train(self.pictures(2), half, settings, **how))
             settings = TrainSettings(network=network, **plan.training)
-            for event in train(self.pictures(), path, settings, device=self.device, compiled=plan.compiled):
-                print(f"train: {event.done}/{event.total}", event.facts, flush=True)
+            follow(train(self.pictures(), path, settings, **how, grow_from=half and half.with_suffix(".ckpt")))
             facts = read_header(path)["facts"]  # of all runs that it took
             self.keep({"kind": "generator", "images": facts["images_seen"], "seconds": facts["seconds"]})
         return open_generator(str(path), self.device)
@@ -256,6 +260,12 @@ class Bench(Rows):
     def _attempt_shot(self, generator, method: str, source: str, shots: int, draw: int) -> None:
         key = {"method": method, "source": source, "shots": shots, "draw": draw}
         self.attempt(lambda: self.shot(generator, method, source, shots, draw), kind="shots", **key)
+
+
+def follow(events: Iterable[Progress]) -> None:
+    """Say how far a training is."""
+    for event in events:
+        print(f"{event.stage}: {event.done}/{event.total}", event.facts, flush=True)
 
 
 def main(arguments: list[str] | None = None) -> None:

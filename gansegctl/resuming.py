@@ -55,16 +55,17 @@ class SavedState:
     ) -> None:
         """Put it into networks, optimisers and stream of the same names and shapes."""
         for name, network in networks.items():
-            network.load_state_dict(self._below(name))
+            network.load_state_dict(self.below(name))
         for name, optimizer in optimizers.items():
             state: dict[int, dict[str, Tensor]] = {}
-            for key, tensor in self._below(name).items():
+            for key, tensor in self.below(name).items():
                 i, field = key.split("/")
                 state.setdefault(int(i), {})[field] = tensor
             optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
         stream.set_state(self.tensors["stream"])
 
-    def _below(self, name: str) -> dict[str, Tensor]:
+    def below(self, name: str) -> dict[str, Tensor]:
+        """The tensors of the network or optimiser `name`, by their own names."""
         return {k.removeprefix(f"{name}/"): v for k, v in self.tensors.items() if k.startswith(f"{name}/")}
 
 

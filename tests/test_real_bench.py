@@ -388,3 +388,17 @@ def test_two_classes_are_compared_with_two_classes():
 def test_a_file_that_is_not_here_is_said(real, tmp_path, capsys):
     real.main(["lpc64", "--data", str(tmp_path), "--work", str(tmp_path / "w"), "--docs", str(tmp_path)])
     assert "skipped lpc64" in capsys.readouterr().out
+
+
+def test_a_generator_can_grow_from_half_the_size(real, tmp_path):
+    plan = tiny(real, write(tmp_path / "mini.h5"), tmp_path / "w", grow={"images": 4})
+    bench = real.Bench(plan)
+    bench.generator()
+    with h5py.File(bench.pictures(2)) as f:
+        blocks = bench.train.image.reshape(-1, 8, 2, 8, 2, 3).mean(axis=(2, 4))
+        np.testing.assert_allclose(f["image"][:], blocks, atol=0.5)
+    seen = {n: read_header(bench.made / f"{n}.safetensors")["facts"] for n in ("half", "generator")}
+    assert (seen["half"]["images_seen"], seen["generator"]["images_seen"]) == (4, 8)
+    assert seen["generator"]["grown_at"] == 4
+    with pytest.raises(UsageError, match=r"grow.images: 4, now not said"):
+        real.Bench(replace(plan, grow={}))

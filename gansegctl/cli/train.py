@@ -39,6 +39,11 @@ from gansegctl.cli import console, options
     "--augment-p", type=click.FloatRange(0, 1), default=0.6, show_default=True, help="diff: as is; ada: at most."
 )
 @click.option("--lr-decay", type=click.FloatRange(0, 1), default=0.0, show_default=True, help="Final share of the run.")
+@click.option(
+    "--grow-from",
+    type=options.PATH,
+    help="The .ckpt of a run at half the resolution: begin with what it learned. What it has seen counts.",
+)
 @click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True)
 @click.option("--compile", "compiled", is_flag=True, help="Through torch.compile: faster, wants a C++ compiler.")
 @click.option("--checkpoint-every", type=float, default=300.0, show_default=True, help="Seconds.")
@@ -66,6 +71,7 @@ def command(
     augment: str,
     augment_p: float,
     lr_decay: float,
+    grow_from: Path | None,
     precision: str,
     compiled: bool,
     checkpoint_every: float,
@@ -79,6 +85,9 @@ def command(
     For domains that have no generator yet, at 32 to 256 px; for large ones use the official trainers. Below some
     10,000 pictures take --augment ada, and the flips and turns that show a picture as it could be. Run again, the same
     command goes on from OUT.ckpt.
+
+    Few pictures a second (a CPU, large pictures)? Train at half the resolution first, with the same channels, and
+    --grow-from its .ckpt, --r1 four times as large.
     """
     import torch
 
@@ -117,6 +126,7 @@ def command(
         checkpoint_every=checkpoint_every,
         split=split,
         compiled=compiled,
+        grow_from=grow_from,
         dtype=torch.float16 if half else torch.float32,
     )
     last = console.follow(events, interval=60.0)

@@ -5,10 +5,14 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gansegctl.generators.layers import Conv, FullyConnected
 from gansegctl.generators.stylegan2 import StyleGAN2Config
+
+FADING = "before."
+"""What a state dict calls the tensors that are there only while a block fades in."""
 
 
 class DiscriminatorBlock(nn.Module):
@@ -39,12 +43,25 @@ class Discriminator(nn.Module):
         self.fc = FullyConnected(channels * 16, channels, activate=True)
         self.out = FullyConnected(channels, config.w_dim if config.c_dim else 1)
         self.embed = FullyConnected(config.c_dim, config.w_dim) if config.c_dim else None
+        self.before: Conv | None = None
+        self.register_buffer("share", torch.ones(()), persistent=False)
+
+    def fade_in(self, before: Conv | None, share: float) -> None:
+        """From here on the first block counts `share`, and `before`, of the picture at half the size, the rest.
+
+        before: `fromrgb` of the network of half the size that this one has grown from (Karras et al. 2018, figure 2);
+        None ends it. It does not learn.
+        """
+        self.before = before
+        self.share.fill_(share)
 
     def forward(self, image: Tensor, c: Tensor | None = None, features: bool = False):
         x = self.fromrgb(image)
         kept = []
         for block in self.blocks:
             x = block(x)
+            if self.before is not None and not kept:
+                x = torch.lerp(self.before(F.avg_pool2d(image, 2)).to(x.dtype), x, self.share.to(x))
             kept.append(x)
         x = self.conv(minibatch_deviation(x, self.group))
         x = self.out(self.fc(x.flatten(1)))

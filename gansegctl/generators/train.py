@@ -14,7 +14,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -24,7 +24,8 @@ from torch import Tensor
 from gansegctl.contracts import Progress
 from gansegctl.errors import GansegError, UsageError
 from gansegctl.generators.augment import augment
-from gansegctl.generators.discriminator import Discriminator
+from gansegctl.generators.discriminator import FADING, Discriminator
+from gansegctl.generators.layers import Conv
 from gansegctl.generators.stylegan2 import StyleGAN2, StyleGAN2Config
 from gansegctl.resuming import load_state, save_state
 
@@ -48,6 +49,7 @@ class TrainSettings:
     mirror: bool = False
     upside_down: bool = False
     quarter_turns: bool = False
+    fade_in: int = 20_000  # pictures over which a grown discriminator's new block comes in
     augment: str = "none"
     augment_p: float = 0.6  # fixed for diff; the ceiling for ada
     ada_target: float = 0.6
@@ -110,6 +112,7 @@ class Trainer:
         self.base_lr = [settings.lr, settings.lr * lazy]
         self.step, self.seconds, self.augment_p, self.sign = 0, 0.0, self._fixed_p(), 0.0
         self.images = 0  # shown; counted by itself, for a resumed run may have another batch size
+        self.grown_at = -1  # pictures seen when it took over a smaller network; -1: it never did
 
     @property
     def images_seen(self) -> int:
@@ -141,6 +144,7 @@ class Trainer:
         """One step of both networks → (generator loss, discriminator loss)."""
         s = self.settings
         self._schedule_lr()
+        self._fade_in()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=s.precision == "bf16"):
             fake = self._fake(s.batch_size)  # [B, c, H, W]
             real = self._real(s.batch_size)
@@ -241,9 +245,14 @@ class Trainer:
         for optimizer, lr in zip((self.g_optimizer, self.d_optimizer), self.base_lr, strict=True):
             optimizer.param_groups[0]["lr"] = lr * factor
 
+    def _fade_in(self) -> None:
+        if self.discriminator.before is not None:
+            share = (self.images - self.grown_at) / self.settings.fade_in
+            self.discriminator.fade_in(self.discriminator.before if share < 1 else None, min(share, 1.0))
+
     def save(self, path: Path) -> None:
         """Write everything a resume needs; the file appears whole or not at all."""
-        names = ("step", "images", "seconds", "augment_p", "sign")
+        names = ("step", "images", "seconds", "augment_p", "sign", "grown_at")
         counters = {name: getattr(self, name) for name in names}
         facts = {"settings": asdict(self.settings), "counters": counters}
         save_state(path, KIND, facts, self._parts(), self._optimizers(), self.stream)
@@ -255,6 +264,8 @@ class Trainer:
         if StyleGAN2Config(**state.facts["settings"]["network"]) != network:
             wanted = json.dumps(network.to_json())
             raise UsageError(f"got {path}: another network", wanted=wanted, remedy="use the settings it was begun with")
+        if any(name.startswith(FADING) for name in state.below("discriminator")):
+            self._blend_with_smaller()
         state.restore(self._parts(), self._optimizers(), self.stream)
         counters = state.facts["counters"]
         # A file without a count of pictures is of one batch size throughout.
@@ -264,8 +275,59 @@ class Trainer:
         if self.settings.augment != "ada":
             self.augment_p = self._fixed_p()
 
+    def grow_from(self, path: Path) -> None:
+        """Begin with what a run at half the size has learned (progressive growing, Karras et al. 2018, section 2).
+
+        path: its checkpoint. What it has seen counts. The generator's new block adds nothing to the enlarged picture at
+        first; the discriminator's comes in over `settings.fade_in` pictures. The optimisers begin anew. Errors:
+        UsageError for a file of another network, or of one that has seen all that this run is to see.
+        """
+        state = load_state(path, KIND)
+        small, net = StyleGAN2Config(**state.facts["settings"]["network"]), self.settings.network
+        if replace(small, resolution=net.resolution) != net or 2 * small.resolution != net.resolution:
+            raise UsageError(
+                f"got {path}, a network of {small.resolution} px: {json.dumps(small.to_json())}",
+                wanted=f"the same at {net.resolution // 2} px: {json.dumps(net.to_json())}",
+                remedy="grow by one doubling at a time, with one --channel-base, --channel-max, --z-dim and --w-dim",
+            )
+        counters = state.facts["counters"]
+        if counters["images"] >= self.settings.images:
+            raise UsageError(
+                f"got {path}, which has seen {counters['images']} pictures, for a run of {self.settings.images}",
+                wanted="more: those of both sizes are counted together",
+                remedy="raise --images-seen",
+            )
+        for network in (self.generator, self.average):
+            name = "average" if network is self.average else "generator"
+            network.load_state_dict(network.state_dict() | state.below(name))
+            newest = getattr(network.synthesis, f"b{net.resolution}").torgb
+            torch.nn.init.zeros_(newest.weight)
+        known = state.below("discriminator")
+        first = {name.removeprefix("fromrgb."): v for name, v in known.items() if name.startswith("fromrgb.")}
+        kept = {_one_block_on(name): v for name, v in known.items() if not name.startswith(("fromrgb.", FADING))}
+        self.discriminator.load_state_dict(self.discriminator.state_dict() | kept)
+        self._blend_with_smaller().load_state_dict(first)
+        self.images = self.grown_at = counters["images"]
+        self.seconds, self.sign = counters["seconds"], counters["sign"]
+
+    def _blend_with_smaller(self) -> Conv:
+        """A `fromrgb` of half the size beside the discriminator's first block, its weights still to come."""
+        net = self.settings.network
+        before = Conv(net.image_channels, net.channels(net.resolution // 2), 1)
+        self.discriminator.fade_in(before.to(self.device, memory_format=torch.channels_last), 0.0)
+        return before
+
     def _parts(self) -> dict[str, torch.nn.Module]:
         return {"generator": self.generator, "discriminator": self.discriminator, "average": self.average}
 
     def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
         return {"g_optimizer": self.g_optimizer, "d_optimizer": self.d_optimizer}
+
+
+def _one_block_on(name: str) -> str:
+    """What a tensor of a discriminator is called in one of twice the size, whose blocks begin one earlier."""
+    kind, _, rest = name.partition(".")
+    if kind != "blocks":
+        return name
+    number, _, rest = rest.partition(".")
+    return f"blocks.{int(number) + 1}.{rest}"

@@ -30,13 +30,15 @@ def train(
     dtype: torch.dtype = torch.float32,
     split: int | None = None,
     compiled: bool = False,
+    grow_from: Path | None = None,
 ) -> Iterator[Progress]:
     """Train on the pictures in `source` (of an HDF5 file: with this `split`) and write `out` (.safetensors), the
     averaged generator.
 
     Beside it: `out`.ckpt (resumed from when present, removed by nobody) and `out`.png, 64 samples at psi 0.7, both
-    renewed every `checkpoint_every` seconds and at the end. Errors: UsageError for a file of several splits of which
-    none was chosen, and what `load_pictures` and `Trainer` say.
+    renewed every `checkpoint_every` seconds and at the end. grow_from: the `.ckpt` of a run at half the resolution, to
+    begin with what it learned; a run that has one of its own goes on from that. Errors: UsageError for a file of
+    several splits of which none was chosen, and what `load_pictures` and `Trainer` say.
     """
     if out.suffix != ".safetensors":
         raise UsageError(f"got -o {out}", wanted="a name ending in .safetensors")
@@ -48,6 +50,8 @@ def train(
     checkpoint = out.with_suffix(".ckpt")
     if checkpoint.exists():
         trainer.resume(checkpoint)
+    elif grow_from is not None:
+        trainer.grow_from(grow_from)
     saved = time.monotonic()
     for progress in trainer.run(report_every):
         finished = progress.done >= progress.total
@@ -80,6 +84,8 @@ def _write(trainer: Trainer, out: Path, pictures: int, dtype: torch.dtype) -> No
         "shown": [n for n in ("mirror", "upside_down", "quarter_turns") if getattr(trainer.settings, n)],
         "seed": trainer.settings.seed,
     }
+    if trainer.grown_at >= 0:
+        facts["grown_at"] = trainer.grown_at
     save_generator(trainer.average, out, facts, dtype)
     save_png(out.with_suffix(".png"), sample_sheet(trainer.average, trainer.device))
 

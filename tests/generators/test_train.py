@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -10,8 +10,10 @@ import torch
 from gansegctl.errors import UsageError
 from gansegctl.generators import train
 from gansegctl.generators.augment import augment
+from gansegctl.generators.checkpoints.discriminators import open_discriminator
 from gansegctl.generators.discriminator import Discriminator, minibatch_deviation
 from gansegctl.generators.latents import z_of_seeds
+from gansegctl.generators.layers import fir_filter, upsample2d
 from gansegctl.generators.stylegan2 import StyleGAN2, StyleGAN2Config
 from gansegctl.generators.train import KIND, Trainer, TrainSettings
 from gansegctl.generators.weights import load_generator, save_generator
@@ -89,6 +91,80 @@ def test_resume_refuses_another_network(tmp_path):
     other = StyleGAN2Config(resolution=8, z_dim=4, w_dim=8, channel_base=64, channel_max=8, mapping_layers=2)
     with pytest.raises(UsageError, match="another network"):
         Trainer(pictures(), settings(network=other)).resume(tmp_path / "x.ckpt")
+
+
+DOUBLE = replace(NETWORK, resolution=16)
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A run at half the size that has seen 24 pictures, and its checkpoint."""
+    trainer = Trainer(pictures(), settings(images=24))
+    list(trainer.run())
+    trainer.save(tmp_path / "small.ckpt")
+    return trainer, tmp_path / "small.ckpt"
+
+
+def enlarged() -> torch.Tensor:
+    return pictures().repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+
+
+def test_a_grown_run_begins_with_what_the_smaller_one_draws_and_thinks(small):
+    trainer, path = small
+    grown = Trainer(enlarged(), settings(network=DOUBLE))
+    grown.grow_from(path)
+    z = z_of_seeds(range(3), 8)
+    for of, before in ((grown.average, trainer.average), (grown.generator, trainer.generator)):
+        image = before.synthesize(before.map(z), "none").image
+        torch.testing.assert_close(of.synthesize(of.map(z), "none").image, upsample2d(image, fir_filter()))
+    image = torch.randn(8, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    expected = trainer.discriminator(torch.nn.functional.avg_pool2d(image, 2))
+    torch.testing.assert_close(grown.discriminator(image), expected)
+    grown.discriminator.fade_in(None, 1.0)
+    assert not torch.allclose(grown.discriminator(image), expected)
+    assert (grown.images_seen, grown.grown_at) == (24, 24)
+
+
+def test_a_grown_discriminator_lets_its_new_block_in_and_resumes_to_the_bit(small, tmp_path):
+    _, path = small
+    s = settings(network=DOUBLE, fade_in=24)
+    unbroken, first, second = (Trainer(enlarged(), s) for _ in range(3))
+    unbroken.grow_from(path)
+    first.grow_from(path)
+    newest = first.generator.synthesis.b16.torgb.weight
+    shares = []
+    for _ in range(2):
+        first.train_step()
+        shares.append(float(first.discriminator.share))
+    assert shares == [0.0, pytest.approx(1 / 3)] and newest.abs().max() > 0
+    first.save(tmp_path / "x.ckpt")
+    open_discriminator(tmp_path / "x.ckpt")  # as a critic, its new block counts alone
+    second.resume(tmp_path / "x.ckpt")
+    for trainer in (unbroken, second):
+        list(trainer.run())
+        assert trainer.discriminator.before is None and trainer.images_seen == 64
+    for a, b in zip(second.average.parameters(), unbroken.average.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-6)
+    second.save(tmp_path / "x.ckpt")
+    third = Trainer(enlarged(), s)
+    third.resume(tmp_path / "x.ckpt")
+    assert (third.grown_at, third.discriminator.before) == (24, None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"network": NETWORK}, "at 4 px"),
+        ({"network": replace(NETWORK, resolution=32)}, "at 16 px"),
+        ({"network": replace(DOUBLE, channel_max=4)}, "a network of 8 px"),
+        ({"images": 24}, "has seen 24 pictures"),
+    ],
+)
+def test_growing_from_another_network_is_refused(small, changes, match):
+    s = settings(**{"network": DOUBLE} | changes)
+    side = s.network.resolution
+    with pytest.raises(UsageError, match=match):
+        Trainer(torch.zeros(2, 3, side, side, dtype=torch.uint8), s).grow_from(small[1])
 
 
 def test_training_leaves_the_global_stream_alone():

@@ -18,7 +18,7 @@ from gansegctl.generators.checkpoints import nvlabs, reading
 from gansegctl.generators.checkpoints.layout import as_float
 from gansegctl.generators.checkpoints.opening import our_header
 from gansegctl.generators.checkpoints.records import ModuleRecord
-from gansegctl.generators.discriminator import Discriminator
+from gansegctl.generators.discriminator import FADING, Discriminator
 from gansegctl.generators.layers import Conv
 from gansegctl.generators.record_access import attribute, clamp_of
 from gansegctl.generators.stylegan2_config import StyleGAN2Config
@@ -56,7 +56,7 @@ def open_discriminator(path: Path) -> Discriminator:
 
 def _of_training(path: Path) -> Discriminator:
     state = load_state(path, TRAINING)
-    tensors = {k.removeprefix("discriminator/"): v for k, v in state.tensors.items() if k.startswith("discriminator/")}
+    tensors = {k: v for k, v in state.below("discriminator").items() if not k.startswith(FADING)}
     try:
         with torch.random.fork_rng(devices=[]):
             network = Discriminator(StyleGAN2Config(**state.facts["settings"]["network"]))
