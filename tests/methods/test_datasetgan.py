@@ -266,3 +266,25 @@ def test_balanced_draws_are_not_bounded_by_what_multinomial_takes():
     targets[-1] = 3
     rows = datasetgan._balanced(*datasetgan._by_class(targets), (1000,), torch.Generator().manual_seed(0))
     assert 400 < int((rows == len(targets) - 1).sum()) < 600
+
+
+@pytest.mark.parametrize("sampling", ["uniform", "balanced"])
+def test_an_ensemble_without_steps_is_refused(sampling):
+    generator = TinyGenerator()
+    for settings in (
+        DatasetGANSettings(profile="release", members=2, hidden="12,8", batch=16, sampling=sampling),
+        replace(QUICK, sampling=sampling, steps=0),
+    ):
+        with pytest.raises(UsageError, match=f"steps 0 with sampling {sampling}"):
+            DatasetGAN().fit(generator, exemplars_of(generator, (3,)), LABELS, settings)
+
+
+def test_balanced_pixels_are_of_every_class_alike_however_many_there_are():
+    targets = torch.tensor([2] * 900 + [0] * 90 + [5] * 10)
+    stream = torch.Generator().manual_seed(0)
+    rows = datasetgan._balanced(*datasetgan._by_class(targets), (3, 4000), stream)
+    assert rows.shape == (3, 4000)
+    shares = torch.bincount(targets[rows.flatten()], minlength=6) / rows.numel()
+    torch.testing.assert_close(shares[[0, 2, 5]], torch.full((3,), 1 / 3), atol=0.02, rtol=0)
+    of_rare = torch.bincount(rows[targets[rows] == 5] - 990, minlength=10).float()
+    assert of_rare.min() > 0.8 * of_rare.mean()

@@ -243,3 +243,16 @@ def test_styles_are_kept_by_picture_not_by_pixel(monkeypatch):
     methods.get("oneshot").fit(g, exemplars_of(g, (3, 5)), LABELS, settings, 0)
     assert [tuple(worn.shape) for worn in seen] == [(2, 1, 1, 19), (2, 2, 20, 19)]
     assert len(seen[1].flatten(1, 2)[0].unique(dim=0)) == 2
+
+
+def test_restyling_without_samples_is_refused_where_it_was_asked_for():
+    g = TinyGenerator()
+
+    def fit(restyle):
+        settings = replace(QUICK, statistics_samples=0, steps=2, restyle=restyle)
+        return methods.get("oneshot").fit(g, exemplars_of(g, (3,)), LABELS, settings, 0)
+
+    with pytest.raises(UsageError, match=r"restyle 0\.5 with statistics_samples 0"):
+        fit(restyle=0.5)
+    segmenter = fit(restyle=None)
+    assert segmenter.settings["restyle"] == 0

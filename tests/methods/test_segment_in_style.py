@@ -232,3 +232,15 @@ def test_in_the_release_a_pixel_belongs_to_one_cluster():
     synthesis = generator.synthesize(generator.latents([1, 2]), taps=segmenter.taps)
     p = segmenter.predict(generator, synthesis, probabilities=True).probabilities
     assert float(p.amax(dim=1).min()) > 0.999
+
+
+def test_the_release_upsamples_and_assigns_as_released():
+    generator = TinyGenerator()
+    fixed = SegmentInStyle().fit(generator, settings=QUICK)
+    released = SegmentInStyle().fit(generator, settings=replace(QUICK, profile="release"))
+    assert [s.settings[k] for s in (fixed, released) for k in ("mode", "softness")] == [
+        "bilinear",
+        0.3,
+        "bilinear-corners",
+        0.0,
+    ]
