@@ -313,7 +313,8 @@ def plan_of(a: argparse.Namespace, name: str, data: Path) -> Plan:
     with h5py.File(data, "r") as f:
         side = a.resolution or f["image"].shape[1]
     work = a.work / f"{name}-{side}"
-    plan = Plan(name, data, work, device=a.device, resolution=a.resolution, compiled=a.compile, **PLANS.get(name, {}))
+    own = PLANS.get(f"{name}-{a.resolution}", PLANS.get(name, {}))
+    plan = Plan(name, data, work, device=a.device, resolution=a.resolution, compiled=a.compile, **own)
     given = {"draws": a.draws, "samples": a.samples, "student_steps": a.student_steps}
     given |= {k: tuple(v) if v else None for k, v in (("shots", a.shots), ("supervised", a.supervised))}
     given |= {"sources": tuple(a.sources) if a.sources else None}

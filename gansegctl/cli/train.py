@@ -45,7 +45,7 @@ from gansegctl.cli import console, options
     help="The .ckpt of a run at half the resolution: begin with what it learned. What it has seen counts.",
 )
 @click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True)
-@click.option("--compile", "compiled", is_flag=True, help="Through torch.compile: faster, wants a C++ compiler.")
+@click.option("--compile", "compiled", is_flag=True, help="torch.compile: for wide networks; wants a C++ compiler.")
 @click.option("--checkpoint-every", type=float, default=300.0, show_default=True, help="Seconds.")
 @click.option("--half", is_flag=True, help="Store the generator as float16.")
 @options.seed

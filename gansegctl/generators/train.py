@@ -27,7 +27,7 @@ from gansegctl.generators.augment import augment
 from gansegctl.generators.discriminator import FADING, Discriminator
 from gansegctl.generators.layers import Conv
 from gansegctl.generators.stylegan2 import StyleGAN2, StyleGAN2Config
-from gansegctl.resuming import load_state, save_state
+from gansegctl.resuming import SavedState, load_state, save_state
 
 KIND = "gansegctl.training"
 AUGMENTATIONS = ("none", "diff", "ada")
@@ -267,10 +267,7 @@ class Trainer:
         if any(name.startswith(FADING) for name in state.below("discriminator")):
             self._blend_with_smaller()
         state.restore(self._parts(), self._optimizers(), self.stream)
-        counters = state.facts["counters"]
-        # A file without a count of pictures is of one batch size throughout.
-        counters.setdefault("images", counters["step"] * state.facts["settings"]["batch_size"])
-        for key, value in counters.items():
+        for key, value in _counters(state).items():
             setattr(self, key, value)
         if self.settings.augment != "ada":
             self.augment_p = self._fixed_p()
@@ -290,7 +287,7 @@ class Trainer:
                 wanted=f"the same at {net.resolution // 2} px: {json.dumps(net.to_json())}",
                 remedy="grow by one doubling at a time, with one --channel-base, --channel-max, --z-dim and --w-dim",
             )
-        counters = state.facts["counters"]
+        counters = _counters(state)
         if counters["images"] >= self.settings.images:
             raise UsageError(
                 f"got {path}, which has seen {counters['images']} pictures, for a run of {self.settings.images}",
@@ -309,6 +306,8 @@ class Trainer:
         self._blend_with_smaller().load_state_dict(first)
         self.images = self.grown_at = counters["images"]
         self.seconds, self.sign = counters["seconds"], counters["sign"]
+        if self.settings.augment == "ada":
+            self.augment_p = min(counters["augment_p"], self.settings.augment_p)
 
     def _blend_with_smaller(self) -> Conv:
         """A `fromrgb` of half the size beside the discriminator's first block, its weights still to come."""
@@ -322,6 +321,12 @@ class Trainer:
 
     def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
         return {"g_optimizer": self.g_optimizer, "d_optimizer": self.d_optimizer}
+
+
+def _counters(state: SavedState) -> dict:
+    """A checkpoint's. A file without a count of pictures is of one batch size throughout."""
+    counters = state.facts["counters"]
+    return {"images": counters["step"] * state.facts["settings"]["batch_size"]} | counters
 
 
 def _one_block_on(name: str) -> str:

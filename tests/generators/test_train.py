@@ -125,6 +125,27 @@ def test_a_grown_run_begins_with_what_the_smaller_one_draws_and_thinks(small):
     assert (grown.images_seen, grown.grown_at) == (24, 24)
 
 
+def test_a_grown_run_takes_over_how_much_was_augmented(tmp_path):
+    small = Trainer(pictures(), settings(images=24, augment="ada"))
+    list(small.run())
+    small.augment_p = 0.3
+    small.save(tmp_path / "small.ckpt")
+    for changes, p in (({"augment": "ada"}, 0.3), ({"augment": "ada", "augment_p": 0.2}, 0.2), ({}, 0.0)):
+        grown = Trainer(enlarged(), settings(network=DOUBLE, **changes))
+        grown.grow_from(tmp_path / "small.ckpt")
+        assert grown.augment_p == p
+
+
+def test_a_grown_run_takes_a_checkpoint_without_a_count_of_pictures(small, tmp_path):
+    old = small[0]
+    counters = {"step": 3, "seconds": 3.0, "augment_p": 0.0, "sign": 0.1}
+    facts = {"settings": asdict(old.settings), "counters": counters}
+    save_state(tmp_path / "x.ckpt", KIND, facts, old._parts(), old._optimizers(), old.stream)
+    grown = Trainer(enlarged(), settings(network=DOUBLE))
+    grown.grow_from(tmp_path / "x.ckpt")
+    assert (grown.images_seen, grown.grown_at) == (24, 24)
+
+
 def test_a_grown_discriminator_lets_its_new_block_in_and_resumes_to_the_bit(small, tmp_path):
     _, path = small
     s = settings(network=DOUBLE, fade_in=24)
