@@ -71,8 +71,8 @@ PLANS: dict[str, dict[str, Any]] = {
     "acdc128-64": {  # reduced, for a CPU
         "unit": "patient",
         "network": {"channel_base": 1024, "channel_max": 64},
-        "training": {"images": 140_000, "batch_size": 16, "augment": "ada", "r1": 2.0, "lr_decay": 0.2},
-        "grow": {"images": 80_000, "r1": 0.5, "lr_decay": 0.0},
+        "training": {"images": 100_000, "batch_size": 16, "augment": "ada", "r1": 2.0, "lr_decay": 0.2},
+        "grow": {"images": 50_000, "r1": 0.5, "lr_decay": 0.0},
     },
 }
 """By NAME, or NAME-RESOLUTION where the pictures are reduced."""
