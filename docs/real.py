@@ -59,6 +59,8 @@ HERE = Path(__file__).resolve().parent
 DATA = HERE.parents[1] / "shared" / "data"
 FIRST_SAMPLE = 3_000_000
 MADE_OF = "made-of.json"
+AND_SHOTS = " + shots"
+"""After a method's name: its student also learns from the real shots with their real masks (`distill --real`)."""
 FIRST_METHOD = "oneshot"
 """The default method is measured first: a run that is stopped has its answer."""
 
@@ -134,13 +136,26 @@ class Bench(Rows):
             self.keep({"kind": "generator", "images": facts["images_seen"], "seconds": facts["seconds"]})
         return open_generator(str(path), self.device)
 
-    def fit_student(self, path: Path, image: np.ndarray, mask: np.ndarray, labels: LabelMap, seed: int) -> Student:
-        """The U-Net of all lines of the curve: same augmentation, same steps. Its facts have the seconds it took."""
+    def fit_student(
+        self,
+        path: Path,
+        image: np.ndarray,
+        mask: np.ndarray,
+        labels: LabelMap,
+        seed: int,
+        real: list[int] | None = None,
+    ) -> Student:
+        """The U-Net of all lines of the curve: same augmentation, same steps. Its facts have the seconds it took.
+
+        real: training pictures that, with their real masks, make half of every step, as by `distill --real`.
+        """
         if not path.exists():
             steps, batch, checkpoint = self.plan.student_steps, 32, path.with_suffix(".ckpt")
             settings = StudentSettings(steps=steps, batch_size=batch, seed=seed, validation=0.0)
             pairs = Pairs(torch.from_numpy(image.copy()), torch.from_numpy(mask.copy()))
-            training, began = StudentTraining(pairs, labels, settings, self.device), time.perf_counter()
+            also = real and Pairs(torch.from_numpy(self.train.image[real]), torch.from_numpy(self.train.mask[real]))
+            training = StudentTraining(pairs, labels, settings, self.device, real=also)
+            began = time.perf_counter()
             resumed = checkpoint.exists()
             for _ in training.run(checkpoint):
                 pass
@@ -202,9 +217,13 @@ class Bench(Rows):
         critic = self.made / "generator.ckpt"
         return {"images": str(self.pictures()), "discriminator": str(critic)} | own
 
-    def shot(self, generator, method: str, source: str, shots: int, draw: int) -> None:
-        """Fit, label fresh samples, distil, score; one row."""
-        key = {"kind": "shots", "method": method, "source": source, "shots": shots, "draw": draw}
+    def labelled(self, generator, method: str, source: str, shots: int, draw: int) -> tuple[np.ndarray, ...]:
+        """Fit on the shots and label fresh samples → image, mask; what is known of them; the classes. Once."""
+        path = self._labelled_by(method, source, shots, draw)
+        if path.exists():
+            with np.load(path) as kept:
+                told = json.loads(str(kept["told"]))
+                return kept["image"], kept["mask"], told["facts"], LabelMap(tuple(told["classes"]))
         exemplars, facts = self.shots.exemplars(generator, source, shots, draw) if shots else ([], {})
         tool = methods.get(method)
         settings = from_dict(tool.settings_type, self.options(tool), method)
@@ -212,20 +231,33 @@ class Bench(Rows):
         began = time.perf_counter()
         segmenter = tool.fit(generator, exemplars, self.labels if shots else None, settings, draw, **given)
         fitted = time.perf_counter()
-        image, mask = [], []
+        images, masks = [], []
         for batch in grouped(range(FIRST_SAMPLE, FIRST_SAMPLE + self.plan.samples), 32):
             ws = latents_of_seeds(generator, batch, device=self.device)
             pictures, said = picture_and_mask(generator, ws, batch, "const", segmenter)
-            image.append(pictures)
-            mask.append(said.labels.cpu().numpy())
+            images.append(pictures)
+            masks.append(said.labels.cpu().numpy())
         labelled = time.perf_counter()
-        path = self.folder / f"student-{method}-{source}-{shots}-{draw}.safetensors"
-        student = self.fit_student(path, np.concatenate(image), np.concatenate(mask), segmenter.labels, draw)
         seconds = {"exemplars": facts.get("seconds_of_exemplars", 0.0)}
         seconds |= {"fit": round(fitted - began, 1), "samples": round(labelled - fitted, 1)}
-        seconds["student"] = student.facts["seconds"]
-        facts = {k: v for k, v in facts.items() if k != "seconds_of_exemplars"} | {"seconds": seconds}
-        self.keep(key | {"pictures": len(exemplars)} | facts | self.scores(student))
+        facts = {k: v for k, v in facts.items() if k != "seconds_of_exemplars"}
+        facts |= {"pictures": len(exemplars), "seconds": seconds}
+        image, mask, stream = np.concatenate(images), np.concatenate(masks), io.BytesIO()
+        told = json.dumps({"facts": facts, "classes": segmenter.labels.names})
+        np.savez_compressed(stream, image=image, mask=mask, told=np.array(told))
+        write_bytes(path, stream.getvalue())
+        return image, mask, facts, segmenter.labels
+
+    def shot(self, generator, method: str, source: str, shots: int, draw: int) -> None:
+        """A student of samples that a method labelled, scored; one row. METHOD + shots: of the shots' own masks too."""
+        key = {"kind": "shots", "method": method, "source": source, "shots": shots, "draw": draw}
+        own = method.removesuffix(AND_SHOTS)
+        image, mask, facts, labels = self.labelled(generator, own, source, shots, draw)
+        path = self.folder / f"student-{method.replace(' ', '')}-{source}-{shots}-{draw}.safetensors"
+        real = facts["chosen"] if method != own else None
+        student = self.fit_student(path, image, mask, labels, draw, real)
+        facts["seconds"]["student"] = student.facts["seconds"]
+        self.keep(key | facts | self.scores(student))
 
     def run(self, told: Callable[[], Any] = lambda: None) -> None:
         """Everything that is not there yet, the default method's answer first; `told` is called after each row.
@@ -250,16 +282,21 @@ class Bench(Rows):
                     told()
                 for name, tool in tools.items():
                     for shots in plan.shots if fits(tool, 1) else ():
-                        self._attempt_shot(generator, name, source, shots, draw)
-                        told()
+                        self._attempt_shots(generator, name, source, shots, draw, told)
         for draw in range(plan.draws):
             for name in (n for n, tool in tools.items() if fits(tool, 0)):
-                self._attempt_shot(generator, name, "none", 0, draw)
-                told()
+                self._attempt_shots(generator, name, "none", 0, draw, told)
 
-    def _attempt_shot(self, generator, method: str, source: str, shots: int, draw: int) -> None:
-        key = {"method": method, "source": source, "shots": shots, "draw": draw}
-        self.attempt(lambda: self.shot(generator, method, source, shots, draw), kind="shots", **key)
+    def _attempt_shots(self, generator, method: str, source: str, shots: int, draw: int, told: Callable) -> None:
+        """The students of what a method labelled: of that alone and, of real shots, with those among it."""
+        for name in (method, method + AND_SHOTS) if source in ("real", "chosen") else (method,):
+            key = {"method": name, "source": source, "shots": shots, "draw": draw}
+            self.attempt(lambda k=key: self.shot(generator, **k), kind="shots", **key)
+            told()
+        self._labelled_by(method, source, shots, draw).unlink(missing_ok=True)  # 30 MB, of each of hundreds
+
+    def _labelled_by(self, method: str, source: str, shots: int, draw: int) -> Path:
+        return self.folder / f"labelled-{method}-{source}-{shots}-{draw}.npz"
 
 
 def follow(events: Iterable[Progress]) -> None:

@@ -86,6 +86,15 @@ def test_the_whole_benchmark_in_miniature(real, tmp_path, capsys):
     for source in ("real", "chosen", "sampled"):
         assert ("shots", "linear", source, 2) in kinds
         assert ("shots", "segment_in_style", source, 2) in kinds
+        assert (("shots", "linear + shots", source, 2) in kinds) == (source != "sampled")  # those have no real masks
+    both = bench.row(kind="shots", method="linear + shots", source="real", shots=2)
+    alone = bench.row(kind="shots", method="linear", source="real", shots=2)
+    assert {k: both[k] for k in ("chosen", "error", "pictures")} == {
+        k: alone[k] for k in ("chosen", "error", "pictures")
+    }
+    facts = read_header(bench.folder / "student-linear+shots-real-2-0.safetensors")["facts"]
+    assert (facts["pairs"], facts["real_pictures"]) == (6, 2)
+    assert not list(bench.folder.glob("labelled-*"))  # kept no longer than two students need it
     assert ("shots", "segment_in_style", "none", 0) in kinds
     assert kinds[0][0] == "generator" and kinds[-1] == ("shots", "segment_in_style", "none", 0)
     assert {r["pictures"] for r in bench.rows if r["kind"] == "supervised"} == {2, 24}
@@ -260,6 +269,7 @@ def test_what_fails_is_a_row_and_the_others_go_on(real, tmp_path, monkeypatch):
     tried = []
 
     def shot(self, generator, method, source, shots, draw):
+        assert method in methods.METHODS  # sampled shots have no real masks to learn from too
         tried.append(method)
         if method == "linear":
             raise GansegError("got masks that are all | foreground", remedy="x" * 2000)

@@ -51,6 +51,14 @@ from gansegctl.cli import console, options
 )
 @click.option("--limit", type=options.POSITIVE, help="Use only the first so many pairs.")
 @click.option("--split", type=int, help="Of an HDF5 file: this value of its `split`; wanted where it has several.")
+@click.option(
+    "--real",
+    type=options.PATH,
+    metavar="PATH",
+    help="Real annotated pictures to learn from too: the exemplars of `annotate --real`, or any pairs.",
+)
+@click.option("--real-split", type=int, help="Of an HDF5 file in --real: this value of its `split`.")
+@click.option("--real-share", type=float, default=0.5, show_default=True, help="Of every step: what --real gives.")
 @click.option("--half", is_flag=True, help="Store the student as float16.")
 @options.seed
 @options.device
@@ -72,6 +80,9 @@ def command(
     temperature: float,
     limit: int | None,
     split: int | None,
+    real: Path | None,
+    real_split: int | None,
+    real_share: float,
     half: bool,
     seed: int,
     device: str,
@@ -88,7 +99,10 @@ def command(
     import torch
 
     from gansegctl.config import DistillSettings
-    from gansegctl.pipeline.distill import IN_MEMORY, distill, quietly, ranks
+    from gansegctl.pipeline.distill import IN_MEMORY, Annotated, distill, quietly, ranks
+
+    if real is None and real_split is not None:
+        raise click.UsageError("got --real-split without --real; wanted: both")
 
     settings = DistillSettings(
         arch,
@@ -105,11 +119,12 @@ def command(
         soft,
         temperature,
     )
+    annotated = None if real is None else Annotated(real, real_split, real_share)
     device = options.pick_device(device)
     dtype = torch.float16 if half else torch.float32
     room = IN_MEMORY // max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     with ranks(device, os.environ) as these:
-        events = distill(dataset, out, settings, device, limit, these, room, split, dtype)
+        events = distill(dataset, out, settings, device, limit, these, room, split, dtype, annotated)
         last = quietly(events, console.follow if these.lead else None)
         if not these.lead:
             return

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import torch
 
@@ -14,7 +17,9 @@ from gansegctl.config import DistillSettings, to_dict
 from gansegctl.contracts import Progress
 from gansegctl.errors import DatasetError, UsageError
 from gansegctl.labels import LabelMap
+from gansegctl.methods import digest
 from gansegctl.pipeline.pictures_in import check_split
+from gansegctl.pipeline.real_exemplars import annotated_pictures
 from gansegctl.pipeline.streaming import IN_MEMORY, ShardColumn, SoftTargets, bytes_of_pairs, kept_samples
 from gansegctl.pipeline.tasks import launched
 from gansegctl.pipeline.truth import load_truth
@@ -24,9 +29,57 @@ from gansegctl.store.manifest import NAME, Manifest, settings_digest
 from gansegctl.students.augment import PRESETS
 from gansegctl.students.parallel import ALONE, Ranks, joined
 from gansegctl.students.student import Student, read_header
-from gansegctl.students.training import Pairs, StudentSettings, StudentTraining
+from gansegctl.students.training import Pairs, StudentSettings, StudentTraining, check_share
 
 SOFT_WANTED = "a dataset with the probabilities of every class"
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """Real annotated pictures to learn from beside a dataset's pairs: what `annotate --real` takes as exemplars.
+
+    split: of an HDF5 file. share: of every step.
+    """
+
+    source: Path
+    split: int | None = None
+    share: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_share(self.share)
+
+    def load(self, labels: LabelMap, shape: tuple[int, ...]) -> Pairs:
+        """Pairs whose pictures are [H,W,c] of `shape`: the centred square, resized. Errors: UsageError for pictures
+        that cannot be so, and for an HDF5 file of other classes."""
+        height, width, channels = shape
+        if height != width:
+            raise UsageError(f"got --real beside pictures of {height}x{width}", wanted="square ones")
+        if self.source.is_file() and (named := _classes_of(self.source)) and named != labels.names:
+            raise UsageError(f"got {self.source} of the classes {', '.join(named)}", wanted=", ".join(labels.names))
+        found = annotated_pictures(self.source, labels, height, channels, self.split)
+        image, mask = (np.stack([getattr(p, name) for p in found]) for name in ("image", "mask"))
+        return Pairs(torch.from_numpy(image), torch.from_numpy(mask))
+
+    def made_of(self) -> dict[str, Any]:
+        """What names the pictures: every file's content, and the choice. UsageError where there is none."""
+        if not self.source.exists():
+            raise UsageError(
+                f"got --real {self.source}: no such file or folder", wanted="a folder of pairs, or an HDF5 file"
+            )
+        root = self.source if self.source.is_dir() else self.source.parent
+        files = sorted(self.source.rglob("*")) if self.source.is_dir() else [self.source]
+        content = {p.relative_to(root).as_posix(): digest(p) for p in files if p.is_file()}
+        return {"real": settings_digest(content), "real_split": self.split, "real_share": self.share}
+
+
+def _classes_of(file: Path) -> tuple[str, ...]:
+    """Those that an HDF5 file names; none where it names none, or cannot be read, of which its reader tells."""
+    try:
+        with h5py.File(file, "r", locking=False) as f:
+            return tuple(json.loads(f.attrs.get("classes", "[]")))
+    except OSError:
+        return ()
+
 
 SPREAD = ("accumulate",)
 """Settings that say how the work is spread, not what comes of it."""
@@ -116,17 +169,20 @@ def distill(
     in_memory: int = IN_MEMORY,
     split: int | None = None,
     dtype: torch.dtype = torch.float32,
+    real: Annotated | None = None,
 ) -> Iterator[Progress]:
     """Train a student on the pairs and write it; `out`.ckpt beside it makes an interrupted run go on.
 
     ranks: the processes that train it together; only the first writes. in_memory, split: as `load_pairs` takes them.
-    dtype: of the weights in the file. The student takes as many channels as the pictures have. A finished one of the
-    same pairs and settings is left as it is; UsageError for any other file there.
+    dtype: of the weights in the file. real: annotated pictures to learn from too. The student takes as many channels as
+    the pictures have. A finished one of the same pairs and settings is left as it is; UsageError for any other file
+    there.
     """
     if out.suffix != ".safetensors":
         raise UsageError(f"got -o {out}", wanted="a name ending in .safetensors")
     source, checkpoint = source_of(dataset, settings, limit, split), out.with_suffix(".ckpt")
-    made_of = {k: source[k] for k in ("digest", "limit", "split")}
+    source |= real.made_of() if real else {}
+    made_of = {k: v for k, v in source.items() if k in ("digest", "limit", "split") or k.startswith("real")}
     made_of |= {k: v for k, v in to_dict(settings).items() if k not in SPREAD} | {"dtype": str(dtype)}
     finished = out.exists() and not checkpoint.exists()
     if ranks.of_lead(finished, torch.device(device)):
@@ -153,10 +209,12 @@ def distill(
             seed=settings.seed,
             temperature=settings.temperature,
             augment=PRESETS[settings.augment],
+            **({"real_share": real.share} if real else {}),
         ),
         device,
         ranks,
         source,
+        real and real.load(labels, tuple(pairs.image.shape[1:])),
     )
     yield from training.run(checkpoint)
     if ranks.lead:
@@ -164,6 +222,8 @@ def distill(
         training.student.facts["dataset"] = dataset.resolve().name
         if split is not None:
             training.student.facts["split"] = split
+        if real is not None:
+            training.student.facts["real_from"] = real.source.resolve().name
         training.student.save(out, dtype)
         checkpoint.unlink(missing_ok=True)
 

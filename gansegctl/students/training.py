@@ -24,6 +24,7 @@ from gansegctl.labels import IGNORE, LabelMap
 from gansegctl.resuming import differing, load_state, save_state
 from gansegctl.students.augment import AugmentSettings, augment
 from gansegctl.students.deeplab import StreamDropout
+from gansegctl.students.joined import joined
 from gansegctl.students.parallel import ALONE, Ranks
 from gansegctl.students.student import WIDTHS, Student, build
 
@@ -63,6 +64,7 @@ class StudentSettings:
     precision: str = "fp32"
     seed: int = 0
     temperature: float = 1.0  # of soft targets, which are softened by it already
+    real_share: float = 0.5  # of every step, where there are real annotated pictures beside the pairs
     augment: AugmentSettings = field(default_factory=AugmentSettings)
 
     def __post_init__(self) -> None:
@@ -75,6 +77,13 @@ class StudentSettings:
             raise UsageError(f"got precision {self.precision!r}", wanted="fp32 | bf16 | fp64")
         if not 0 <= self.validation < 1:
             raise UsageError(f"got validation share {self.validation}", wanted="0 to below 1")
+        check_share(self.real_share)
+
+
+def check_share(share: float) -> None:
+    """UsageError for a share of real pictures that leaves nothing to one side."""
+    if not 0 < share < 1:
+        raise UsageError(f"got --real-share {share}", wanted="a share between 0 and 1")
 
 
 @dataclass
@@ -101,7 +110,8 @@ class StudentTraining:
     """One training run: `run()` yields progress once an epoch, then `.student` is the result (the last weights).
 
     ranks: the processes that share the work, each with these same arguments. source: what names the pairs, so that a
-    run begun on others is not resumed. UsageError for a batch that does not divide by them and the passes.
+    run begun on others is not resumed. real: annotated pictures, of which `settings.real_share` of every step is drawn;
+    none is held back for validation. UsageError for a batch that does not divide by the ranks and passes.
     """
 
     def __init__(
@@ -112,10 +122,12 @@ class StudentTraining:
         device: str = "cpu",
         ranks: Ranks = ALONE,
         source: Mapping[str, Any] | None = None,
+        real: Pairs | None = None,
     ) -> None:
-        if isinstance(pairs.target, Tensor) and pairs.target.ndim == 3:
-            _check_values(pairs.target, len(labels))
-        elif len(pairs.target.shape) == 4 and pairs.target.shape[1] != len(labels):
+        for each in (pairs, real):
+            if each is not None and isinstance(each.target, Tensor) and each.target.ndim == 3:
+                _check_values(each.target, len(labels))
+        if len(pairs.target.shape) == 4 and pairs.target.shape[1] != len(labels):
             raise UsageError(f"got {pairs.target.shape[1]} soft classes", wanted=f"{len(labels)}")
         if settings.batch_size % (ranks.world * settings.accumulate):
             raise UsageError(
@@ -132,7 +144,13 @@ class StudentTraining:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
             model = build(settings.arch, channels, len(labels), settings.widths)
-        start_at(model, class_shares(pairs.target[self.training[:COUNTED].sort().values], len(labels)))
+        shares = class_shares(pairs.target[self.training[:COUNTED].sort().values], len(labels))
+        self.real = torch.empty(0, dtype=torch.int64)  # numbers of the real ones among all pairs
+        if real is not None:
+            shares += settings.real_share * (class_shares(real.target, len(labels)) - shares)
+            self.real = torch.arange(len(pairs), len(pairs) + len(real))
+            self.pairs = Pairs(*joined(pairs, real))
+        start_at(model, shares)
         model = model.to(self.device)
         self.dtype = torch.float64 if settings.precision == "fp64" else torch.float32
         model = ranks.joint(model.to(self.dtype), self.device)
@@ -175,7 +193,7 @@ class StudentTraining:
                 if len(self.validation):
                     facts["validation_miou"] = self.validate()
                 self.loss = [0.0, 0]
-                self.student.facts = {"steps": self.step, "pairs": len(self.pairs), **facts}
+                self.student.facts = {"steps": self.step, **self._counts(), **facts}
                 if self.step == self.total_steps and self.unlearned:
                     self.student.facts["unlearned"] = self.unlearned
                     facts["note"] = (
@@ -196,7 +214,7 @@ class StudentTraining:
         self.network.train()
         self.optimizer.param_groups[0]["lr"] = s.lr * self._schedule()
         self.optimizer.zero_grad(set_to_none=True)
-        chosen = self.training[torch.randint(len(self.training), (s.batch_size,), generator=self.stream)]
+        chosen = self._chosen()
         totals = torch.zeros(2, dtype=torch.float64, device=self.device)  # loss and weight, summed over pixels
         passes = chosen.split(s.batch_size // s.accumulate)
         nominal = s.batch_size * self.pairs.image.shape[1] * self.pairs.image.shape[2]
@@ -215,6 +233,15 @@ class StudentTraining:
         self.optimizer.step()
         self.step += 1
         return loss / max(weight, LEAST)
+
+    def _chosen(self) -> Tensor:
+        """Numbers of a step's pairs, int64 [batch_size]."""
+        n = self.settings.batch_size
+        chosen = self.training[torch.randint(len(self.training), (n,), generator=self.stream)]
+        if len(self.real):
+            among = torch.rand(n, generator=self.stream) < self.settings.real_share
+            chosen = torch.where(among, self.real[torch.randint(len(self.real), (n,), generator=self.stream)], chosen)
+        return chosen
 
     def _pass(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
         """This rank's rows of the pairs `chosen` → summed loss and weight. Every rank draws for all rows."""
@@ -274,7 +301,11 @@ class StudentTraining:
 
     def _data(self) -> dict[str, Any]:
         """What was learned from, as far as it is known."""
-        return {"classes": list(self.student.labels.names), "pairs": len(self.pairs), **self.source}
+        return {"classes": list(self.student.labels.names), **self._counts(), **self.source}
+
+    def _counts(self) -> dict[str, int]:
+        real = {"real_pictures": len(self.real)} if len(self.real) else {}
+        return {"pairs": len(self.pairs) - len(self.real)} | real
 
     def resume(self, path: Path) -> None:
         """Go on from `save`, every rank for itself. UsageError when the settings differ or a rank does not see it."""
@@ -284,7 +315,9 @@ class StudentTraining:
             )
         state = load_state(path, KIND)
         wanted = json.loads(json.dumps(asdict(self.settings)))
-        changed = differing({"temperature": 1.0} | state.facts["settings"], wanted)  # older files have none
+        changed = differing(
+            {"temperature": 1.0, "real_share": 0.5} | state.facts["settings"], wanted
+        )  # older files have neither
         if changed:
             raise UsageError(
                 f"got {path}, begun with other settings ({changed})",

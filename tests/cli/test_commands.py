@@ -190,6 +190,13 @@ BAD = {
     "no masks in it": (("annotate", "{data}", "--shots", "1", "--masks", "{full}", "--classes", "a,b"), 2, "0 masks"),
     "a split of a dataset": (("distill", "{data}", "-o", "{new}.safetensors", "--split", "0"), 2, "--split 0"),
     "an undistillable set": (("distill", "{data}", "-o", "{new}.safetensors"), 4, "annotate"),
+    "a split of no real pictures": (("distill", "{data}", "-o", "{new}.safetensors", "--real-split", "0"), 2, "--real"),
+    "real pictures nowhere": (("distill", "{data}", "-o", "{new}.safetensors", "--real", "{new}"), 2, "no such file"),
+    "a share of all": (
+        ("distill", "{data}", "-o", "{new}.safetensors", "--real", "{data}", "--real-share", "1"),
+        2,
+        "--real-share",
+    ),
     "a student without suffix": (("distill", "{data}", "-o", "{new}"), 2, ".safetensors"),
     "no subject": (("eval", "{new}", "--against", "demo"), 2, "no such file"),
     "a picture as student": (("predict", "{png}", "{png}", "-o", "{new}"), 2, "not a safetensors"),
