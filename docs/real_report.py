@@ -116,7 +116,8 @@ def told_plan(bench: Bench) -> str:
     words = [f"Pictures of {bench.train.image.shape[1]} px"]
     if trained := bench.row(kind="generator"):
         how = ", ".join(f"{k} {v}" for k, v in plan.training.items() if k != "images")
-        words.append(f"generator: {trained['images']:,} pictures shown in {trained['seconds']:.0f} s ({how})")
+        first = f", the first {plan.grow['images']:,} at half the size" if plan.grow else ""
+        words.append(f"generator: {trained['images']:,} pictures shown in {trained['seconds']:.0f} s{first} ({how})")
     words += [
         f"{plan.samples:,} samples and {plan.student_steps:,} steps a student",
         f"projection into {inversion.space} by {inversion.steps} steps",
@@ -129,7 +130,8 @@ def told_plan(bench: Bench) -> str:
 
 
 def told(score: tuple[float, float]) -> str:
-    return f"{score[0]:.3f} ± {score[1]:.3f}"
+    """Mean and spread; of one run, which has none, the score alone."""
+    return f"{score[0]:.3f} ± {score[1]:.3f}" if score[1] else f"{score[0]:.3f}"
 
 
 def told_key(row: dict) -> str:
