@@ -35,6 +35,8 @@ class Joined:
     def __getitem__(self, indices: Tensor) -> Tensor:
         own = indices < len(self.first)
         second = self.second[indices[~own] - len(self.first)]
+        if second.is_floating_point():  # kept as float16, in which a sum over pixels overflows
+            second = second.float()
         if not own.any():
             return second
         first = self.first[indices[own]]

@@ -315,9 +315,8 @@ class StudentTraining:
             )
         state = load_state(path, KIND)
         wanted = json.loads(json.dumps(asdict(self.settings)))
-        changed = differing(
-            {"temperature": 1.0, "real_share": 0.5} | state.facts["settings"], wanted
-        )  # older files have neither
+        older = {"temperature": 1.0, "real_share": 0.5}  # of files from before they were settings
+        changed = differing(older | state.facts["settings"], wanted)
         if changed:
             raise UsageError(
                 f"got {path}, begun with other settings ({changed})",

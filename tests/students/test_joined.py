@@ -64,6 +64,7 @@ def test_masks_beside_probabilities_are_sure_and_ignored_pixels_weigh_nothing():
     found = target[torch.tensor([4, 1])]
     assert found.shape == (2, 2, 16, 16) and found.dtype == torch.float32
     assert not found[0, :, :2].any() and torch.equal(found[0, :, 2:].argmax(0), second.target[0, 2:].long())
+    assert target[torch.tensor([5, 5])].dtype == torch.float32  # also where a pass has real ones alone
     with pytest.raises(UsageError, match="probabilities"):
         joined(first, Pairs(second.image, one_hot(second.target, 2)))
 
