@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import torch
 
@@ -18,7 +16,7 @@ from gansegctl.contracts import Progress
 from gansegctl.errors import DatasetError, UsageError
 from gansegctl.labels import LabelMap
 from gansegctl.methods import digest
-from gansegctl.pipeline.pictures_in import check_split
+from gansegctl.pipeline.pictures_in import check_split, classes_of
 from gansegctl.pipeline.real_exemplars import annotated_pictures
 from gansegctl.pipeline.streaming import IN_MEMORY, ShardColumn, SoftTargets, bytes_of_pairs, kept_samples
 from gansegctl.pipeline.tasks import launched
@@ -54,7 +52,7 @@ class Annotated:
         height, width, channels = shape
         if height != width:
             raise UsageError(f"got --real beside pictures of {height}x{width}", wanted="square ones")
-        if self.source.is_file() and (named := _classes_of(self.source)) and named != labels.names:
+        if self.source.is_file() and (named := classes_of(self.source)) and named != labels.names:
             raise UsageError(f"got {self.source} of the classes {', '.join(named)}", wanted=", ".join(labels.names))
         found = annotated_pictures(self.source, labels, height, channels, self.split)
         image, mask = (np.stack([getattr(p, name) for p in found]) for name in ("image", "mask"))
@@ -70,15 +68,6 @@ class Annotated:
         files = sorted(self.source.rglob("*")) if self.source.is_dir() else [self.source]
         content = {p.relative_to(root).as_posix(): digest(p) for p in files if p.is_file()}
         return {"real": settings_digest(content), "real_split": self.split, "real_share": self.share}
-
-
-def _classes_of(file: Path) -> tuple[str, ...]:
-    """Those that an HDF5 file names; none where it names none, or cannot be read, of which its reader tells."""
-    try:
-        with h5py.File(file, "r", locking=False) as f:
-            return tuple(json.loads(f.attrs.get("classes", "[]")))
-    except OSError:
-        return ()
 
 
 SPREAD = ("accumulate",)

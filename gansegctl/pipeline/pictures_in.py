@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -54,6 +55,27 @@ def splits_of(source: Path) -> list[int]:
             return np.unique(f["split"][:]).tolist() if "split" in f else []
     except OSError:  # whoever reads the pictures says what is wrong with it
         return []
+
+
+def classes_of(file: Path) -> tuple[str, ...]:
+    """Class names of an HDF5 file, whose attribute `classes` is a JSON list; none where it has none.
+
+    UsageError where the file cannot be read, or the attribute is something else.
+    """
+    import h5py
+
+    try:
+        with h5py.File(file, "r", locking=False) as f:
+            named = f.attrs.get("classes", "[]")
+    except OSError as e:
+        raise UsageError(f"got {file}: {e}", wanted="an HDF5 file with `image` and `mask`") from e
+    try:
+        names = json.loads(named)
+    except (TypeError, ValueError):
+        names = None
+    if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
+        raise UsageError(f"got {file} with the attribute classes = {named!r}", wanted='a JSON list, ["background", …]')
+    return tuple(names)
 
 
 def check_split(source: Path, split: int | None, remedy: str) -> None:

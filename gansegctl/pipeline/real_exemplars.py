@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from gansegctl.annotation.masks import folder_labels, is_blank, read_mask
@@ -22,7 +21,7 @@ from gansegctl.errors import UsageError
 from gansegctl.labels import IGNORE, LabelMap
 from gansegctl.pictures import read_image, save_png
 from gansegctl.pipeline.annotate import EXEMPLARS, REAL_SEEDS, Source, annotate, known_labels
-from gansegctl.pipeline.pictures_in import check_split, image_files, square_of
+from gansegctl.pipeline.pictures_in import check_split, classes_of, image_files, square_of
 from gansegctl.pipeline.projector import (
     Projection,
     Projector,
@@ -87,13 +86,8 @@ class AnnotatedPicture:
 
 def real_labels(source: Path, dataset: Path, classes: str | None, preset: str) -> LabelMap:
     """Class names: those given, else of the pictures' labels.json or HDF5 attribute, else as `annotate` finds them."""
-    if classes is None and source.is_file():
-        try:
-            with h5py.File(source, "r", locking=False) as f:
-                if "classes" in f.attrs:
-                    return LabelMap(tuple(json.loads(f.attrs["classes"])))
-        except OSError as e:
-            raise UsageError(f"got {source}: {e}", wanted="an HDF5 file, or a folder of pairs") from e
+    if classes is None and source.is_file() and (named := classes_of(source)):
+        return LabelMap(named)
     return known_labels(source if source.is_dir() else None, dataset, classes, preset)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from gansegctl.annotation.classes import declared_classes
 from gansegctl.errors import DatasetError, UsageError
 from gansegctl.labels import LabelMap
 from gansegctl.pictures import read_image
-from gansegctl.pipeline.pictures_in import image_files, is_grey, splits_of
+from gansegctl.pipeline.pictures_in import classes_of, image_files, is_grey, splits_of
 from gansegctl.store.dataset import iter_shards
 from gansegctl.store.manifest import NAME, Manifest
 
@@ -71,7 +70,6 @@ def _from_dataset(folder: Path) -> LabelledSet:
 def _from_hdf5(file: Path, labels: LabelMap | None, split: int | None) -> LabelledSet:
     try:
         with h5py.File(file, "r", locking=False) as f:
-            classes = f.attrs.get("classes")
             keep = slice(None) if split is None else np.flatnonzero(f["split"][:] == split)
             image, mask = f["image"][:][keep], f["mask"][:][keep]
     except (OSError, KeyError) as e:
@@ -79,10 +77,12 @@ def _from_hdf5(file: Path, labels: LabelMap | None, split: int | None) -> Labell
     if not len(image) and split is not None:
         known = ", ".join(map(str, splits_of(file)))
         raise UsageError(f"got no pictures in {file} with split {split}", wanted=f"one of {known}")
-    if labels is None and classes is None:
-        raise UsageError(f"got {file} without class names", wanted="the attribute `classes`, a JSON list")
+    if labels is None:
+        if not (named := classes_of(file)):
+            raise UsageError(f"got {file} without class names", wanted="the attribute `classes`, a JSON list")
+        labels = LabelMap(named)
     image = image[..., None] if image.ndim == 3 else image
-    return LabelledSet(image, mask, labels or LabelMap(tuple(json.loads(classes))))
+    return LabelledSet(image, mask, labels)
 
 
 def _from_folder(folder: Path, labels: LabelMap | None, channels: int | None) -> LabelledSet:

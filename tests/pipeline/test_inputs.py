@@ -21,7 +21,7 @@ from gansegctl.labels import LabelMap
 from gansegctl.pipeline.distill import distill, load_pairs
 from gansegctl.pipeline.evaluate import evaluate
 from gansegctl.pipeline.opening import check_class, generator_path, grouped, latents_of_seeds, open_generator
-from gansegctl.pipeline.pictures_in import check_split, image_files, load_pictures
+from gansegctl.pipeline.pictures_in import check_split, classes_of, image_files, load_pictures
 from gansegctl.pipeline.predict import predict
 from gansegctl.pipeline.scenes import write_scenes
 from gansegctl.pipeline.sheets import write_contact_sheet
@@ -131,6 +131,17 @@ class TestPictures:
         (tmp_path / "cut.h5").write_bytes(several.read_bytes()[:600])
         with pytest.raises(UsageError, match=r"cut\.h5"):
             load_pairs(tmp_path / "cut.h5")
+
+    @pytest.mark.parametrize("broken", ["ground, figure", '"ground"', '{"ground": 0}', "[0, 1]", 3.0])
+    def test_an_attribute_that_does_not_name_classes_is_shown(self, tmp_path, broken):
+        image, mask = np.zeros((2, 32, 32), np.uint8), np.zeros((2, 32, 32), np.uint8)
+        path = hdf5(tmp_path / "x.h5", image=image, mask=mask, classes=list(LABELS.names))
+        assert classes_of(path) == load_truth(path).labels.names == LABELS.names
+        with h5py.File(path, "a") as f:
+            f.attrs["classes"] = broken
+        with pytest.raises(UsageError, match=r"x\.h5 with the attribute classes = [\s\S]*a JSON list"):
+            load_truth(path)
+        assert load_truth(path, LABELS).labels == LABELS
 
     def test_a_dataset_is_pictures_too(self, tmp_path):
         list(write_scenes([1, 2], tmp_path / "d", 32))
