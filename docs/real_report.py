@@ -122,10 +122,12 @@ def told_plan(bench: Bench) -> str:
         f"{plan.samples:,} samples and {plan.student_steps:,} steps a student",
         f"projection into {inversion.space} by {inversion.steps} steps",
     ]
-    looked = {(r["source"], r["shots"], r["draw"]): r for r in bench.rows if r.get("looked_at")}
-    if looked:
-        out = sum(r["refused"] for r in looked.values())
-        words.append(f"{out} pictures refused in {sum(r['looked_at'] for r in looked.values())} {plan.unit}s looked at")
+    widest: dict[int, dict] = {}  # shots of a draw are taken from one order, so the widest look includes the others
+    for row in (r for r in bench.rows if r.get("looked_at")):
+        widest[row["draw"]] = max(row, widest.get(row["draw"], row), key=lambda r: r["looked_at"])
+    if widest:
+        looked, out = (sum(r[name] for r in widest.values()) for name in ("looked_at", "refused"))
+        words.append(f"{looked} {plan.unit}s looked at for shots, {out or 'none'} of their pictures refused")
     return "; ".join(words) + "."
 
 

@@ -7,10 +7,12 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
 import pytest
+import real_plan
 import real_report
 import real_shots
 
@@ -376,6 +378,20 @@ def test_the_summary_counts_labels_saved():
     assert (entries[0]["runs"], entries[0]["failed"]) == (2, 1)
     assert entries[0]["same"][0] == lines["supervised on the real shots"][0][1] == pytest.approx(0.25)
     assert "same" not in entries[1]
+
+
+def test_what_shots_of_a_draw_share_is_counted_once():
+    def row(source, looked_at, refused, draw=0):
+        return {"kind": "shots", "source": source, "draw": draw, "looked_at": looked_at, "refused": refused}
+
+    bench = SimpleNamespace(plan=real_plan.Plan("x", Path("x.h5"), Path("w"), unit="patient"), row=lambda **_: None)
+    bench.train = SimpleNamespace(image=np.zeros((1, 8, 8, 3)))
+    bench.rows = [row("real", 1, 0), row("chosen", 30, 1), row("real", 10, 0), {"kind": "paired", "draw": 0}]
+    assert "; 30 patients looked at for shots, 1 of their pictures refused." in real_report.told_plan(bench)
+    bench.rows += [row("real", 11, 1, draw=1), row("real", 2, 0, draw=1)]
+    assert "; 41 patients looked at for shots, 2 of their pictures refused." in real_report.told_plan(bench)
+    bench.rows = bench.rows[:1]
+    assert "; 1 patients looked at for shots, none of their pictures refused." in real_report.told_plan(bench)
 
 
 def test_two_classes_are_compared_with_two_classes():
