@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gansegctl.atomic import write_text
+from gansegctl.io.atomic import write_text
 
 
 def fill(page: Path, name: str, text: str) -> None:

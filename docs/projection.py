@@ -20,17 +20,17 @@ import numpy as np
 from page_blocks import fill
 
 from gansegctl import methods
-from gansegctl.atomic import write_text
 from gansegctl.demo.dataset import HELD_OUT
 from gansegctl.demo.scenes import LABELS, render
 from gansegctl.evaluate.report import score
-from gansegctl.pictures import read_image
-from gansegctl.pipeline.distill import predict_masks
-from gansegctl.pipeline.opening import grouped, open_generator
-from gansegctl.pipeline.pictures_in import image_files, square_of
-from gansegctl.pipeline.projecting import begin, calibrate
-from gansegctl.pipeline.projector import Projector, ProjectSettings, draw, pixel_error
+from gansegctl.io.atomic import write_text
+from gansegctl.pipeline.distill.stage import predict_masks
+from gansegctl.pipeline.inputs.generators import grouped, open_generator
+from gansegctl.pipeline.inputs.images import image_files, square_of
+from gansegctl.pipeline.project.projector import Projector, ProjectSettings, draw, pixel_error
+from gansegctl.pipeline.project.stage import begin, calibrate
 from gansegctl.students.student import Student
+from gansegctl.visualize.sheets import read_image
 
 HERE = Path(__file__).resolve().parent
 FIRST = HELD_OUT + 60_000  # neither what `make demo` scores on, nor what the limit of the verdict was chosen on

@@ -36,7 +36,6 @@ from real_rows import Rows
 from real_shots import Shots
 
 from gansegctl import methods
-from gansegctl.atomic import clean_parts, write_bytes, write_text
 from gansegctl.config import from_dict
 from gansegctl.contracts import Method, Progress
 from gansegctl.errors import GansegError, UsageError
@@ -44,13 +43,14 @@ from gansegctl.evaluate.report import score
 from gansegctl.generators.stylegan2 import StyleGAN2Config
 from gansegctl.generators.train import TrainSettings
 from gansegctl.generators.weights import read_header
+from gansegctl.io.atomic import clean_parts, write_bytes, write_text
 from gansegctl.labels import LabelMap
-from gansegctl.pipeline.adversary import beyond_generator
-from gansegctl.pipeline.compare import fits
-from gansegctl.pipeline.distill import predict_masks
+from gansegctl.pipeline.annotate.adversary import beyond_generator
+from gansegctl.pipeline.compare.stage import fits
+from gansegctl.pipeline.distill.stage import predict_masks
 from gansegctl.pipeline.evaluate import aligned
+from gansegctl.pipeline.inputs.generators import grouped, latents_of_seeds, open_generator
 from gansegctl.pipeline.labelling import picture_and_mask
-from gansegctl.pipeline.opening import grouped, latents_of_seeds, open_generator
 from gansegctl.pipeline.train import train
 from gansegctl.students.student import Student
 from gansegctl.students.training import Pairs, StudentSettings, StudentTraining

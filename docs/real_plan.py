@@ -15,8 +15,8 @@ from gansegctl import methods
 from gansegctl.errors import UsageError
 from gansegctl.generators.inversion import InversionSettings
 from gansegctl.labels import LabelMap
-from gansegctl.pipeline.projector import ProjectSettings
-from gansegctl.pipeline.real_exemplars import RealSettings
+from gansegctl.pipeline.annotate.real_images import RealSettings
+from gansegctl.pipeline.project.projector import ProjectSettings
 
 TRAINED = ("network", "training", "grow")
 """Of a plan: what the generator depends on, beside the data and the resolution."""

@@ -12,8 +12,8 @@ from typing import Any
 
 from real_report import told_key
 
-from gansegctl.atomic import clean_parts, write_text
 from gansegctl.errors import GansegError
+from gansegctl.io.atomic import clean_parts, write_text
 
 ROWS = "rows.json"
 TOLD = 600  # characters of a failure that are kept

@@ -13,13 +13,13 @@ import numpy as np
 from gansegctl.contracts import Exemplar
 from gansegctl.errors import GansegError, UsageError
 from gansegctl.labels import IGNORE
-from gansegctl.pipeline.annotate import REAL_SEEDS
-from gansegctl.pipeline.distill import predict_masks
+from gansegctl.pipeline.annotate.real_images import AnnotatedPicture, RealExemplars, real_exemplars
+from gansegctl.pipeline.annotate.stage import REAL_SEEDS
+from gansegctl.pipeline.distill.stage import predict_masks
+from gansegctl.pipeline.inputs.generators import latents_of_seeds
 from gansegctl.pipeline.labelling import picture_and_mask
-from gansegctl.pipeline.opening import latents_of_seeds
-from gansegctl.pipeline.projecting import calibrate
-from gansegctl.pipeline.projector import Projector, load_projection
-from gansegctl.pipeline.real_exemplars import AnnotatedPicture, RealExemplars, real_exemplars
+from gansegctl.pipeline.project.projector import Projector, load_projection
+from gansegctl.pipeline.project.stage import calibrate
 
 if TYPE_CHECKING:
     from real import Bench

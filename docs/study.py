@@ -21,12 +21,12 @@ import torch
 from page_blocks import fill
 
 from gansegctl import presets
-from gansegctl.atomic import write_text
 from gansegctl.demo.scenes import LABELS, class_shares, render
-from gansegctl.pipeline.comparing import failures, markdown, measured, paired, sign_flip_p, table
-from gansegctl.pipeline.distill import predict_masks
+from gansegctl.io.atomic import write_text
+from gansegctl.pipeline.compare.table import failures, markdown, measured, paired, sign_flip_p, table
+from gansegctl.pipeline.distill.stage import predict_masks
+from gansegctl.pipeline.inputs.generators import grouped, latents_of_seeds, open_generator
 from gansegctl.pipeline.labelling import picture_and_mask
-from gansegctl.pipeline.opening import grouped, latents_of_seeds, open_generator
 from gansegctl.students.student import Student
 
 SHARES = Path(__file__).parent / "compare" / "shares.json"

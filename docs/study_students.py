@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 from gansegctl import presets
-from gansegctl.atomic import write_text
+from gansegctl.io.atomic import write_text
 from gansegctl.store.shard import file_digest
 
 ROWS = Path(__file__).parent / "compare" / "students.json"

@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from gansegctl.charts import COLOURS, line_chart, round_numbers
 from gansegctl.errors import UsageError
+from gansegctl.visualize.charts import COLOURS, line_chart, round_numbers
 
 
 def pixels(picture, colour):

@@ -8,7 +8,7 @@ from gansegctl import presets
 from gansegctl.config import AnnotateSettings, DistillSettings, EvalSettings, GenerateSettings, from_dict, to_dict
 from gansegctl.errors import DatasetError, DeviceError, ExitStatus, GansegError, UsageError, did_you_mean
 from gansegctl.labels import LabelMap, default_palette
-from gansegctl.pipeline.running import read_plan
+from gansegctl.pipeline.run import read_plan
 
 
 def test_settings_round_trip_and_refuse_what_they_do_not_know():

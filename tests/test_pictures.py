@@ -9,9 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from gansegctl import atomic, pictures
 from gansegctl.errors import GansegError, UsageError
+from gansegctl.io import atomic
 from gansegctl.labels import LabelMap
+from gansegctl.visualize import sheets as pictures
 
 LABELS = LabelMap(("background", "face", "hair"), ((0, 0, 0), (200, 100, 50), (10, 20, 250)))
 MASK = np.array([[0, 1], [2, 255]], np.uint8)

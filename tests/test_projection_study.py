@@ -12,7 +12,7 @@ import pytest
 from gansegctl.demo.scenes import LABELS
 from gansegctl.generators.inversion import InversionSettings
 from gansegctl.generators.weights import load_generator
-from gansegctl.pipeline.projector import Projector, ProjectSettings
+from gansegctl.pipeline.project.projector import Projector, ProjectSettings
 
 
 def test_pictures_from_elsewhere(tmp_path):

@@ -23,10 +23,10 @@ from gansegctl.errors import GansegError, UsageError
 from gansegctl.generators.inversion import InversionSettings
 from gansegctl.generators.weights import read_header
 from gansegctl.labels import LabelMap
-from gansegctl.pipeline.adversary import beyond_generator
-from gansegctl.pipeline.annotate import REAL_SEEDS
-from gansegctl.pipeline.projector import ProjectSettings
-from gansegctl.pipeline.real_exemplars import RealSettings
+from gansegctl.pipeline.annotate.adversary import beyond_generator
+from gansegctl.pipeline.annotate.real_images import RealSettings
+from gansegctl.pipeline.annotate.stage import REAL_SEEDS
+from gansegctl.pipeline.project.projector import ProjectSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 

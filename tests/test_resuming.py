@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from gansegctl.errors import UsageError
-from gansegctl.resuming import load_state, save_state
+from gansegctl.io.training_state import load_state, save_state
 
 
 def parts(seed: int):

@@ -26,10 +26,10 @@ from PIL import Image
 from gansegctl.annotation import handouts
 from gansegctl.annotation.belonging import same_picture
 from gansegctl.annotation.masks import folder_labels, is_blank, read_mask
-from gansegctl.atomic import write_bytes, write_text
 from gansegctl.errors import UsageError, did_you_mean
+from gansegctl.io.atomic import write_bytes, write_text
 from gansegctl.labels import LabelMap
-from gansegctl.pictures import read_image, save_png
+from gansegctl.visualize.sheets import read_image, save_png
 
 FORMAT_VERSION = 1
 

@@ -100,8 +100,8 @@ def command(
     """
     from gansegctl.config import AnnotateSettings
     from gansegctl.errors import UsageError
-    from gansegctl.pipeline import annotate as stage
     from gansegctl.pipeline import stages
+    from gansegctl.pipeline.annotate import stage
     from gansegctl.store.schema import format_seeds, parse_seeds
 
     if head and method != "repurpose":
@@ -124,8 +124,8 @@ def command(
         return
     if real is not None:
         from gansegctl.generators.inversion import InversionSettings
-        from gansegctl.pipeline.projector import ProjectSettings
-        from gansegctl.pipeline.real_exemplars import RealExemplars, RealSettings, annotate_real, real_labels
+        from gansegctl.pipeline.annotate.real_images import RealExemplars, RealSettings, annotate_real, real_labels
+        from gansegctl.pipeline.project.projector import ProjectSettings
 
         if masks is not None or exemplars or ui:
             raise click.UsageError("got --real with --masks, --exemplars or --ui; wanted: one of them")
@@ -145,7 +145,7 @@ def command(
         console.emit({"exemplars": found.table()} | ({} if dry_run else stages.describe_dataset(dataset)), as_json)
         return
     if ui:
-        from gansegctl.pipeline import annotating_ui
+        from gansegctl.pipeline.annotate import ui as annotating_ui
 
         labels = stage.known_labels(None, dataset, classes, source.settings.generator)
         wanted = parse_seeds(exemplars) if exemplars else None

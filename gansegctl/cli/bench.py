@@ -51,7 +51,7 @@ def features(
     into: Path | None,
 ) -> None:
     """The feature path: pyramid against upsample-and-concatenate. An hour on two cores with all shapes."""
-    from gansegctl.pipeline.bench_features import bench_features
+    from gansegctl.bench.features import bench_features
 
     device = _prepare(device, threads)
     rows = bench_features(_split(shapes), _split(operations), repeats, device, try_compile)
@@ -78,7 +78,7 @@ def pairs(
     into: Path | None,
 ) -> None:
     """Image and mask against image alone."""
-    from gansegctl.pipeline.bench_pairs import bench_pairs
+    from gansegctl.bench.pairs import bench_pairs
 
     device = _prepare(device, threads)
     rows = bench_pairs(_split(shapes), _split(heads), repeats, device, batch_size)
@@ -94,7 +94,7 @@ def pairs(
 @options.json_flag
 def kernels(shapes: str, batch_size: int, precision: str, repeats: int, device: str, as_json: bool) -> None:
     """Each kernel on a GPU under Triton, CUDA and plain torch: seconds, bytes, share of copy bandwidth."""
-    from gansegctl.pipeline.bench_kernels import bench_kernels
+    from gansegctl.bench.kernels import bench_kernels
 
     device = _prepare(device, None)
     rows = list(bench_kernels(_split(shapes), batch_size, precision, repeats, device))
@@ -117,7 +117,7 @@ def store(
     num: int, size: int, many: int | None, folder: Path | None, repeats: int, as_json: bool, into: Path | None
 ) -> None:
     """The shard writer and reader against h5py with gzip, and random reads against a folder of PNG."""
-    from gansegctl.pipeline.bench_store import bench_store
+    from gansegctl.bench.store import bench_store
 
     rows = bench_store(repeats, num, size, folder, many or 0)
     _report("store", rows, "first of its kind ÷ this", "cpu", as_json, into)
@@ -136,8 +136,8 @@ def _split(text: str) -> list[str]:
 
 
 def _report(name: str, rows: Iterator, baseline: str, device: str, as_json: bool, into: Path | None) -> None:
-    from gansegctl.pipeline.benching import copy_bandwidth, machine, table, write_between_marks
-    from gansegctl.pipeline.peak import how_memory_is_measured
+    from gansegctl.bench.common import copy_bandwidth, machine, table, write_between_marks
+    from gansegctl.pipeline.runtime.memory import how_memory_is_measured
 
     about = machine(device) | {"copy_bytes_a_second": round(copy_bandwidth(device))}
     measured = []

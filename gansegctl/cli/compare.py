@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from gansegctl.atomic import write_text
 from gansegctl.cli import console, options
+from gansegctl.io.atomic import write_text
 
 
 @click.command()
@@ -73,8 +73,8 @@ def command(
     fails does not stop the others; the exit status is then 1.
     """
     from gansegctl.errors import GansegError
-    from gansegctl.pipeline.compare import ROWS, SHEET, CompareSettings, compare, failed_runs, read_rows
-    from gansegctl.pipeline.comparing import COLUMNS, COSTS, failures, markdown, table
+    from gansegctl.pipeline.compare.stage import ROWS, SHEET, CompareSettings, compare, failed_runs, read_rows
+    from gansegctl.pipeline.compare.table import COLUMNS, COSTS, failures, markdown, table
 
     settings = CompareSettings(
         generator, against, chosen, shots, draws, seeds, num, batch_size, first_exemplar, first_sample, truncation

@@ -27,6 +27,6 @@ def command(checkpoint: Path, out: Path, as_json: bool) -> None:
 
         console.emit(student_to_onnx(checkpoint, out), as_json)
         return
-    from gansegctl.pipeline.converting import convert
+    from gansegctl.pipeline.convert import convert
 
     console.emit(convert(checkpoint, out), as_json)

@@ -22,7 +22,7 @@ def command() -> None:
 @options.json_flag
 def scenes(num: int | None, seeds: str | None, resolution: int, out: Path, as_json: bool) -> None:
     """Write renderings with their exact masks."""
-    from gansegctl.pipeline.scenes import write_scenes
+    from gansegctl.pipeline.demo.scenes import write_scenes
     from gansegctl.pipeline.stages import describe_dataset
     from gansegctl.store.schema import parse_seeds
 
@@ -35,7 +35,7 @@ def scenes(num: int | None, seeds: str | None, resolution: int, out: Path, as_js
 @options.json_flag
 def run(out: Path, as_json: bool) -> None:
     """The main job on the built-in domain: generate, annotate --shots 1, distill, eval, and one table of scores."""
-    from gansegctl.pipeline.demo import COLUMNS, run_demo
+    from gansegctl.pipeline.demo.run import COLUMNS, run_demo
 
     result = run_demo(out, console.follow, console.say)
     if as_json:

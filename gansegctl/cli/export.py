@@ -52,7 +52,7 @@ def command(
     """
     import json
 
-    from gansegctl.pipeline.exporting import export
+    from gansegctl.pipeline.export import export
     from gansegctl.store.export.base import ExportSettings
 
     settings = ExportSettings(

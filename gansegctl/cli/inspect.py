@@ -18,6 +18,6 @@ def command(subject: str, as_json: bool) -> None:
     Of a checkpoint: its family, sizes, taps, digests, what was skipped in it and what it does not say. Nothing in it is
     executed.
     """
-    from gansegctl.pipeline.inspecting import inspect
+    from gansegctl.pipeline.inspect import inspect
 
     console.emit(inspect(Path(subject)), as_json)

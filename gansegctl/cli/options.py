@@ -122,7 +122,7 @@ def pick_device(name: str) -> str:
     from gansegctl.errors import DeviceError
 
     if name == "auto":
-        from gansegctl.pipeline.tasks import local_rank
+        from gansegctl.pipeline.runtime.tasks import local_rank
 
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         return "cpu" if not count else "cuda" if count == 1 else f"cuda:{local_rank(os.environ) % count}"
@@ -184,7 +184,7 @@ def quotas(given: tuple[str, ...]) -> dict[str, int]:
 def pick_task(text: str | None):
     """The `Task` of --task or of the environment; says which part this is and who said so."""
     from gansegctl.cli import console
-    from gansegctl.pipeline.tasks import resolve_task
+    from gansegctl.pipeline.runtime.tasks import resolve_task
 
     task = resolve_task(text, os.environ)
     if task.count > 1:

@@ -47,7 +47,7 @@ def command(
     Pictures are resized to the student's size and the probabilities back, or labelled in windows (--tile). What is
     there is left alone. A file that cannot be read is refused by name; all others are done, and the exit status is 1.
     """
-    from gansegctl.pipeline.pictures_in import raise_refused
+    from gansegctl.pipeline.inputs.images import raise_refused
     from gansegctl.pipeline.predict import PredictSettings, predict
 
     settings = PredictSettings(tile, tuple(o.strip() for o in outputs.split(",") if o.strip()), batch_size)

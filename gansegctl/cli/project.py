@@ -63,9 +63,9 @@ def command(
     are flagged: their masks mean little. What is there is left alone; a file that cannot be read is refused by name.
     """
     from gansegctl.generators.inversion import InversionSettings
-    from gansegctl.pipeline.pictures_in import raise_refused
-    from gansegctl.pipeline.projecting import project, results
-    from gansegctl.pipeline.projector import ProjectSettings
+    from gansegctl.pipeline.inputs.images import raise_refused
+    from gansegctl.pipeline.project.projector import ProjectSettings
+    from gansegctl.pipeline.project.stage import project, results
 
     settings = ProjectSettings(
         inversion=InversionSettings(space=space, steps=steps, samples=samples),

@@ -36,9 +36,9 @@ def command(
     published generator without bringing it: download it, and pass the file as --generator. Under torchrun, the
     processes share the training of the student; the stages before it must be done.
     """
-    from gansegctl.pipeline.distill import ranks
-    from gansegctl.pipeline.running import read_plan, run
-    from gansegctl.pipeline.tasks import ALONE
+    from gansegctl.pipeline.distill.stage import ranks
+    from gansegctl.pipeline.run import read_plan, run
+    from gansegctl.pipeline.runtime.tasks import ALONE
 
     plan = read_plan(preset)
     if generator is not None:

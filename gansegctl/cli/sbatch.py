@@ -59,8 +59,8 @@ def command(
     It submits generation as an array whose tasks go back into the queue when their time is up, and annotation and
     distillation as jobs that wait for the one before. The same file is the script of each job.
     """
-    from gansegctl.pipeline.batch_script import Resources, batch_script
-    from gansegctl.pipeline.running import read_plan
+    from gansegctl.pipeline.run import read_plan
+    from gansegctl.pipeline.sbatch import Resources, batch_script
 
     plan = read_plan(preset)
     if Path(preset).suffix == ".toml":

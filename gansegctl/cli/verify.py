@@ -25,7 +25,7 @@ def command(
     left. --generator and --segmenter name the files where they have moved.
     """
     from gansegctl.errors import DatasetError
-    from gansegctl.pipeline import repairing
+    from gansegctl.pipeline import verify as repairing
 
     told: dict = {"dataset": str(dataset)} | repairing.check(dataset)
     if mend and told["problems"]:

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 
 from PIL import Image
 
-from gansegctl.charts import line_chart
 from gansegctl.errors import UsageError
+from gansegctl.visualize.charts import line_chart
 
 Point = tuple[float, float, float]
 """x > 0, mean, spread (half the height of its bar; 0 for none)."""

@@ -14,16 +14,16 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from gansegctl import pictures
-from gansegctl.atomic import write_text
-from gansegctl.charts import line_chart
 from gansegctl.errors import UsageError
 from gansegctl.evaluate import confusion as c
 from gansegctl.evaluate.bootstrap import interval
 from gansegctl.evaluate.calibration import Reliability
 from gansegctl.evaluate.coverage import coverage_curve
 from gansegctl.evaluate.trimap import per_image_trimap_confusion
+from gansegctl.io.atomic import write_text
 from gansegctl.labels import LabelMap
+from gansegctl.visualize import sheets as pictures
+from gansegctl.visualize.charts import line_chart
 
 SCORE_COLUMNS = ("score", "low", "high", "labeller")
 """What the values of `Report.rows` are: the score, its interval, and the labeller's own score against exact masks."""

@@ -27,7 +27,7 @@ from gansegctl.generators.augment import augment
 from gansegctl.generators.discriminator import FADING, Discriminator
 from gansegctl.generators.layers import Conv
 from gansegctl.generators.stylegan2 import StyleGAN2, StyleGAN2Config
-from gansegctl.resuming import SavedState, load_state, save_state
+from gansegctl.io.training_state import SavedState, load_state, save_state
 
 KIND = "gansegctl.training"
 AUGMENTATIONS = ("none", "diff", "ada")

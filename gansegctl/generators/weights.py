@@ -16,13 +16,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from gansegctl.atomic import write_bytes
 from gansegctl.errors import UsageError
 from gansegctl.generators import stylegan2, stylegan3_config
 from gansegctl.generators.network import StyleGAN
 from gansegctl.generators.stylegan2 import StyleGAN2, StyleGAN2Config
 from gansegctl.generators.stylegan3 import StyleGAN3
 from gansegctl.generators.stylegan3_config import StyleGAN3Config
+from gansegctl.io.atomic import write_bytes
 
 KIND = "gansegctl.generator"
 FORMAT_VERSION = 1

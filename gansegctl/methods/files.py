@@ -10,8 +10,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gansegctl.atomic import write_bytes
 from gansegctl.errors import UsageError
+from gansegctl.io.atomic import write_bytes
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -10,16 +10,16 @@ import numpy as np
 import torch
 
 from gansegctl import methods, presets
-from gansegctl.atomic import write_text
 from gansegctl.config import EvalSettings
 from gansegctl.errors import UsageError
 from gansegctl.evaluate.matching import are_segments, match_segments, overlap_of
 from gansegctl.evaluate.report import Report, score
+from gansegctl.io.atomic import write_text
 from gansegctl.labels import IGNORE, LabelMap
-from gansegctl.pipeline.distill import predict_masks
+from gansegctl.pipeline.distill.stage import predict_masks
+from gansegctl.pipeline.inputs.generators import grouped, latents_of_seeds, open_generator
+from gansegctl.pipeline.inputs.labelled_sets import LabelledSet, load_truth
 from gansegctl.pipeline.labelling import picture_and_mask
-from gansegctl.pipeline.opening import grouped, latents_of_seeds, open_generator
-from gansegctl.pipeline.truth import LabelledSet, load_truth
 from gansegctl.store.manifest import NAME
 from gansegctl.students.student import Student
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gansegctl.contracts import Annotation, Generator, Segmenter
-from gansegctl.pictures import to_uint8
+from gansegctl.visualize.sheets import to_uint8
 
 
 @torch.no_grad()

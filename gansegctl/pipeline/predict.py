@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from gansegctl.atomic import write_text
 from gansegctl.contracts import Progress
 from gansegctl.errors import GansegError, UsageError
-from gansegctl.pictures import overlay, save_png
-from gansegctl.pipeline.pictures_in import named_pictures, read_or_refuse
+from gansegctl.io.atomic import write_text
+from gansegctl.pipeline.inputs.images import named_pictures, read_or_refuse
 from gansegctl.students.large import label_picture
 from gansegctl.students.student import Student
+from gansegctl.visualize.sheets import overlay, save_png
 
 RECORD = "predict.json"
 OUTPUTS = ("mask", "grey", "confidence", "overlay")

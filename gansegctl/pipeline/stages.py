@@ -12,9 +12,9 @@ from gansegctl.config import GenerateSettings
 from gansegctl.contracts import Generator, Segmenter
 from gansegctl.errors import DeviceError, UsageError
 from gansegctl.methods import files
-from gansegctl.pipeline.batching import resolve_batch
-from gansegctl.pipeline.opening import open_generator
-from gansegctl.pipeline.synthesize import Job, plan_job, synthesize
+from gansegctl.pipeline.generate.batch_size import resolve_batch
+from gansegctl.pipeline.generate.shards import Job, plan_job, synthesize
+from gansegctl.pipeline.inputs.generators import open_generator
 from gansegctl.store.manifest import Manifest
 from gansegctl.store.shard import shard_record
 

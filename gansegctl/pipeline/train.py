@@ -13,8 +13,8 @@ from gansegctl.errors import UsageError
 from gansegctl.generators.latents import z_of_seeds
 from gansegctl.generators.train import Trainer, TrainSettings
 from gansegctl.generators.weights import read_header, save_generator
-from gansegctl.pictures import image_grid, save_png, to_uint8
-from gansegctl.pipeline.pictures_in import check_split, load_pictures
+from gansegctl.pipeline.inputs.images import check_split, load_pictures
+from gansegctl.visualize.sheets import image_grid, save_png, to_uint8
 
 SAMPLE_SEEDS = range(64)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gansegctl.atomic import write_bytes
+from gansegctl.io.atomic import write_bytes
 from gansegctl.store.manifest import Manifest
 from gansegctl.store.shard import shard_record
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from gansegctl.atomic import create_text, explained, process_lives, this_host
+from gansegctl.io.atomic import create_text, explained, process_lives, this_host
 from gansegctl.store.shard import shard_path
 
 STALE = 900.0

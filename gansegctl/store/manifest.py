@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from gansegctl import __version__
-from gansegctl.atomic import clean_parts, create_text, explained, sync_folder, write_bytes
 from gansegctl.errors import DatasetError, GansegError, UsageError
+from gansegctl.io.atomic import clean_parts, create_text, explained, sync_folder, write_bytes
 from gansegctl.labels import LabelMap
 from gansegctl.store.schema import FORMAT_VERSION, format_seeds, parse_seeds
 from gansegctl.store.shard import problem_of_shard, shard_done, shard_record

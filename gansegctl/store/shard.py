@@ -17,8 +17,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from gansegctl.atomic import write_bytes
 from gansegctl.errors import DatasetError, GansegError
+from gansegctl.io.atomic import write_bytes
 from gansegctl.labels import IGNORE, LabelMap
 from gansegctl.store.codec import READ_ERRORS
 from gansegctl.store.fields import StoredFields, write_field

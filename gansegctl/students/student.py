@@ -14,9 +14,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from gansegctl.atomic import write_bytes
 from gansegctl.contracts import Annotation
 from gansegctl.errors import UsageError, did_you_mean
+from gansegctl.io.atomic import write_bytes
 from gansegctl.labels import LabelMap
 from gansegctl.students import deeplab, unet
 

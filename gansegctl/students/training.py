@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from gansegctl.contracts import Progress
 from gansegctl.errors import GansegError, UsageError
+from gansegctl.io.training_state import differing, load_state, save_state
 from gansegctl.labels import IGNORE, LabelMap
-from gansegctl.resuming import differing, load_state, save_state
 from gansegctl.students.augment import AugmentSettings, augment
 from gansegctl.students.deeplab import StreamDropout
 from gansegctl.students.joined import joined

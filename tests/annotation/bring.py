@@ -11,7 +11,7 @@ import numpy as np
 from annotation.references import COLOURS, ELSEWHERE, HEIGHT, NAMES, STEM, WIDTH, png
 from PIL import Image
 
-from gansegctl import rle
+from gansegctl.io import rle
 from gansegctl.labels import LabelMap
 from gansegctl.store.export.contours import polygons
 

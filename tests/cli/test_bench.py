@@ -6,8 +6,8 @@ import json
 
 import pytest
 
+from gansegctl.bench import common as benching
 from gansegctl.cli import main
-from gansegctl.pipeline import benching
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from gansegctl.generators.latent_world import FIRST_SEED
 from gansegctl.generators.latents import z_of_seeds
 from gansegctl.generators.weights import load_generator
 from gansegctl.labels import LabelMap
-from gansegctl.pictures import save_png, to_uint8
+from gansegctl.visualize.sheets import save_png, to_uint8
 
 
 @pytest.fixture

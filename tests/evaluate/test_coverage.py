@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gansegctl.charts import COLOURS
 from gansegctl.errors import UsageError
 from gansegctl.evaluate import score
 from gansegctl.evaluate.coverage import SHARES, coverage_curve, gain
 from gansegctl.labels import LabelMap
+from gansegctl.visualize.charts import COLOURS
 
 LABELS = LabelMap(("a", "b"))
 

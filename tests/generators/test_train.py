@@ -17,7 +17,7 @@ from gansegctl.generators.layers import fir_filter, upsample2d
 from gansegctl.generators.stylegan2 import StyleGAN2, StyleGAN2Config
 from gansegctl.generators.train import KIND, Trainer, TrainSettings
 from gansegctl.generators.weights import load_generator, save_generator
-from gansegctl.resuming import save_state
+from gansegctl.io.training_state import save_state
 
 NETWORK = StyleGAN2Config(resolution=8, z_dim=8, w_dim=8, channel_base=64, channel_max=8, mapping_layers=2)
 

@@ -13,12 +13,12 @@ import pytest
 import torch
 
 from gansegctl import methods
+from gansegctl.bench.common import make_generator
 from gansegctl.contracts import Exemplar
 from gansegctl.labels import LabelMap
 from gansegctl.methods.area_guard import AreaGuard
-from gansegctl.pipeline.adversary import beyond_generator
-from gansegctl.pipeline.benching import make_generator
-from gansegctl.pipeline.peak import peak_extra
+from gansegctl.pipeline.annotate.adversary import beyond_generator
+from gansegctl.pipeline.runtime.memory import peak_extra
 
 LABELS = LabelMap(("a", "b", "c", "d"))
 FEW = {"steps": 2, "statistics_samples": 2}

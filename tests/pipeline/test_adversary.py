@@ -16,8 +16,8 @@ from gansegctl.errors import UsageError
 from gansegctl.generators.train import Trainer, TrainSettings
 from gansegctl.generators.weights import load_generator
 from gansegctl.methods.labels4free import Labels4FreeSettings
-from gansegctl.pictures import save_png
-from gansegctl.pipeline.adversary import StyleGAN2Adversary, beyond_generator
+from gansegctl.pipeline.annotate.adversary import StyleGAN2Adversary, beyond_generator
+from gansegctl.visualize.sheets import save_png
 
 
 @pytest.fixture

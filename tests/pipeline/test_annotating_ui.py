@@ -16,11 +16,12 @@ from gansegctl.config import GenerateSettings
 from gansegctl.errors import UsageError
 from gansegctl.features.kmeans import kmeans
 from gansegctl.labels import LabelMap
-from gansegctl.pipeline import annotating_ui, parts
-from gansegctl.pipeline.annotate import Source, write_exemplars
-from gansegctl.pipeline.choosing import Choice
+from gansegctl.pipeline.annotate import regions as parts
+from gansegctl.pipeline.annotate import ui as annotating_ui
+from gansegctl.pipeline.annotate.selection import Choice
+from gansegctl.pipeline.annotate.stage import Source, write_exemplars
+from gansegctl.pipeline.generate.shards import synthesize
 from gansegctl.pipeline.stages import plan_generate
-from gansegctl.pipeline.synthesize import synthesize
 
 LABELS = LabelMap(("dark", "bright"))
 STRIP = (3, 7)

@@ -11,8 +11,8 @@ import pytest
 
 from gansegctl.config import AnnotateSettings, DistillSettings, GenerateSettings
 from gansegctl.errors import UsageError
-from gansegctl.pipeline.batch_script import Resources, batch_script
-from gansegctl.pipeline.running import Plan
+from gansegctl.pipeline.run import Plan
+from gansegctl.pipeline.sbatch import Resources, batch_script
 
 FULL = Plan("de mo", GenerateSettings(), AnnotateSettings(masks="demo"), DistillSettings())
 

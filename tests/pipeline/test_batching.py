@@ -10,10 +10,17 @@ import torch
 from gansegctl.config import GenerateSettings
 from gansegctl.contracts import FeatureTap, GeneratorSpec
 from gansegctl.errors import GansegError
-from gansegctl.pipeline import batching
-from gansegctl.pipeline.batching import FittingBatch, choose_batch, estimate, halved, is_out_of_memory, resolve_batch
+from gansegctl.pipeline.generate import batch_size as batching
+from gansegctl.pipeline.generate.batch_size import (
+    FittingBatch,
+    choose_batch,
+    estimate,
+    halved,
+    is_out_of_memory,
+    resolve_batch,
+)
+from gansegctl.pipeline.generate.shards import synthesize
 from gansegctl.pipeline.stages import plan_generate
-from gansegctl.pipeline.synthesize import synthesize
 from gansegctl.store.manifest import Manifest
 from gansegctl.store.shard import read_shard
 

@@ -13,12 +13,27 @@ import pytest
 import torch
 from gansegctl.kernels import strips
 
+from gansegctl.bench import (
+    common as benching,
+)
+from gansegctl.bench import (
+    features as bench_features,
+)
+from gansegctl.bench import (
+    kernels as bench_kernels,
+)
+from gansegctl.bench import (
+    pairs as bench_pairs,
+)
+from gansegctl.bench import (
+    store as bench_store,
+)
+from gansegctl.bench.common import Row
 from gansegctl.demo.scenes import LABELS
 from gansegctl.errors import DeviceError, GansegError, UsageError
 from gansegctl.features import pyramid as pyramids
 from gansegctl.generators.stylegan2 import StyleGAN2Config
-from gansegctl.pipeline import bench_features, bench_kernels, bench_pairs, bench_store, benching, peak
-from gansegctl.pipeline.benching import Row
+from gansegctl.pipeline.runtime import memory as peak
 
 
 @pytest.fixture(autouse=True)

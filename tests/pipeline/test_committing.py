@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from gansegctl.pipeline.committing import Committer
+from gansegctl.pipeline.generate.writer import Committer
 from gansegctl.store.claims import claim_path, take_claim
 
 

@@ -15,8 +15,8 @@ from gansegctl.evaluate.coverage import gain
 from gansegctl.labels import LabelMap
 from gansegctl.methods import get
 from gansegctl.methods.linear import Linear
-from gansegctl.pipeline import compare as comparing_runs
-from gansegctl.pipeline.compare import (
+from gansegctl.pipeline.compare import stage as comparing_runs
+from gansegctl.pipeline.compare.stage import (
     ROWS,
     SHEET,
     Bench,
@@ -28,7 +28,7 @@ from gansegctl.pipeline.compare import (
     read_rows,
     taken_for,
 )
-from gansegctl.pipeline.comparing import COLUMNS, failures, markdown, measured, paired, sign_flip_p, table
+from gansegctl.pipeline.compare.table import COLUMNS, failures, markdown, measured, paired, sign_flip_p, table
 from gansegctl.students.student import Student, build
 
 LABELS = LabelMap(("dark", "bright", "third"))

@@ -10,8 +10,8 @@ import pytest
 
 from gansegctl import presets
 from gansegctl.errors import UsageError
-from gansegctl.pipeline.demo import COLUMNS, SCORES, run_demo
-from gansegctl.pipeline.running import read_plan, run
+from gansegctl.pipeline.demo.run import COLUMNS, SCORES, run_demo
+from gansegctl.pipeline.run import read_plan, run
 from gansegctl.store.manifest import problems_of_dataset
 
 

@@ -14,10 +14,10 @@ from gansegctl.cli import cli
 from gansegctl.config import AnnotateSettings, GenerateSettings
 from gansegctl.errors import UsageError
 from gansegctl.labels import LabelMap
-from gansegctl.pipeline import annotate as annotating
-from gansegctl.pipeline.choosing import CHOICES, choose_exemplars
+from gansegctl.pipeline.annotate import stage as annotating
+from gansegctl.pipeline.annotate.selection import CHOICES, choose_exemplars
+from gansegctl.pipeline.generate.shards import synthesize
 from gansegctl.pipeline.stages import plan_generate
-from gansegctl.pipeline.synthesize import synthesize
 from gansegctl.store.manifest import Manifest
 
 LABELS = LabelMap(("dark", "bright"))

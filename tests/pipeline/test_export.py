@@ -14,10 +14,10 @@ from PIL import Image, ImageDraw
 from store.exports import LABELS, SEEDS, SIZE, files_of, image_of, make, put
 from store.shapes import fill_even_odd, iou, smooth_mask
 
-from gansegctl import atomic, rle
 from gansegctl.errors import DatasetError, GansegError, UsageError
-from gansegctl.pipeline import exporting
-from gansegctl.pipeline.exporting import export
+from gansegctl.io import atomic, rle
+from gansegctl.pipeline import export as exporting
+from gansegctl.pipeline.export import export
 from gansegctl.store.export import FORMATS
 from gansegctl.store.export.base import ExportSettings
 from gansegctl.store.export.selection import Splits

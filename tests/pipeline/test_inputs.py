@@ -18,15 +18,15 @@ from gansegctl.generators.stylegan2 import StyleGAN2Config
 from gansegctl.generators.train import Trainer, TrainSettings
 from gansegctl.generators.weights import load_generator, read_header
 from gansegctl.labels import LabelMap
-from gansegctl.pipeline.distill import distill, load_pairs
+from gansegctl.pipeline.demo.scenes import write_scenes
+from gansegctl.pipeline.distill.stage import distill, load_pairs
 from gansegctl.pipeline.evaluate import evaluate
-from gansegctl.pipeline.opening import check_class, generator_path, grouped, latents_of_seeds, open_generator
-from gansegctl.pipeline.pictures_in import check_split, classes_of, image_files, load_pictures
+from gansegctl.pipeline.generate.contact_sheet import write_contact_sheet
+from gansegctl.pipeline.inputs.generators import check_class, generator_path, grouped, latents_of_seeds, open_generator
+from gansegctl.pipeline.inputs.images import check_split, classes_of, image_files, load_pictures
+from gansegctl.pipeline.inputs.labelled_sets import load_truth
 from gansegctl.pipeline.predict import predict
-from gansegctl.pipeline.scenes import write_scenes
-from gansegctl.pipeline.sheets import write_contact_sheet
 from gansegctl.pipeline.train import train
-from gansegctl.pipeline.truth import load_truth
 from gansegctl.store.manifest import Manifest, problems_of_dataset
 from gansegctl.students.student import Student, build
 

@@ -11,11 +11,11 @@ from gansegctl.config import AnnotateSettings, GenerateSettings, from_dict, to_d
 from gansegctl.contracts import Exemplar
 from gansegctl.errors import DatasetError, GansegError, UsageError
 from gansegctl.labels import LabelMap
-from gansegctl.pipeline import annotate as annotating
-from gansegctl.pipeline.repairing import check, repair
+from gansegctl.pipeline.annotate import stage as annotating
+from gansegctl.pipeline.generate.shards import synthesize
+from gansegctl.pipeline.runtime.tasks import ALONE, Task
 from gansegctl.pipeline.stages import describe_dataset, plan_generate
-from gansegctl.pipeline.synthesize import synthesize
-from gansegctl.pipeline.tasks import ALONE, Task
+from gansegctl.pipeline.verify import check, repair
 from gansegctl.store import claims
 from gansegctl.store.dataset import ShardDataset, iter_shards
 from gansegctl.store.manifest import Manifest

@@ -15,10 +15,10 @@ from gansegctl import presets
 from gansegctl.errors import UsageError
 from gansegctl.generators.checkpoints import open_checkpoint
 from gansegctl.generators.weights import read_header, save_generator
-from gansegctl.pipeline.converting import convert, facts_of
-from gansegctl.pipeline.inspecting import inspect
-from gansegctl.pipeline.opening import check_class, generator_path, latents_of_seeds, open_generator
-from gansegctl.pipeline.running import read_plan, run
+from gansegctl.pipeline.convert import convert, facts_of
+from gansegctl.pipeline.inputs.generators import check_class, generator_path, latents_of_seeds, open_generator
+from gansegctl.pipeline.inspect import inspect
+from gansegctl.pipeline.run import read_plan, run
 from gansegctl.store.manifest import Manifest
 
 

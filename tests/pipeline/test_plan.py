@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gansegctl.errors import UsageError
-from gansegctl.pipeline.plan import batches, plan_shards, samples_a_shard
+from gansegctl.pipeline.generate.plan import batches, plan_shards, samples_a_shard
 
 
 @pytest.mark.parametrize("count", [1, 7, 10, 11])

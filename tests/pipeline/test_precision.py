@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from gansegctl.cli import cli
 from gansegctl.config import GenerateSettings, from_dict, to_dict
-from gansegctl.pipeline.truth import load_truth
+from gansegctl.pipeline.inputs.labelled_sets import load_truth
 from gansegctl.store.dataset import ShardDataset
 
 

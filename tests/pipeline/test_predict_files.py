@@ -12,7 +12,7 @@ from PIL import Image
 from gansegctl.errors import GansegError, UsageError
 from gansegctl.labels import LabelMap
 from gansegctl.pipeline import predict as stage
-from gansegctl.pipeline.pictures_in import named_pictures, raise_refused, square_of
+from gansegctl.pipeline.inputs.images import named_pictures, raise_refused, square_of
 from gansegctl.pipeline.predict import PredictSettings, predict
 from gansegctl.students.student import Student, build
 

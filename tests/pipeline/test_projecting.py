@@ -18,12 +18,10 @@ from gansegctl.errors import UsageError
 from gansegctl.generators.inversion import InversionSettings
 from gansegctl.generators.weights import load_generator
 from gansegctl.labels import LabelMap
-from gansegctl.pictures import save_png
-from gansegctl.pipeline import projecting
+from gansegctl.pipeline.inputs.generators import latents_of_seeds
 from gansegctl.pipeline.labelling import picture_and_mask
-from gansegctl.pipeline.opening import latents_of_seeds
-from gansegctl.pipeline.projecting import project, results
-from gansegctl.pipeline.projector import (
+from gansegctl.pipeline.project import stage as projecting
+from gansegctl.pipeline.project.projector import (
     Projection,
     Projector,
     ProjectSettings,
@@ -32,6 +30,8 @@ from gansegctl.pipeline.projector import (
     pixel_error,
     save_projection,
 )
+from gansegctl.pipeline.project.stage import project, results
+from gansegctl.visualize.sheets import save_png
 
 QUICK = InversionSettings(space="w", steps=20, start_steps=10, samples=8, patience=10)
 PLAIN = ProjectSettings(inversion=QUICK, calibration=0, batch_size=2)

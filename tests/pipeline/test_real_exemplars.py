@@ -15,13 +15,8 @@ from gansegctl.errors import UsageError
 from gansegctl.generators.inversion import InversionSettings
 from gansegctl.generators.weights import load_generator
 from gansegctl.labels import LabelMap
-from gansegctl.pictures import save_png
-from gansegctl.pipeline import real_exemplars as module
-from gansegctl.pipeline.annotate import REAL_SEEDS, Source, digest_of
-from gansegctl.pipeline.labelling import picture_and_mask
-from gansegctl.pipeline.opening import latents_of_seeds
-from gansegctl.pipeline.projector import Projector, ProjectSettings
-from gansegctl.pipeline.real_exemplars import (
+from gansegctl.pipeline.annotate import real_images as module
+from gansegctl.pipeline.annotate.real_images import (
     AnnotatedPicture,
     RealExemplars,
     RealSettings,
@@ -31,9 +26,14 @@ from gansegctl.pipeline.real_exemplars import (
     real_labels,
     usable_mask,
 )
+from gansegctl.pipeline.annotate.stage import REAL_SEEDS, Source, digest_of
+from gansegctl.pipeline.generate.shards import synthesize
+from gansegctl.pipeline.inputs.generators import latents_of_seeds
+from gansegctl.pipeline.labelling import picture_and_mask
+from gansegctl.pipeline.project.projector import Projector, ProjectSettings
 from gansegctl.pipeline.stages import plan_generate
-from gansegctl.pipeline.synthesize import synthesize
 from gansegctl.store.manifest import Manifest
+from gansegctl.visualize.sheets import save_png
 
 LABELS = LabelMap(("ground", "figure"))
 QUICK = ProjectSettings(

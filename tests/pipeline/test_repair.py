@@ -13,10 +13,10 @@ from gansegctl.config import AnnotateSettings, GenerateSettings
 from gansegctl.contracts import Exemplar
 from gansegctl.errors import DatasetError
 from gansegctl.labels import LabelMap
-from gansegctl.pipeline import annotate as annotating
-from gansegctl.pipeline.repairing import check, repair
+from gansegctl.pipeline.annotate import stage as annotating
+from gansegctl.pipeline.generate.shards import synthesize, write_shards
 from gansegctl.pipeline.stages import plan_generate
-from gansegctl.pipeline.synthesize import synthesize, write_shards
+from gansegctl.pipeline.verify import check, repair
 from gansegctl.store.manifest import Manifest, manifest_changed
 from gansegctl.store.shard import problem_of_shard, shard_record
 
@@ -140,7 +140,7 @@ def test_a_segmenter_that_has_moved_is_passed_by_hand(dataset, made, tmp_path):
 
 def test_bytes_that_differ_after_a_repair_are_told(dataset, monkeypatch):
     """As on another kind of device: the pictures are made anew, a little different."""
-    from gansegctl.pipeline import synthesize as making
+    from gansegctl.pipeline.generate import shards as making
 
     real = making.picture_and_mask
 

@@ -15,13 +15,13 @@ from gansegctl.cli import main
 from gansegctl.config import AnnotateSettings, DistillSettings
 from gansegctl.errors import DatasetError, UsageError
 from gansegctl.labels import IGNORE, LabelMap
-from gansegctl.pipeline import annotate as annotating
-from gansegctl.pipeline.distill import distill, load_pairs
+from gansegctl.pipeline.annotate import stage as annotating
+from gansegctl.pipeline.distill.columns import SoftTargets
+from gansegctl.pipeline.distill.stage import distill, load_pairs
+from gansegctl.pipeline.inputs.generators import latents_of_seeds, open_generator
 from gansegctl.pipeline.labelling import picture_and_mask
-from gansegctl.pipeline.opening import latents_of_seeds, open_generator
-from gansegctl.pipeline.repairing import repair
-from gansegctl.pipeline.running import read_plan
-from gansegctl.pipeline.streaming import SoftTargets
+from gansegctl.pipeline.run import read_plan
+from gansegctl.pipeline.verify import repair
 from gansegctl.store.dataset import iter_shards
 from gansegctl.store.manifest import problems_of_dataset
 from gansegctl.store.schema import ShardArrays
@@ -109,7 +109,7 @@ def test_a_shape_that_is_not_theirs_is_refused():
 def test_shards_too_large_to_hold_are_refused_before_anything_is_fitted(generator_file, tmp_path, capsys, monkeypatch):
     about = ("--generator", generator_file, "-n", 6, "--batch-size", 4)
     assert run("generate", *about, "-o", tmp_path / "d") == 0
-    monkeypatch.setattr("gansegctl.pipeline.annotate.LARGEST_SHARD", 6 * 2 * 16 * 16 - 1)
+    monkeypatch.setattr("gansegctl.pipeline.annotate.stage.LARGEST_SHARD", 6 * 2 * 16 * 16 - 1)
     source = annotating.Source.open(tmp_path / "d")
     labels = LabelMap(("a", "b"))
     with pytest.raises(UsageError, match="--shard-size 2"):

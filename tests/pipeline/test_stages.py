@@ -14,13 +14,13 @@ from gansegctl import methods
 from gansegctl.config import AnnotateSettings, DistillSettings, EvalSettings, GenerateSettings
 from gansegctl.errors import DatasetError, UsageError
 from gansegctl.labels import LabelMap
-from gansegctl.pipeline import annotate as annotating
-from gansegctl.pipeline.distill import distill, source_of
+from gansegctl.pipeline.annotate import stage as annotating
+from gansegctl.pipeline.distill.stage import distill, source_of
 from gansegctl.pipeline.evaluate import evaluate, kind_of, write_report
-from gansegctl.pipeline.inspecting import inspect
-from gansegctl.pipeline.opening import latents_of_seeds, open_generator
+from gansegctl.pipeline.generate.shards import compact_latents, expand_latents, synthesize
+from gansegctl.pipeline.inputs.generators import latents_of_seeds, open_generator
+from gansegctl.pipeline.inspect import inspect
 from gansegctl.pipeline.stages import describe_dataset, plan_generate
-from gansegctl.pipeline.synthesize import compact_latents, expand_latents, synthesize
 from gansegctl.store.dataset import iter_shards
 from gansegctl.store.manifest import Manifest, problems_of_dataset
 from gansegctl.store.shard import read_shard, write_shard

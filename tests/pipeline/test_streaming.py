@@ -9,9 +9,9 @@ import torch
 from gansegctl.config import DistillSettings
 from gansegctl.errors import DatasetError, UsageError
 from gansegctl.labels import IGNORE, LabelMap
-from gansegctl.pipeline.distill import distill, load_pairs
-from gansegctl.pipeline.scenes import write_scenes
-from gansegctl.pipeline.streaming import ShardColumn, kept_samples
+from gansegctl.pipeline.demo.scenes import write_scenes
+from gansegctl.pipeline.distill.columns import ShardColumn, kept_samples
+from gansegctl.pipeline.distill.stage import distill, load_pairs
 from gansegctl.store.manifest import Manifest
 from gansegctl.store.schema import ShardArrays
 from gansegctl.store.shard import write_shard

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gansegctl.errors import UsageError
-from gansegctl.pipeline.tasks import ALONE, Task, local_rank, resolve_task
+from gansegctl.pipeline.runtime.tasks import ALONE, Task, local_rank, resolve_task
 
 SLURM = {
     "SLURM_ARRAY_TASK_ID": "3",

@@ -13,12 +13,12 @@ from gansegctl.cli import main
 from gansegctl.config import AnnotateSettings, EvalSettings, GenerateSettings
 from gansegctl.errors import UsageError
 from gansegctl.labels import LabelMap
-from gansegctl.pipeline import annotate as annotating
+from gansegctl.pipeline.annotate import stage as annotating
 from gansegctl.pipeline.evaluate import aligned, evaluate
+from gansegctl.pipeline.generate.shards import synthesize
+from gansegctl.pipeline.inputs.generators import latents_of_seeds, open_generator
 from gansegctl.pipeline.labelling import picture_and_mask
-from gansegctl.pipeline.opening import latents_of_seeds, open_generator
 from gansegctl.pipeline.stages import plan_generate
-from gansegctl.pipeline.synthesize import synthesize
 from gansegctl.store.dataset import iter_shards
 from gansegctl.store.manifest import Manifest, problems_of_dataset
 

@@ -10,7 +10,7 @@ from store.samples import draw, plan
 from store.shapes import smooth_mask
 
 from gansegctl.labels import LabelMap
-from gansegctl.pipeline.exporting import export
+from gansegctl.pipeline.export import export
 from gansegctl.store.export.base import ExportSettings
 from gansegctl.store.manifest import Manifest
 from gansegctl.store.shard import write_shard

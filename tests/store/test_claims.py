@@ -11,9 +11,9 @@ import time
 
 import pytest
 
-from gansegctl import atomic
-from gansegctl.atomic import this_host
 from gansegctl.errors import GansegError
+from gansegctl.io import atomic
+from gansegctl.io.atomic import this_host
 from gansegctl.store import claims
 from gansegctl.store.claims import claim_path, clean_claims, read_claim, take_claim
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from store.samples import LABELS, draw, fill, plan
 
+from gansegctl.bench.store import drawn_pairs
 from gansegctl.errors import UsageError
-from gansegctl.pipeline.bench_store import drawn_pairs
 from gansegctl.store import codec as codecs
 from gansegctl.store.dataset import ShardDataset
 from gansegctl.store.fields import DIFFERENCES, StoredFields

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from store.samples import LABELS, draw, fill, plan
 
-from gansegctl import atomic
 from gansegctl.errors import DatasetError, ExitStatus, GansegError
+from gansegctl.io import atomic
 from gansegctl.store import shard
 from gansegctl.store.dataset import iter_shards
 from gansegctl.store.manifest import Manifest, problems_of_dataset

@@ -13,7 +13,7 @@ from store.samples import draw, plan
 
 from gansegctl.errors import UsageError
 from gansegctl.labels import LabelMap
-from gansegctl.pipeline.exporting import export
+from gansegctl.pipeline.export import export
 from gansegctl.store.export.base import ExportSettings
 from gansegctl.store.shard import write_shard
 

@@ -11,7 +11,7 @@ import pytest
 from store.exports import SEEDS, SIZE, image_of, make, put
 from store.shapes import iou, smooth_mask
 
-from gansegctl import rle
+from gansegctl.io import rle
 
 
 @pytest.fixture(scope="module")

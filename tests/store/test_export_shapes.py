@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageDraw
 from store.shapes import fill_even_odd, smooth_mask
 
-from gansegctl import rle
+from gansegctl.io import rle
 from gansegctl.store.export.contours import parts, polygons
 
 RING = np.pad(np.pad(np.zeros((1, 1), bool), 1, constant_values=True), 1)

@@ -20,7 +20,7 @@ from torch import nn
 
 from gansegctl.config import DistillSettings
 from gansegctl.errors import UsageError
-from gansegctl.pipeline import distill as distilling
+from gansegctl.pipeline.distill import stage as distilling
 from gansegctl.store.schema import ShardArrays
 from gansegctl.store.shard import write_shard
 from gansegctl.students.augment import AugmentSettings, augment

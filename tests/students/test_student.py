@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import save_file
 
 from gansegctl.errors import GansegError, UsageError
+from gansegctl.io.training_state import load_state, save_state
 from gansegctl.labels import IGNORE, LabelMap
-from gansegctl.resuming import load_state, save_state
 from gansegctl.students import training as training_module
 from gansegctl.students.augment import PRESETS, AugmentSettings, augment
 from gansegctl.students.student import Student, build

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from gansegctl import rle
 from gansegctl.annotation import raster
 from gansegctl.annotation.drawing import Canvas, Drawing, Item, Size, check_size
 from gansegctl.annotation.fields import Node
+from gansegctl.io import rle
 from gansegctl.labels import LabelMap
 
 NAME = "coco"

@@ -21,7 +21,7 @@ from gansegctl.annotation.ui.guard import Guard
 from gansegctl.annotation.ui.refit import Refitter
 from gansegctl.annotation.ui.session import Session
 from gansegctl.errors import GansegError, UsageError
-from gansegctl.pictures import as_rgb
+from gansegctl.visualize.sheets import as_rgb
 
 PAGE = {
     "index.html": "text/html; charset=utf-8",

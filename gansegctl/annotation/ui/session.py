@@ -17,7 +17,7 @@ from gansegctl.annotation.ui.desk import Desk, Picture
 from gansegctl.annotation.ui.journal import Journal
 from gansegctl.annotation.ui.painting import Painting, encode
 from gansegctl.errors import UsageError
-from gansegctl.pictures import save_png
+from gansegctl.visualize.sheets import save_png
 
 JOURNAL = "strokes.jsonl"
 FORMAT = 1

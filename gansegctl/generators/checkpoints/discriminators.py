@@ -22,7 +22,7 @@ from gansegctl.generators.discriminator import FADING, Discriminator
 from gansegctl.generators.layers import Conv
 from gansegctl.generators.record_access import attribute, clamp_of
 from gansegctl.generators.stylegan2_config import StyleGAN2Config
-from gansegctl.resuming import load_state
+from gansegctl.io.training_state import load_state
 
 TRAINING = "gansegctl.training"
 """The kind of file in which `train` keeps its discriminator."""

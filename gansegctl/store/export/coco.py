@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gansegctl import rle
+from gansegctl.io import rle
 from gansegctl.labels import LabelMap
 from gansegctl.store.export.base import About, Encoded, Index, Look, Rows, Sample, image_png
 from gansegctl.store.export.contours import parts, polygons

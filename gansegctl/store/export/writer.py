@@ -16,8 +16,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from gansegctl.atomic import clean_parts, explained, part_name, sync_disk, sync_folder, write_bytes, write_stream
 from gansegctl.errors import DatasetError, UsageError
+from gansegctl.io.atomic import (
+    clean_parts,
+    explained,
+    part_name,
+    sync_disk,
+    sync_folder,
+    write_bytes,
+    write_stream,
+)
 
 WORK, FINAL = ".export", "export.json"
 

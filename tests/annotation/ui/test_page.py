@@ -27,10 +27,10 @@ from annotation.ui.served import Served  # noqa: E402
 from gansegctl import presets  # noqa: E402
 from gansegctl.annotation.ui.painting import decode  # noqa: E402
 from gansegctl.config import GenerateSettings  # noqa: E402
-from gansegctl.pipeline.annotate import Source  # noqa: E402
-from gansegctl.pipeline.parts import find_parts, part_features, split_part  # noqa: E402
+from gansegctl.pipeline.annotate.regions import find_parts, part_features, split_part  # noqa: E402
+from gansegctl.pipeline.annotate.stage import Source  # noqa: E402
+from gansegctl.pipeline.generate.shards import synthesize  # noqa: E402
 from gansegctl.pipeline.stages import plan_generate  # noqa: E402
-from gansegctl.pipeline.synthesize import synthesize  # noqa: E402
 from gansegctl.store.dataset import iter_shards  # noqa: E402
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

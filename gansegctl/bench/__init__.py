@@ -1,0 +1,1 @@
+"""Speed and memory against stated baselines: what `gansegctl bench` runs."""

@@ -1,0 +1,90 @@
+"""`gansegctl bench pairs`: what a mask costs beside its picture, on real generator sizes with random weights."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+
+from gansegctl.bench.common import Row, interleaved, make_generator, median_ratio
+from gansegctl.bench.features import check_conv, check_heads, random_head, random_points
+from gansegctl.contracts import Annotation, Generator, Synthesis
+from gansegctl.errors import UsageError, did_you_mean
+from gansegctl.features.pyramid import FeaturePyramid
+from gansegctl.methods.base import annotation_of
+from gansegctl.methods.heads import CNN_HEADS, make_head
+from gansegctl.pipeline.runtime.memory import peak_extra
+from gansegctl.visualize.sheets import to_uint8
+
+HEADS = ("linear", "mlp", *CNN_HEADS, "ensemble")
+CLASSES, UNITS, MEMBERS = 10, 128, 10
+IMAGE = "picture alone"
+_POINTS = 512
+
+Mask = Callable[[FeaturePyramid], Annotation]
+
+
+@torch.no_grad()
+def bench_pairs(
+    shapes: Sequence[str], heads: Sequence[str], repeats: int, device: str = "cpu", batch: int = 1
+) -> Iterator[Row]:
+    """Rows of the picture alone and of picture and mask in one pass, both as uint8 arrays on the host; `ratio` is pair
+    over picture, the median over repeats, and `peak` the mask's own extra memory.
+
+    linear: 10 classes. mlp: one perceptron of 128 units. cnn-s, cnn-m, cnn-l: heads of `repurpose`. ensemble: ten
+    perceptrons of 128 and 32 units. Each head is first held against sampled hypercolumns. Errors: UsageError for an
+    unknown head, GansegError for disagreement.
+    """
+    for head in heads:
+        if head not in HEADS:
+            raise UsageError(f"got head {head!r}", wanted=" | ".join(HEADS), remedy=did_you_mean(head, HEADS))
+    for shape in shapes:
+        generator = make_generator(shape, device)
+        z = torch.randn(batch, generator.spec.z_dim, generator=torch.Generator().manual_seed(0)).to(device)
+        ws, seeds = generator.map(z), tuple(range(batch))
+        pyramid = generator.synthesize(ws, "const", None, seeds).pyramid
+        masks = {name: _mask(name, pyramid, device) for name in heads}
+        del pyramid
+
+        def picture(generator: Generator = generator, ws=ws, seeds=seeds) -> Any:
+            return to_uint8(generator.synthesize(ws, "const", (), seeds).image)
+
+        def pair(mask: Mask, generator: Generator = generator, ws=ws, seeds=seeds) -> Any:
+            made: Synthesis = generator.synthesize(ws, "const", None, seeds)
+            found = mask(made.pyramid)
+            return to_uint8(made.image), found.labels.cpu().numpy(), found.confidence.cpu().numpy(), found.score.cpu()
+
+        picture()
+        for name, mask in masks.items():  # each beside its own pictures: a row's ratio is of neighbours in time
+            seconds = interleaved({IMAGE: picture, name: lambda m=mask: pair(m)}, repeats, device)
+            made = generator.synthesize(ws, "const", None, seeds)
+            peak = peak_extra(lambda m=mask, p=made.pyramid: m(p), device)
+            del made
+            alone, both = seconds[IMAGE], seconds[name]
+            facts = {"image_seconds": statistics.median(alone), "batch": batch}
+            ratio = median_ratio(both, alone)
+            note = f"picture alone {1e3 * facts['image_seconds']:,.0f} ms"
+            operation, middle = f"{batch} × picture + mask", statistics.median(both)
+            yield Row(shape, operation, name, middle, min(both), peak, None, ratio, note, facts)
+
+
+def _mask(name: str, pyramid: FeaturePyramid, device: str) -> Mask:
+    """A random head by name, after it was held against hypercolumns at sampled pixels of `pyramid`."""
+    stream, channels = torch.Generator().manual_seed(1), pyramid.channels
+    points = random_points(pyramid, _POINTS)
+    if name in CNN_HEADS:
+        head = make_head(name, channels, CLASSES, generator=stream).requires_grad_(False).to(device)
+        check_conv(pyramid, head.weights[0], points)
+        return lambda p: annotation_of(torch.cat([head(p[i : i + 1]) for i in range(len(p))]))
+    widths = {"linear": (), "mlp": (UNITS,), "ensemble": (UNITS, 32)}[name]
+    members = MEMBERS if name == "ensemble" else 1
+    heads = [random_head((channels, *widths, CLASSES), stream, device) for _ in range(members)]
+    check_heads(pyramid, heads, points)
+
+    def mask(p: FeaturePyramid) -> Annotation:
+        labels, confidence, uncertainty = p.classify(heads)
+        return Annotation(labels, confidence, uncertainty.mean(dim=(1, 2)))
+
+    return mask

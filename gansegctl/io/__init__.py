@@ -1,0 +1,1 @@
+"""Files: atomic writes, images, run-length masks, tensors with a header, run folders, training states."""

@@ -1,0 +1,274 @@
+"""Exemplars from real annotated pictures (Tritrong et al. 2021, section 3.1): each is projected, and its mask taken.
+
+The mask was painted on the picture, the features are those of its reconstruction. So a picture that the generator
+cannot draw is refused, and of one that it can, the pixels that came out otherwise are ignored.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from gansegctl.annotation.masks import folder_labels, is_blank, read_mask
+from gansegctl.config import AnnotateSettings
+from gansegctl.contracts import Exemplar, Generator, Progress
+from gansegctl.errors import UsageError
+from gansegctl.labels import IGNORE, LabelMap
+from gansegctl.pipeline.annotate.stage import EXEMPLARS, REAL_SEEDS, Source, annotate, known_labels
+from gansegctl.pipeline.inputs.images import check_split, classes_of, image_files, square_of
+from gansegctl.pipeline.inputs.labelled_sets import load_truth
+from gansegctl.pipeline.project.projector import (
+    Projection,
+    Projector,
+    ProjectSettings,
+    draw,
+    load_projection,
+    pixel_error,
+    save_projection,
+)
+from gansegctl.pipeline.runtime.tasks import ALONE, Task
+from gansegctl.visualize.sheets import read_image, save_png
+
+SMOOTH = 5  # pixels of the window in which the difference of picture and reconstruction is averaged
+
+
+@dataclass(frozen=True)
+class RealSettings:
+    """highest_error: grey levels (root mean square, of 255) above which a reconstruction is refused. ignore_above: grey
+    levels (mean of a 5×5 window) above which a pixel of an accepted one is ignored; 0 = none is. most_ignored: share of
+    what is painted in other classes than the first above which ignored pixels refuse the picture: a large background
+    that came out well must not stand for a figure that did not. refuse_flagged: also refuse what lies outside the
+    generator's world."""
+
+    highest_error: float = 30.0
+    ignore_above: float = 40.0
+    most_ignored: float = 0.5
+    refuse_flagged: bool = True
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.most_ignored <= 1:
+            raise UsageError(f"got most_ignored {self.most_ignored}", wanted="a share from 0 to 1")
+        if self.highest_error <= 0 or self.ignore_above < 0:
+            raise UsageError(
+                f"got errors {self.highest_error} and {self.ignore_above}", wanted="grey levels above 0, and 0 or more"
+            )
+
+
+@dataclass
+class RealExemplars:
+    """What became of the pictures looked at: exemplars, their pictures by name, and why others were refused."""
+
+    exemplars: list[Exemplar] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    ignored: list[float] = field(default_factory=list)  # share of each exemplar's pixels
+    errors: list[float] = field(default_factory=list)  # grey levels
+    refused: dict[str, str] = field(default_factory=dict)
+
+    def table(self) -> list[dict[str, str | float]]:
+        """One row an exemplar: name, reconstruction error in grey levels, share of its pixels that is ignored."""
+        rows = zip(self.names, self.errors, self.ignored, strict=True)
+        return [{"name": n, "error": round(e, 2), "ignored": round(i, 4)} for n, e, i in rows]
+
+
+@dataclass
+class AnnotatedPicture:
+    """A real picture uint8 [S,S,c] and its mask uint8 [S,S], both the centred square at the generator's size."""
+
+    name: str
+    image: np.ndarray
+    mask: np.ndarray
+
+
+def real_labels(source: Path, dataset: Path, classes: str | None, preset: str) -> LabelMap:
+    """Class names: those given, else of the pictures' labels.json or HDF5 attribute, else as `annotate` finds them."""
+    if classes is None and source.is_file() and (named := classes_of(source)):
+        return LabelMap(named)
+    return known_labels(source if source.is_dir() else None, dataset, classes, preset)
+
+
+def annotate_real(
+    source: Source,
+    real: Path,
+    labels: LabelMap,
+    settings: AnnotateSettings,
+    limits: RealSettings,
+    into: RealExemplars,
+    split: int | None = None,
+    task: Task = ALONE,
+    dry_run: bool = False,
+    projecting: ProjectSettings | None = None,
+) -> Iterator[Progress]:
+    """The stage `annotate` with real exemplars: project, judge, fit, and label the dataset (not with `dry_run`).
+
+    Latents, reconstructions and the masks as used are kept in DATASET/exemplars/real.
+    """
+    spec = source.generator.spec
+    pictures = annotated_pictures(real, labels, spec.resolution, spec.image_channels, split)
+    projecting = projecting or ProjectSettings(class_index=source.settings.class_index)
+    projector = Projector(source.generator, projecting, source.device)
+    folder = source.folder / EXEMPLARS / "real"
+    yield from real_exemplars(projector, pictures, settings.shots, limits, folder, into)
+    if not dry_run:
+        yield from annotate(source, into.exemplars, labels, settings, task)
+
+
+def annotated_pictures(
+    source: Path, labels: LabelMap, resolution: int, channels: int, split: int | None = None
+) -> list[AnnotatedPicture]:
+    """Pairs: NAME.png (.jpg …) with NAME.mask.png beside it, painted in any way that `--masks` takes; or an HDF5 file.
+
+    Of a folder no more than two pictures are held in their own size. Errors: UsageError for a source without pairs,
+    masks that cannot be read (it names the file), or a file of several splits of which none was chosen.
+    """
+    if not source.exists():
+        raise UsageError(f"got {source}: no such file or folder", wanted="a folder of pairs, or an HDF5 file")
+    if split is not None and source.is_dir():
+        raise UsageError(f"got --real-split {split} for the folder {source}", wanted="an HDF5 file with `split`")
+    check_split(source, split, "pass --real-split {}")
+    rows = _rows_of_file(source, labels, channels, split) if source.is_file() else _rows_of(source, labels, channels)
+    count, found = 0, []
+    for name, image, mask in rows:
+        count, mask = count + 1, square_of(mask, resolution, smooth=False)
+        if not is_blank(mask):
+            found.append(AnnotatedPicture(name, square_of(image, resolution), mask))
+    if not count:
+        raise UsageError(f"got {source} without pairs", wanted="NAME.png with NAME.mask.png beside it")
+    if not found:
+        raise UsageError(f"got {source} with blank masks only", wanted="painted masks")
+    return found
+
+
+Row = tuple[str, np.ndarray, np.ndarray]
+"""Name, picture uint8 [H,W,c], mask uint8 [H,W]."""
+
+
+def _rows_of(folder: Path, labels: LabelMap, channels: int) -> Iterator[Row]:
+    declared = folder_labels(folder / "labels.json", labels)
+    for file in image_files(folder):
+        beside = file.with_name(file.stem + ".mask.png")
+        if beside.is_file():
+            image = read_image(file, channels)
+            name = file.relative_to(folder).with_suffix("").as_posix().replace("/", "-")
+            yield name, image, read_mask(beside, image.shape[:2], declared)
+
+
+def _rows_of_file(file: Path, labels: LabelMap, channels: int, split: int | None) -> Iterator[Row]:
+    truth = load_truth(file, labels, split)
+    if truth.image.shape[3] != channels:
+        raise UsageError(f"got {file} with {truth.image.shape[3]} channels", wanted=f"{channels}")
+    for i, (image, mask) in enumerate(zip(truth.image, truth.mask, strict=True)):
+        yield f"{i:06d}", image, mask
+
+
+def real_exemplars(
+    projector: Projector,
+    pictures: list[AnnotatedPicture],
+    shots: int,
+    settings: RealSettings,
+    folder: Path,
+    into: RealExemplars,
+    least: int | None = None,
+) -> Iterator[Progress]:
+    """Project pictures in their order until `shots` are accepted; latents are kept in `folder` and used again.
+
+    Errors: UsageError when fewer than `least` (`shots` when None) are accepted, saying what is wrong with the others,
+    and for noise that is free: an exemplar's features must come from latents alone.
+    """
+    if projector.settings.inversion.space == "w+n":
+        raise UsageError("got --space w+n for exemplars", wanted="w or w+")
+    folder.mkdir(parents=True, exist_ok=True)
+    generator, batch = projector.generator, projector.settings.batch_size
+    at, record = 0, projector.record()
+    while len(into.exemplars) < shots and at < len(pictures):
+        part = pictures[at : at + min(batch, shots - len(into.exemplars))]
+        known = [_kept(folder / f"{p.name}.latent.safetensors", p, record) for p in part]
+        missing = [p for p, k in zip(part, known, strict=True) if k is None]
+        if missing:
+            if projector.calibration is None:
+                yield from projector.calibrate()
+            made: list[Projection] = []
+            for step, total in projector.project(np.stack([p.image for p in missing]), made):
+                facts = {"step": f"{step}/{total}", "refused": len(into.refused)}
+                yield Progress("project", len(into.exemplars), shots, "exemplars", facts)
+            for picture, projection in zip(missing, made, strict=True):
+                path = folder / f"{picture.name}.latent.safetensors"
+                save_projection(path, projection, record | {"picture": _digest(picture)})
+        for offset, picture in enumerate(part):
+            projection = load_projection(folder / f"{picture.name}.latent.safetensors")
+            _judge(generator, projection, projector, picture, REAL_SEEDS + at + offset, settings, folder, into)
+        at += len(part)
+        yield Progress("project", len(into.exemplars), shots, "exemplars", {"refused": len(into.refused)})
+    if len(into.exemplars) < (shots if least is None else least):
+        reasons = "".join(f"\n  {name}: {reason}" for name, reason in into.refused.items())
+        raise UsageError(
+            f"got {len(into.exemplars)} of {shots} real exemplars that the generator can draw{reasons}",
+            wanted=f"{shots}",
+            remedy="bring more pictures, fewer --shots, or allow a higher --real-error",
+        )
+
+
+def usable_mask(mask: np.ndarray, picture: np.ndarray, drawn: np.ndarray, ignore_above: float) -> np.ndarray:
+    """mask [S,S] with 255 where the pictures [S,S,c] differ by more than `ignore_above` grey levels in a 5×5 mean."""
+    if not ignore_above:
+        return mask.copy()
+    differs = np.abs(picture.astype(np.float32) - drawn.astype(np.float32)).mean(axis=2)
+    padded = np.pad(differs, SMOOTH // 2, mode="edge")
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (SMOOTH, SMOOTH))
+    return np.where(windows.mean(axis=(2, 3)) > ignore_above, np.uint8(IGNORE), mask)
+
+
+def _judge(
+    generator: Generator,
+    projection: Projection,
+    projector: Projector,
+    picture: AnnotatedPicture,
+    seed: int,
+    settings: RealSettings,
+    folder: Path,
+    into: RealExemplars,
+) -> None:
+    noise = projector.settings.noise
+    drawn, _ = draw(generator, projection, noise, None, projector.device)
+    save_png(folder / f"{picture.name}.reconstruction.png", drawn)
+    error = pixel_error(picture.image, drawn)
+    if settings.refuse_flagged and projection.flagged:
+        into.refused[picture.name] = f"outside the generator's world: {projection.facts['reason']}"
+        return
+    if error > settings.highest_error:
+        into.refused[picture.name] = f"reconstruction off by {error:.1f} grey levels, over {settings.highest_error:g}"
+        return
+    mask = usable_mask(picture.mask, picture.image, drawn, settings.ignore_above)
+    if (mask == IGNORE).all():
+        into.refused[picture.name] = "no pixel of the reconstruction is near enough"
+        return
+    figure = (picture.mask != 0) & (picture.mask != IGNORE)
+    lost = float((mask[figure] == IGNORE).mean()) if figure.any() else 0.0
+    if lost > settings.most_ignored:
+        into.refused[picture.name] = f"{100 * lost:.0f} % of what is painted outside the first class came out otherwise"
+        return
+    save_png(folder / f"{picture.name}.mask.png", mask)
+    into.exemplars.append(Exemplar(projection.ws.cpu(), seed, mask, noise))
+    into.names.append(picture.name)
+    into.errors.append(error)
+    into.ignored.append(float((mask == IGNORE).mean() - (picture.mask == IGNORE).mean()))
+
+
+def _kept(path: Path, picture: AnnotatedPicture, record: dict) -> Projection | None:
+    """What an earlier run projected, if it was the same picture under the same settings."""
+    if not path.exists():
+        return None
+    from safetensors import safe_open
+
+    projection = load_projection(path)
+    with safe_open(str(path), "pt") as f:
+        before = json.loads(f.metadata()["gansegctl"])["record"]
+    return projection if before == record | {"picture": _digest(picture)} else None
+
+
+def _digest(picture: AnnotatedPicture) -> str:
+    return hashlib.sha256(np.ascontiguousarray(picture.image).tobytes()).hexdigest()

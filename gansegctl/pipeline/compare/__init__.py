@@ -1,0 +1,1 @@
+"""`gansegctl compare`: several methods on one generator and one truth."""

@@ -1,0 +1,1 @@
+"""`gansegctl demo`: the built-in domain and the whole job on it."""

@@ -1,0 +1,1 @@
+"""`gansegctl distill`: a student that needs no generator, from a dataset of pairs."""

@@ -1,0 +1,1 @@
+"""`gansegctl generate`: seeds to shards of images, or of image/mask pairs."""

@@ -1,0 +1,310 @@
+"""The stage `generate`: seeds → shards of pictures or, with a segmenter, of picture/mask pairs in one pass.
+
+Sample i is a function of (settings, seed i); a shard that is done with these settings is skipped, so the same command
+goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gansegctl import presets
+from gansegctl.config import GenerateSettings, to_dict
+from gansegctl.contracts import Generator, Progress, Segmenter
+from gansegctl.errors import GansegError, UsageError
+from gansegctl.io.atomic import clean_parts
+from gansegctl.pipeline.generate.batch_size import FittingBatch, MemoryEstimate, estimate
+from gansegctl.pipeline.generate.contact_sheet import write_contact_sheet
+from gansegctl.pipeline.generate.filters import Everything, Filter, settled
+from gansegctl.pipeline.generate.plan import PlannedShard, batches, plan_shards, samples_a_shard
+from gansegctl.pipeline.generate.writer import Committer
+from gansegctl.pipeline.inputs.generators import check_class, latents_of_seeds
+from gansegctl.pipeline.labelling import picture_and_mask
+from gansegctl.pipeline.runtime.tasks import ALONE, Task
+from gansegctl.store.card import write_card
+from gansegctl.store.claims import clean_claims, take_claim
+from gansegctl.store.codec import require_codec
+from gansegctl.store.manifest import Manifest
+from gansegctl.store.schema import ShardArrays, ShardRecord, format_seeds, parse_seeds
+from gansegctl.store.shard import shard_done, shard_record, write_shard
+
+
+@dataclass(frozen=True)
+class Job:
+    """A resolved run: what `--dry-run` prints and `synthesize` carries out."""
+
+    manifest: Manifest
+    shards: tuple[PlannedShard, ...]
+    settings: GenerateSettings
+    bytes_a_sample: int
+    memory: MemoryEstimate
+    halve: bool = False  # whether a batch that does not fit is halved, as --batch-size auto allows
+
+    def describe(self) -> dict[str, Any]:
+        """Settings, shard plan, and the raw bytes to expect, for people and for `--json`."""
+        count = sum(len(s.seeds) for s in self.shards)
+        return {
+            "settings": to_dict(self.settings),
+            "generator": self.manifest.generator,
+            "samples": count,
+            "shards": len(self.shards),
+            "raw_bytes": count * self.bytes_a_sample,
+            "memory": self.memory.describe(),
+        }
+
+
+def plan_job(
+    generator: Generator,
+    settings: GenerateSettings,
+    segmenter: dict[str, Any] | None = None,
+    labels=None,
+    taps: Sequence[str] = (),
+    halve: bool = False,
+) -> Job:
+    """Resolve settings into a manifest and a shard plan. Touches no disk. taps: those that the segmenter reads."""
+    spec = generator.spec
+    check_class(generator, settings.class_index)
+    require_codec(settings.codec)
+    chooses = Filter(settings, labels if segmenter else None).chooses
+    if settings.probabilities and not segmenter:
+        raise UsageError(
+            "got --probabilities for pictures without masks", wanted="a segmenter", remedy="pass --segmenter FILE"
+        )
+    size = spec.resolution**2
+    classes = len(labels) if settings.probabilities else 0
+    maps = 2 + classes if segmenter else 0  # mask, confidence and one a class
+    bytes_a_sample = size * spec.image_channels + 4 * spec.w_dim + maps * size
+    shard_size = settings.shard_size or samples_a_shard(bytes_a_sample)
+    shards = tuple(plan_shards(parse_seeds(settings.seeds), shard_size))
+    seeds = Manifest.plan([s.seeds for s in shards])
+    manifest = Manifest(
+        stage="pairs" if segmenter else "images",
+        settings={"generate": to_dict(settings)},
+        generator={
+            "name": settings.generator,
+            "family": spec.family,
+            "sha256": generator.sha256,
+            "resolution": spec.resolution,
+            "channels": spec.image_channels,
+        },
+        shards=seeds,
+        candidates=seeds if chooses else None,
+        labels=labels,
+        segmenter=segmenter,
+        licence=licence_of(settings.generator),
+    )
+    return Job(
+        manifest, shards, settings, bytes_a_sample, estimate(spec, settings.batch_size, taps, classes=classes), halve
+    )
+
+
+def synthesize(
+    job: Job,
+    out: Path,
+    generator: Generator,
+    segmenter: Segmenter | None = None,
+    device: str = "cpu",
+    task: Task = ALONE,
+) -> Iterator[Progress]:
+    """Write every shard of the job that is this task's and not done; yields progress once a batch.
+
+    Errors: those of `Manifest.begin` for the folder; GansegError when the disk refuses, when nothing is kept, and, once
+    the dataset is whole, when its seeds do not suffice for --until; UsageError for --until with several tasks.
+    """
+    chooser = Filter(job.settings, job.manifest.labels)
+    if chooser.in_order and task.count > 1:
+        raise UsageError(
+            f"got --until in task {task}" + (f" (by {task.source})" if task.source else ""),
+            wanted="one task: where a quota ends follows from the shards before",
+            remedy="leave --until out and select with `gansegctl export --min-class`, or run it as one task",
+        )
+    there = job.manifest.begin(out)
+    job = replace(job, manifest=replace(job.manifest, licence=there.licence))  # one licence a dataset: the first one's
+    if there.stage == "pairs" and job.manifest.stage == "images":
+        yield Progress("generate", len(there.seeds), len(there.seeds), "images", {"note": "annotated already"})
+        return
+    yield from write_shards(
+        job.manifest, job.shards, out, generator, segmenter, job.settings, device, "generate", task, job.halve, chooser
+    )
+    final = finish(out)
+    lacking = final.facts.get("choice", {}).get("lacking") if final else None
+    if lacking:
+        raise GansegError(
+            f"got {out}, whole, with all {len(parse_seeds(job.settings.seeds))} seeds used up",
+            wanted=", ".join(f"{n} more samples with {name}" for name, n in lacking.items()),
+            remedy="take it as it is, or ask for more seeds with another -o",
+        )
+
+
+def write_shards(
+    manifest: Manifest,
+    shards: tuple[PlannedShard, ...],
+    out: Path,
+    generator: Generator,
+    segmenter: Segmenter | None,
+    settings: GenerateSettings,
+    device: str,
+    stage: str,
+    task: Task = ALONE,
+    halve: bool = True,
+    chooser: Everything | None = None,
+) -> Iterator[Progress]:
+    """Make and commit the shards of this task that are not done with this manifest's settings.
+
+    chooser: what is kept of each shard's samples, and when there are enough.
+
+    A shard that another process works on is left to it, and looked at once more when the others are done. One whose
+    batches do not fit into memory is begun again with half of them (halve=False: GansegError), as its attributes say.
+    """
+    batch, chooser = FittingBatch(settings, halve), chooser or Everything()
+    make = partial(make_shard, generator, segmenter, device=device, probabilities=keeps_probabilities(manifest))
+    clean_parts(out)
+    clean_claims(out)
+    todo = [s for s in shards if task.takes(s.index)]
+    unit = "pairs" if segmenter else "images"
+    total, done, made = sum(len(s.seeds) for s in todo), 0, 0
+    busy: dict[str, list[int]] = {}
+    with Committer() as committer:
+        for _ in range(2):
+            left, busy = [], {}
+            for place, shard in enumerate(todo):
+                if chooser.in_order:
+                    chooser.count(committer.wait())
+                    if chooser.enough:
+                        break
+                if shard_done(out, shard.index, manifest.digest):
+                    done += len(shard.seeds)
+                    chooser.count(shard_record(out, shard.index))
+                    continue
+                claim = take_claim(out, shard.index, str(task))
+                if not claim.ours:
+                    busy.setdefault(f"{claim.host} (process {claim.pid})", []).append(shard.index)
+                    left.append(shard)
+                    if chooser.in_order:
+                        left = todo[place:]
+                        break
+                    continue
+                handed_on = False
+                try:
+                    if shard_done(out, shard.index, manifest.digest):  # between the look and the claim
+                        done += len(shard.seeds)
+                        chooser.count(shard_record(out, shard.index))
+                        continue
+                    for step in batch.run(lambda s, shard=shard: make(shard, s)):
+                        claim.touch()
+                        committer.touch()
+                        if isinstance(step, ShardArrays):
+                            handed_on = True
+                            made_with = (generator.sha256, batch.settings)
+                            committer.put(claim, _write(out, shard, step, manifest, chooser, *made_with))
+                            continue
+                        done, made = done + step, made + step
+                        yield Progress(stage, done, total, unit, {"made": made} | batch.facts)
+                finally:
+                    if not handed_on:
+                        claim.release()
+            todo = left
+        committer.wait()
+    if busy:
+        note = "; ".join(f"shards {format_seeds(shards)} left to {who}" for who, shards in busy.items())
+        yield Progress(stage, done, total, unit, {"made": made, "note": note})
+    elif not made:
+        yield Progress(stage, done, total, "images", {"made": 0})
+
+
+def keeps_probabilities(manifest: Manifest) -> bool:
+    """Whether this dataset's shards hold the probabilities of every class: as who made its masks was asked to."""
+    said = manifest.settings.get("annotate", manifest.settings.get("generate", {}))
+    return manifest.stage == "pairs" and bool(said.get("probabilities"))
+
+
+def _write(
+    out: Path, shard: PlannedShard, arrays: ShardArrays, manifest: Manifest, chooser: Everything, sha256: str, settings
+) -> Callable[[], ShardRecord]:
+    """What commits the samples that are kept, to be called in another thread."""
+    attrs = {
+        "generator_sha256": sha256,
+        "noise": settings.noise,
+        "licence": manifest.licence,
+        "batch_size": settings.batch_size,
+    }
+    chosen = {"candidates": format_seeds(list(shard.seeds))} if chooser.chooses else {}
+    kept = chooser.choose(shard, arrays)
+    about = (manifest.labels, manifest.digest, attrs)
+    return partial(write_shard, out, shard.index, kept, *about, codec=settings.codec, **chosen)
+
+
+def make_shard(
+    generator: Generator,
+    segmenter: Segmenter | None,
+    shard: PlannedShard,
+    settings: GenerateSettings,
+    device: str,
+    probabilities: bool = False,
+) -> Iterator[int | ShardArrays]:
+    """Yields the number of samples made after each batch, and the shard's arrays at the end."""
+    parts: dict[str, list[np.ndarray]] = {
+        name: [] for name in ("image", "latent", "mask", "confidence", "score", "probabilities")
+    }
+    for seeds in batches(shard.seeds, settings.batch_size):
+        ws = latents_of_seeds(
+            generator, seeds, settings.truncation, settings.truncation_cutoff, settings.class_index, device
+        )
+        image, annotation = picture_and_mask(generator, ws, seeds, settings.noise, segmenter, probabilities)
+        parts["image"].append(image)
+        parts["latent"].append(ws.cpu().numpy())
+        if annotation is not None:
+            parts["mask"].append(annotation.labels.cpu().numpy())
+            parts["confidence"].append(annotation.confidence.cpu().numpy())
+            parts["score"].append(annotation.score.cpu().numpy().astype(np.float32))
+            if annotation.probabilities is not None:
+                parts["probabilities"].append((annotation.probabilities.float() * 255).round().byte().cpu().numpy())
+        yield len(seeds)
+    arrays = {k: np.concatenate(parts.pop(k)) if parts[k] else None for k in list(parts)}  # one of them twice, not all
+    arrays["latent"] = compact_latents(arrays["latent"])
+    yield ShardArrays(seed=np.array(shard.seeds, dtype=np.uint64), **arrays)
+
+
+def compact_latents(ws: np.ndarray) -> np.ndarray:
+    """ws [n,num_ws,w] → [n,w] when all slots of every sample are equal, else unchanged."""
+    return np.ascontiguousarray(ws[:, 0]) if (ws == ws[:, :1]).all() else ws
+
+
+def expand_latents(latent: np.ndarray, num_ws: int) -> np.ndarray:
+    """The inverse of `compact_latents`: float32 [n,num_ws,w]."""
+    latent = latent.astype(np.float32)
+    return latent if latent.ndim == 3 else np.repeat(latent[:, None], num_ws, axis=1)
+
+
+def with_segmenter(manifest: Manifest, segmenter: dict[str, Any], labels, annotate: dict[str, Any]) -> Manifest:
+    """The manifest of the same samples with masks."""
+    settings = manifest.settings | {"annotate": annotate}
+    return replace(manifest, stage="pairs", settings=settings, segmenter=segmenter, labels=labels)
+
+
+def finish(out: Path) -> Manifest | None:
+    """Contact sheet, card and, where samples were chosen, which: once every shard is done, by whichever task is last.
+
+    Returns the manifest then, None before. Error: GansegError when no sample was kept.
+    """
+    manifest = Manifest.read(out)
+    final = settled(manifest, out)
+    if final is None:
+        return None
+    if final != manifest:
+        final.write(out)
+    write_card(out, write_contact_sheet(out).name)
+    return final
+
+
+def licence_of(generator: str) -> str:
+    """The licence that the preset of this name states, else none."""
+    if generator in presets.names():
+        return presets.load(generator).get("generator", {}).get("licence", "")
+    return ""

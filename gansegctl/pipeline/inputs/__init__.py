@@ -1,0 +1,1 @@
+"""Files that users hand in: generators, images, labelled sets. One reader a kind."""

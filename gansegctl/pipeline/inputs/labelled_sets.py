@@ -1,0 +1,114 @@
+"""Labelled sets from wherever they lie: a dataset of ours, an HDF5 file, or a folder of pictures with masks beside."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from gansegctl.annotation.classes import declared_classes
+from gansegctl.errors import DatasetError, UsageError
+from gansegctl.labels import LabelMap
+from gansegctl.pipeline.inputs.images import classes_of, image_files, is_grey, splits_of
+from gansegctl.store.dataset import iter_shards
+from gansegctl.store.manifest import NAME, Manifest
+from gansegctl.visualize.sheets import read_image
+
+
+@dataclass
+class LabelledSet:
+    """image uint8 [N,H,W,c], mask uint8 [N,H,W], their classes; confidence uint8 [N,H,W], score [N]."""
+
+    image: np.ndarray
+    mask: np.ndarray
+    labels: LabelMap
+    confidence: np.ndarray | None = None
+    generated: bool = False
+    score: np.ndarray | None = None
+
+
+def load_truth(
+    source: Path, labels: LabelMap | None = None, split: int | None = None, channels: int | None = None
+) -> LabelledSet:
+    """Read a labelled set.
+
+    A folder with manifest.json is a dataset. An HDF5 file has `image`, `mask` and the attribute `classes` (JSON list),
+    and may have `split`: only the pictures with this value, or all. Any other folder holds NAME.png with NAME.mask.png
+    beside it, and labels.json. channels: of the pictures of such a folder, 1 or 3; None = 1 where every file is grey,
+    else 3. Errors: UsageError or DatasetError for what is missing.
+    """
+    if not source.exists():
+        raise UsageError(
+            f"got {source}: no such file or folder", wanted="a dataset, an HDF5 file, or a folder of pairs"
+        )
+    if source.is_file():
+        return _from_hdf5(source, labels, split)
+    if split is not None:
+        raise UsageError(f"got --split {split} for the folder {source}", wanted="an HDF5 file with `split`")
+    if (source / NAME).is_file():
+        return _from_dataset(source)
+    return _from_folder(source, labels, channels)
+
+
+def _from_dataset(folder: Path) -> LabelledSet:
+    manifest = Manifest.read(folder)
+    if manifest.stage != "pairs" or manifest.labels is None:
+        raise DatasetError(f"got {folder} without masks", wanted="pairs", remedy="run `gansegctl annotate` on it first")
+    shards = [arrays for _, arrays in iter_shards(folder, wanted=("mask", "confidence", "score"))]
+    confidence = scores = None
+    if all(s.confidence is not None for s in shards):
+        confidence = np.concatenate([s.confidence for s in shards])
+    if all(s.score is not None for s in shards):
+        scores = np.concatenate([s.score for s in shards])
+    image, mask = (np.concatenate([getattr(s, name) for s in shards]) for name in ("image", "mask"))
+    generated = manifest.generator.get("family") != "rules"
+    return LabelledSet(image, mask, manifest.labels, confidence, generated, scores)
+
+
+def _from_hdf5(file: Path, labels: LabelMap | None, split: int | None) -> LabelledSet:
+    try:
+        with h5py.File(file, "r", locking=False) as f:
+            keep = slice(None) if split is None else np.flatnonzero(f["split"][:] == split)
+            image, mask = f["image"][:][keep], f["mask"][:][keep]
+    except (OSError, KeyError) as e:
+        raise UsageError(f"got {file}: {e}", wanted="an HDF5 file with `image` and `mask`") from e
+    if not len(image) and split is not None:
+        known = ", ".join(map(str, splits_of(file)))
+        raise UsageError(f"got no pictures in {file} with split {split}", wanted=f"one of {known}")
+    if labels is None:
+        if not (named := classes_of(file)):
+            raise UsageError(f"got {file} without class names", wanted="the attribute `classes`, a JSON list")
+        labels = LabelMap(named)
+    image = image[..., None] if image.ndim == 3 else image
+    return LabelledSet(image, mask, labels)
+
+
+def _from_folder(folder: Path, labels: LabelMap | None, channels: int | None) -> LabelledSet:
+    from PIL import Image
+
+    names = folder / "labels.json"
+    if labels is None:
+        if not names.is_file():
+            raise UsageError(
+                f"got {folder} without labels.json",
+                wanted="NAME.png with NAME.mask.png beside it, and the classes in labels.json",
+                remedy='write [{"id": 0, "name": "background", "colour": [0, 0, 0]}, …] into it; see docs/datasets.md',
+            )
+        labels = declared_classes(names)
+    pairs = [(f, m) for f in image_files(folder) if (m := f.with_name(f.stem + ".mask.png")).is_file()]
+    channels = channels or (1 if all(is_grey(f) for f, _ in pairs) else 3)
+    images, masks = [], []
+    for file, beside in pairs:
+        images.append(read_image(file, channels))
+        with Image.open(beside) as opened:
+            masks.append(np.array(opened))
+        if masks[-1].ndim != 2 or masks[-1].shape != images[-1].shape[:2]:
+            raise UsageError(f"got {beside} of {masks[-1].shape}", wanted=f"an indexed mask of {images[-1].shape[:2]}")
+    if not images:
+        raise UsageError(f"got {folder} without pairs", wanted="NAME.png with NAME.mask.png beside it")
+    sizes = {i.shape for i in images}
+    if len(sizes) > 1:
+        raise UsageError(f"got pictures of {len(sizes)} sizes in {folder}", wanted="one size")
+    return LabelledSet(np.stack(images), np.stack(masks).astype(np.uint8), labels)

@@ -1,0 +1,1 @@
+"""The machine under a stage: tasks of a batch system, memory."""

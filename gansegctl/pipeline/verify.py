@@ -1,0 +1,120 @@
+"""Whether a dataset is whole; and making what is not from its seeds again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import h5py
+
+from gansegctl import methods
+from gansegctl.contracts import Progress, Segmenter
+from gansegctl.errors import DatasetError
+from gansegctl.methods import files
+from gansegctl.pipeline.annotate.stage import SEGMENTER, Source
+from gansegctl.pipeline.generate.filters import Everything, Known
+from gansegctl.pipeline.generate.plan import PlannedShard
+from gansegctl.pipeline.generate.shards import finish, write_shards
+from gansegctl.store.codec import READ_ERRORS
+from gansegctl.store.manifest import Manifest, bad_shards, foreign_files, manifest_changed, problems_of_dataset
+from gansegctl.store.schema import format_seeds, parse_seeds
+from gansegctl.store.shard import file_digest, shard_path, shard_record
+
+
+def check(folder: Path) -> dict[str, list[str]]:
+    """problems: what is missing, damaged, of other settings or out of plan. foreign: files of somebody else."""
+    folder = Path(folder)
+    problems = problems_of_dataset(folder)
+    about = Manifest.read(folder).segmenter
+    beside = folder / SEGMENTER
+    if about and beside.is_file() and files.digest(beside) != about.get("sha256"):
+        problems.append(f"{SEGMENTER}: not the one that made the masks, by its sha256")
+    return {"problems": problems, "foreign": foreign_files(folder)}
+
+
+def repair(
+    folder: Path, generator: str | None = None, segmenter: Path | None = None, device: str = "cpu"
+) -> Iterator[Progress]:
+    """Make every shard that is not whole again, from its seeds; the others are not touched.
+
+    generator, segmenter: the files, where the dataset's own are not to be found. The last event's facts hold
+    `repaired` (names) and `differing`: those whose bytes are not the recorded ones, as after repair on another kind of
+    device. Errors: DatasetError for another generator or segmenter than the dataset was made with.
+    """
+    folder = Path(folder)
+    bad = bad_shards(folder)
+    if not bad:
+        yield Progress("repair", 0, 0, "images", {"repaired": [], "differing": []})
+        return
+    if manifest_changed(folder):
+        raise DatasetError(
+            f"got {folder}/manifest.json, changed since it was written",
+            wanted="the settings that the shards were made with: everything would be made anew with others",
+            remedy="bring the file back from a copy, or begin a new dataset",
+        )
+    source = Source.open(folder, generator, device)
+    fitted = _segmenter(source, segmenter)
+    if source.settings.compile and source.manifest.stage == "images":  # `annotate` does not compile, `generate` did
+        source.generator.compile_synthesis()
+    manifest = source.manifest
+    if manifest.candidates is not None and "choice" not in manifest.facts:
+        raise DatasetError(
+            f"got {folder}, whose samples are still being chosen",
+            wanted="a finished dataset",
+            remedy=f"remove the files of the damaged shards ({format_seeds(list(bad))}), and run `generate` again",
+        )
+    before: dict[int, set[str]] = {}
+    batches = {i: _batch_of(shard_path(folder, i), source.settings.batch_size) for i in bad}
+    for index in bad:
+        record = shard_record(folder, index)
+        if record is not None and (record.digest, record.seeds) == (manifest.digest, manifest.shards[index]):
+            # either may be the damaged one: the file, or the sha256 in its json
+            before[index] = {record.sha256, file_digest(shard_path(folder, index))}
+        shard_path(folder, index).with_suffix(".json").unlink(missing_ok=True)  # it is not done
+    shards = tuple(PlannedShard(i, tuple(parse_seeds(manifest.plan_of_seeds[i]))) for i in bad)
+    chooser = Everything() if manifest.candidates is None else Known(manifest)
+    for batch in sorted(set(batches.values()), reverse=True):
+        again = tuple(s for s in shards if batches[s.index] == batch)
+        settings = replace(source.settings, batch_size=batch)
+        yield from write_shards(
+            manifest, again, folder, source.generator, fitted, settings, device, "repair", chooser=chooser
+        )
+    finish(folder)
+    made = {i: shard_record(folder, i) for i in bad}
+    facts: dict[str, Any] = {
+        "repaired": [shard_path(folder, i).name for i, record in made.items() if record],
+        "differing": [
+            shard_path(folder, i).name for i, shas in before.items() if made[i] and made[i].sha256 not in shas
+        ],
+    }
+    total = sum(len(s.seeds) for s in shards)
+    yield Progress("repair", total, total, "images", facts)
+
+
+def _batch_of(path: Path, asked: int) -> int:
+    """Samples a pass that a shard was made with, if it still tells; with others its last bits would differ.
+
+    Where memory was short it is half, a quarter … of what was asked for.
+    """
+    try:
+        with h5py.File(path, "r", locking=False) as f:
+            told = int(f.attrs["batch_size"])
+    except READ_ERRORS:
+        return asked
+    return told if told in {asked >> k for k in range(asked.bit_length())} else asked
+
+
+def _segmenter(source: Source, path: Path | None) -> Segmenter | None:
+    about = source.manifest.segmenter
+    if source.manifest.stage != "pairs" or about is None:
+        return None
+    path = path or source.folder / SEGMENTER
+    if not path.is_file() or files.digest(path) != about["sha256"]:
+        raise DatasetError(
+            f"got {path}, " + ("another segmenter" if path.is_file() else "which is not there"),
+            wanted=f"the one with sha256 {about['sha256'][:12]}…, which made the masks of {source.folder}",
+            remedy="pass that file as --segmenter",
+        )
+    return methods.load(path)

@@ -1,0 +1,1 @@
+"""Images for people: sheets of samples and masks, and charts."""
