@@ -13,8 +13,8 @@ from gansegctl.bench.features import check_conv, check_heads, random_head, rando
 from gansegctl.contracts import Annotation, Generator, Synthesis
 from gansegctl.errors import UsageError, did_you_mean
 from gansegctl.features.pyramid import FeaturePyramid
-from gansegctl.methods.base import annotation_of
-from gansegctl.methods.heads import CNN_HEADS, make_head
+from gansegctl.methods.base.heads import CNN_HEADS, make_head
+from gansegctl.methods.base.segmenter import annotation_of
 from gansegctl.pipeline.runtime.memory import peak_extra
 from gansegctl.visualize.sheets import to_uint8
 

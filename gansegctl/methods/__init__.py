@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gansegctl.errors import UsageError, did_you_mean
-from gansegctl.methods.files import digest, read_header
+from gansegctl.methods.base.segmenter_file import digest, read_header
 
 if TYPE_CHECKING:
     from gansegctl.contracts import Method, Segmenter
@@ -16,13 +16,13 @@ __all__ = ["METHODS", "digest", "get", "load", "read_header"]
 
 METHODS: dict[str, str] = {
     "oneshot": "gansegctl.methods.oneshot:OneShot",
-    "contrastive": "gansegctl.methods.contrastive:Contrastive",
-    "labels4free": "gansegctl.methods.labels4free:Labels4Free",
+    "contrastive": "gansegctl.methods.contrastive.method:Contrastive",
+    "labels4free": "gansegctl.methods.labels4free.method:Labels4Free",
     "repurpose": "gansegctl.methods.repurpose:Repurpose",
     "linear": "gansegctl.methods.linear:Linear",
-    "datasetgan": "gansegctl.methods.datasetgan:DatasetGAN",
+    "datasetgan": "gansegctl.methods.datasetgan.method:DatasetGAN",
     "segment_in_style": "gansegctl.methods.segment_in_style:SegmentInStyle",
-    "stylemix": "gansegctl.methods.stylemix:StyleMix",
+    "stylemix": "gansegctl.methods.stylemix.method:StyleMix",
 }
 """Name → "module:class" of the method. The class takes no arguments."""
 

@@ -20,7 +20,8 @@ from gansegctl.contracts import Annotation, Exemplar, Generator, Synthesis
 from gansegctl.errors import GansegError, UsageError
 from gansegctl.features.pyramid import FeaturePyramid, fold_affine
 from gansegctl.labels import LabelMap
-from gansegctl.methods.base import (
+from gansegctl.methods.base.fitting import cross_entropy, feature_statistics, grown, soft_targets, standardised
+from gansegctl.methods.base.segmenter import (
     BaseSegmenter,
     annotation_by_heads,
     check_exemplars,
@@ -29,8 +30,7 @@ from gansegctl.methods.base import (
     read_segmenter,
     resynthesize,
 )
-from gansegctl.methods.checking import filled, one_of, within
-from gansegctl.methods.fitting import cross_entropy, feature_statistics, grown, soft_targets, standardised
+from gansegctl.methods.base.settings import filled, one_of, within
 
 MODES = ("bilinear", "nearest", "bilinear-corners")
 

@@ -36,7 +36,8 @@ from gansegctl.contracts import Annotation, Exemplar, Generator, Synthesis
 from gansegctl.errors import GansegError, UsageError
 from gansegctl.features.pyramid import FeaturePyramid, fold_affine
 from gansegctl.labels import IGNORE, LabelMap
-from gansegctl.methods.base import (
+from gansegctl.methods.base.fitting import feature_statistics, random_pyramids, standardised
+from gansegctl.methods.base.segmenter import (
     BaseSegmenter,
     annotation_by_heads,
     check_exemplars,
@@ -45,7 +46,6 @@ from gansegctl.methods.base import (
     read_segmenter,
     resynthesize,
 )
-from gansegctl.methods.fitting import feature_statistics, random_pyramids, standardised
 
 SLOPE = 0.2
 

@@ -19,7 +19,9 @@ from gansegctl.contracts import Annotation, Exemplar, Generator, Synthesis
 from gansegctl.errors import UsageError, did_you_mean
 from gansegctl.features.pyramid import FeaturePyramid
 from gansegctl.labels import LabelMap
-from gansegctl.methods.base import (
+from gansegctl.methods.base.fitting import feature_statistics, fit_head, grown, soft_targets, standardised
+from gansegctl.methods.base.heads import HEADS, Head, make_head
+from gansegctl.methods.base.segmenter import (
     BaseSegmenter,
     annotation_by_heads,
     annotation_of,
@@ -29,8 +31,6 @@ from gansegctl.methods.base import (
     read_segmenter,
     resynthesize,
 )
-from gansegctl.methods.fitting import feature_statistics, fit_head, grown, soft_targets, standardised
-from gansegctl.methods.heads import HEADS, Head, make_head
 
 AT_ONCE_ON_CPU = 2
 """Samples a head labels at one time. Temporaries of more leave the cache and are paged in anew for every batch: the

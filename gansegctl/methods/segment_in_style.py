@@ -23,7 +23,9 @@ from gansegctl.errors import UsageError
 from gansegctl.features.kmeans import kmeans
 from gansegctl.features.pyramid import FeaturePyramid, fold_affine
 from gansegctl.labels import IGNORE, LabelMap
-from gansegctl.methods.base import (
+from gansegctl.methods.base.clusters import FOREGROUND, RULES, check_sides, foreground_clusters, segments
+from gansegctl.methods.base.fitting import feature_statistics, standardised
+from gansegctl.methods.base.segmenter import (
     BaseSegmenter,
     annotation_of,
     check_exemplars,
@@ -32,9 +34,7 @@ from gansegctl.methods.base import (
     read_segmenter,
     resynthesize,
 )
-from gansegctl.methods.checking import filled, one_of, within
-from gansegctl.methods.fitting import feature_statistics, standardised
-from gansegctl.methods.unsupervised import FOREGROUND, RULES, check_sides, foreground_clusters, segments
+from gansegctl.methods.base.settings import filled, one_of, within
 
 PROFILES: dict[str, dict] = {
     "fixed": {"standardise": True, "images": 40, "truncation": 1.0, "mode": "bilinear", "softness": 0.3},

@@ -13,7 +13,7 @@ from gansegctl.errors import UsageError
 from gansegctl.generators.checkpoints.opening import open_checkpoint, our_header
 from gansegctl.generators.checkpoints.records import CheckpointReport
 from gansegctl.generators.weights import KIND
-from gansegctl.methods import files
+from gansegctl.methods.base import segmenter_file as files
 from gansegctl.pipeline.inputs.generators import generator_path
 from gansegctl.pipeline.stages import describe_dataset
 from gansegctl.students import student

@@ -11,7 +11,7 @@ from gansegctl import methods
 from gansegctl.config import GenerateSettings
 from gansegctl.contracts import Generator, Segmenter
 from gansegctl.errors import DeviceError, UsageError
-from gansegctl.methods import files
+from gansegctl.methods.base import segmenter_file as files
 from gansegctl.pipeline.generate.batch_size import resolve_batch
 from gansegctl.pipeline.generate.shards import Job, plan_job, synthesize
 from gansegctl.pipeline.inputs.generators import open_generator

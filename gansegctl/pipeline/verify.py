@@ -12,7 +12,7 @@ import h5py
 from gansegctl import methods
 from gansegctl.contracts import Progress, Segmenter
 from gansegctl.errors import DatasetError
-from gansegctl.methods import files
+from gansegctl.methods.base import segmenter_file as files
 from gansegctl.pipeline.annotate.stage import SEGMENTER, Source
 from gansegctl.pipeline.generate.filters import Everything, Known
 from gansegctl.pipeline.generate.plan import PlannedShard

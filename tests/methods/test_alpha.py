@@ -9,7 +9,7 @@ from methods.tiny import TinyGenerator
 
 from gansegctl.contracts import FeatureTap, GeneratorSpec
 from gansegctl.errors import UsageError
-from gansegctl.methods.alpha import AlphaNetwork, alpha_taps, bicubic
+from gansegctl.methods.labels4free.alpha_network import AlphaNetwork, alpha_taps, bicubic
 
 CHANNELS = {4: 512, 8: 512, 16: 512, 32: 512, 64: 512, 128: 256, 256: 128, 512: 64, 1024: 32}
 

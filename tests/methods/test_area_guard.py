@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from gansegctl.errors import GansegError
-from gansegctl.methods.area_guard import AreaGuard, area_histogram
+from gansegctl.methods.labels4free.collapse_guard import AreaGuard, area_histogram
 
 
 def masks(*areas, soft=0.0):

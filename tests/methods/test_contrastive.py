@@ -15,10 +15,10 @@ from gansegctl import methods
 from gansegctl.errors import UsageError
 from gansegctl.features.pyramid import FeaturePyramid
 from gansegctl.labels import LabelMap
-from gansegctl.methods import contrastive
-from gansegctl.methods.contrastive import Contrastive, ContrastiveSettings
-from gansegctl.methods.one_shot_heads import HEADS, one_shot_head
-from gansegctl.methods.projection import random_projection
+from gansegctl.methods.contrastive import method as contrastive
+from gansegctl.methods.contrastive.heads import HEADS, one_shot_head
+from gansegctl.methods.contrastive.method import Contrastive, ContrastiveSettings
+from gansegctl.methods.contrastive.pretraining import random_projection
 
 QUICK = ContrastiveSettings(dimension=16, statistics_samples=3, pretrain_steps=2, draws=2, steps=50, lr=3e-2)
 

@@ -16,9 +16,11 @@ from gansegctl import methods
 from gansegctl.errors import UsageError
 from gansegctl.features.pyramid import FeaturePyramid
 from gansegctl.labels import LabelMap
-from gansegctl.methods import datasetgan, ensemble, files
-from gansegctl.methods.datasetgan import DatasetGAN, DatasetGANSettings
-from gansegctl.methods.ensemble import Ensemble
+from gansegctl.methods.base import segmenter_file as files
+from gansegctl.methods.datasetgan import ensemble
+from gansegctl.methods.datasetgan import method as datasetgan
+from gansegctl.methods.datasetgan.ensemble import Ensemble
+from gansegctl.methods.datasetgan.method import DatasetGAN, DatasetGANSettings
 
 QUICK = DatasetGANSettings(members=3, hidden="12,8", steps=80, lr=1e-2, batch=32, statistics_samples=3)
 

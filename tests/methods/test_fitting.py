@@ -9,7 +9,7 @@ from methods.tiny import TinyGenerator, exemplars_of
 
 from gansegctl import methods
 from gansegctl.features.pyramid import FeaturePyramid
-from gansegctl.methods.fitting import feature_statistics, standardised
+from gansegctl.methods.base.fitting import feature_statistics, standardised
 
 TAPS = ("b4.conv1", "b8.conv1", "b16.conv1")
 

@@ -16,10 +16,10 @@ from gansegctl import methods
 from gansegctl.contracts import Segmenter, Synthesis
 from gansegctl.errors import GansegError, UsageError
 from gansegctl.labels import LabelMap
-from gansegctl.methods import alpha_training
-from gansegctl.methods.alpha_training import AlphaTraining, alpha_penalty
-from gansegctl.methods.area_guard import Look
-from gansegctl.methods.labels4free import PRESETS, Labels4Free, Labels4FreeSettings
+from gansegctl.methods.labels4free import training as alpha_training
+from gansegctl.methods.labels4free.collapse_guard import Look
+from gansegctl.methods.labels4free.method import PRESETS, Labels4Free, Labels4FreeSettings
+from gansegctl.methods.labels4free.training import AlphaTraining, alpha_penalty
 
 LABELS = LabelMap(("background", "foreground"))
 QUICK = Labels4FreeSettings(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gansegctl.methods.larc import larc_
+from gansegctl.methods.contrastive.larc import larc_
 
 
 def parameter(values, gradient):

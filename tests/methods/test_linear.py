@@ -14,7 +14,8 @@ from methods.tiny import TinyGenerator, exemplars_of, linear_truth
 from gansegctl import methods
 from gansegctl.errors import UsageError
 from gansegctl.labels import LabelMap
-from gansegctl.methods import files, linear
+from gansegctl.methods import linear
+from gansegctl.methods.base import segmenter_file as files
 from gansegctl.methods.linear import Linear, LinearSettings
 
 QUICK = LinearSettings(steps=40, statistics_samples=3, lr=5e-2)

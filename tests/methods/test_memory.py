@@ -16,7 +16,7 @@ from gansegctl import methods
 from gansegctl.bench.common import make_generator
 from gansegctl.contracts import Exemplar
 from gansegctl.labels import LabelMap
-from gansegctl.methods.area_guard import AreaGuard
+from gansegctl.methods.labels4free.collapse_guard import AreaGuard
 from gansegctl.pipeline.annotate.adversary import beyond_generator
 from gansegctl.pipeline.runtime.memory import peak_extra
 

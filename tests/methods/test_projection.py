@@ -12,10 +12,10 @@ from methods.test_sinkhorn import plain
 from methods.tiny import SIDE, TinyGenerator
 
 from gansegctl.errors import GansegError
-from gansegctl.methods import projection
-from gansegctl.methods.contrastive import ContrastiveSettings
-from gansegctl.methods.projection import Source, pretrain, principal_axes, random_projection
-from gansegctl.methods.views import draw_warp
+from gansegctl.methods.contrastive import pretraining as projection
+from gansegctl.methods.contrastive.method import ContrastiveSettings
+from gansegctl.methods.contrastive.pretraining import Source, pretrain, principal_axes, random_projection
+from gansegctl.methods.contrastive.views import draw_warp
 
 CPU = torch.device("cpu")
 QUICK = ContrastiveSettings(dimension=10, pixels=64, prototypes=9, draws=2, pretrain_steps=1, epsilon=0.05).resolved(

@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 from gansegctl import methods
 from gansegctl.errors import UsageError
 from gansegctl.labels import LabelMap
-from gansegctl.methods import files
-from gansegctl.methods.base import annotation_of, read_segmenter
+from gansegctl.methods.base import segmenter_file as files
+from gansegctl.methods.base.segmenter import annotation_of, read_segmenter
 
 HEADER = {
     "method": "repurpose",

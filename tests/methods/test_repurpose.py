@@ -14,9 +14,9 @@ from methods.tiny import TinyGenerator, exemplars_of, linear_truth
 from gansegctl.errors import GansegError, UsageError
 from gansegctl.features.pyramid import FeaturePyramid
 from gansegctl.labels import LabelMap
-from gansegctl.methods import fitting
-from gansegctl.methods.fitting import cross_entropy, learning_rate, soft_targets
-from gansegctl.methods.heads import CNN_HEADS, make_head
+from gansegctl.methods.base import fitting
+from gansegctl.methods.base.fitting import cross_entropy, learning_rate, soft_targets
+from gansegctl.methods.base.heads import CNN_HEADS, make_head
 from gansegctl.methods.repurpose import Repurpose, RepurposeSettings
 
 QUICK = RepurposeSettings(steps=12, statistics_samples=3)

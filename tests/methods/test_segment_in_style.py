@@ -15,8 +15,9 @@ from gansegctl.errors import UsageError
 from gansegctl.features.kmeans import kmeans
 from gansegctl.features.pyramid import FeaturePyramid
 from gansegctl.labels import LabelMap
-from gansegctl.methods import files, segment_in_style
-from gansegctl.methods.fitting import feature_statistics
+from gansegctl.methods import segment_in_style
+from gansegctl.methods.base import segmenter_file as files
+from gansegctl.methods.base.fitting import feature_statistics
 from gansegctl.methods.segment_in_style import SegmentInStyle, SegmentInStyleSettings
 
 QUICK = SegmentInStyleSettings(k=7, images=4, iterations=6, statistics_samples=3)

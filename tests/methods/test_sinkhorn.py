@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gansegctl.methods import sinkhorn as module
-from gansegctl.methods.sinkhorn import codes, potentials, sinkhorn
+from gansegctl.methods.contrastive import sinkhorn as module
+from gansegctl.methods.contrastive.sinkhorn import codes, potentials, sinkhorn
 
 
 def scores(pixels=60, prototypes=7, seed=0):

@@ -16,8 +16,8 @@ from methods.tiny import SIDE, TinyGenerator
 from gansegctl import methods
 from gansegctl.contracts import FeatureTap, GeneratorSpec, Segmenter, Synthesis
 from gansegctl.errors import UsageError
-from gansegctl.methods import stylemix
-from gansegctl.methods.stylemix import PROFILES, StyleMix, StyleMixSettings, crossover_slots, faiss_options
+from gansegctl.methods.stylemix import method as stylemix
+from gansegctl.methods.stylemix.method import PROFILES, StyleMix, StyleMixSettings, crossover_slots, faiss_options
 
 QUICK = StyleMixSettings(variants=6, repeats=5, k=3, iterations=5)
 SEEDS = (11, 12, 13)

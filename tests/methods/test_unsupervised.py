@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from gansegctl.errors import UsageError
-from gansegctl.methods.unsupervised import (
+from gansegctl.methods.base.clusters import (
     border,
     centrality,
     centre_prior,

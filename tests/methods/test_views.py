@@ -10,7 +10,7 @@ from methods.tiny import TinyGenerator
 
 from gansegctl.contracts import FeatureTap, GeneratorSpec
 from gansegctl.errors import UsageError
-from gansegctl.methods.views import draw_views, draw_warp, style_pairs
+from gansegctl.methods.contrastive.views import draw_views, draw_warp, style_pairs
 
 
 def spec(resolutions, num_ws):

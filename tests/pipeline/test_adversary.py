@@ -15,7 +15,7 @@ from gansegctl import methods
 from gansegctl.errors import UsageError
 from gansegctl.generators.train import Trainer, TrainSettings
 from gansegctl.generators.weights import load_generator
-from gansegctl.methods.labels4free import Labels4FreeSettings
+from gansegctl.methods.labels4free.method import Labels4FreeSettings
 from gansegctl.pipeline.annotate.adversary import StyleGAN2Adversary, beyond_generator
 from gansegctl.visualize.sheets import save_png
 

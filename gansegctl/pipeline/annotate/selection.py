@@ -14,7 +14,7 @@ from gansegctl import methods
 from gansegctl.contracts import Segmenter, Synthesis
 from gansegctl.errors import UsageError, did_you_mean
 from gansegctl.features.select import choose, descriptors, farthest_first, k_medoids, standardised
-from gansegctl.methods import files
+from gansegctl.methods.base import segmenter_file as files
 from gansegctl.pipeline.generate.plan import batches
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from gansegctl.contracts import Exemplar, Generator, Progress, Segmenter
 from gansegctl.errors import DatasetError, UsageError, did_you_mean
 from gansegctl.io.atomic import write_text
 from gansegctl.labels import IGNORE, LabelMap
-from gansegctl.methods import files
+from gansegctl.methods.base import segmenter_file as files
 from gansegctl.pipeline.annotate.adversary import beyond_generator
 from gansegctl.pipeline.annotate.selection import Choice, choose_exemplars
 from gansegctl.pipeline.generate.plan import PlannedShard

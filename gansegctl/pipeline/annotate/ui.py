@@ -22,7 +22,7 @@ from gansegctl.errors import UsageError
 from gansegctl.features.pyramid import FeaturePyramid
 from gansegctl.features.select import descriptors
 from gansegctl.labels import IGNORE, LabelMap
-from gansegctl.methods.fitting import grown
+from gansegctl.methods.base.fitting import grown
 from gansegctl.pipeline.annotate.regions import find_parts, part_features, split_part
 from gansegctl.pipeline.annotate.selection import Choice
 from gansegctl.pipeline.annotate.stage import Source

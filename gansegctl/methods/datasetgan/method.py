@@ -23,7 +23,8 @@ from torch import Tensor
 from gansegctl.contracts import Annotation, Exemplar, Generator, Synthesis
 from gansegctl.errors import GansegError, UsageError
 from gansegctl.labels import IGNORE, LabelMap
-from gansegctl.methods.base import (
+from gansegctl.methods.base.fitting import feature_statistics, grown
+from gansegctl.methods.base.segmenter import (
     BaseSegmenter,
     check_exemplars,
     choose_taps,
@@ -32,9 +33,8 @@ from gansegctl.methods.base import (
     resynthesize,
     vote_of_heads,
 )
-from gansegctl.methods.checking import filled, one_of, within
-from gansegctl.methods.ensemble import Ensemble, StackedPerceptrons
-from gansegctl.methods.fitting import feature_statistics, grown
+from gansegctl.methods.base.settings import filled, one_of, within
+from gansegctl.methods.datasetgan.ensemble import Ensemble, StackedPerceptrons
 
 PROFILES: dict[str, dict] = {
     "fixed": {

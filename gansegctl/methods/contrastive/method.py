@@ -21,10 +21,10 @@ from gansegctl.contracts import Exemplar, Generator
 from gansegctl.errors import UsageError, did_you_mean
 from gansegctl.features.pyramid import FeaturePyramid
 from gansegctl.labels import LabelMap
-from gansegctl.methods.base import check_exemplars, choose_taps, device_of, read_segmenter, resynthesize
-from gansegctl.methods.fitting import feature_statistics, fit_head, soft_targets, standardised
-from gansegctl.methods.one_shot_heads import HEADS, one_shot_head
-from gansegctl.methods.projection import Source, pretrain, principal_axes, random_projection
+from gansegctl.methods.base.fitting import feature_statistics, fit_head, soft_targets, standardised
+from gansegctl.methods.base.segmenter import check_exemplars, choose_taps, device_of, read_segmenter, resynthesize
+from gansegctl.methods.contrastive.heads import HEADS, one_shot_head
+from gansegctl.methods.contrastive.pretraining import Source, pretrain, principal_axes, random_projection
 from gansegctl.methods.repurpose import RepurposeSegmenter
 
 SHARE_OF_PIXELS = 20_000 / 256**2

@@ -24,10 +24,10 @@ from torch import Tensor
 from gansegctl.contracts import Annotation, Exemplar, Generator, Synthesis
 from gansegctl.errors import UsageError, did_you_mean
 from gansegctl.labels import LabelMap
-from gansegctl.methods.alpha import AlphaNetwork
-from gansegctl.methods.alpha_training import Adversary, AlphaTraining
-from gansegctl.methods.base import BaseSegmenter, read_segmenter
-from gansegctl.methods.unsupervised import FOREGROUND, no_exemplars
+from gansegctl.methods.base.clusters import FOREGROUND, no_exemplars
+from gansegctl.methods.base.segmenter import BaseSegmenter, read_segmenter
+from gansegctl.methods.labels4free.alpha_network import AlphaNetwork
+from gansegctl.methods.labels4free.training import Adversary, AlphaTraining
 
 PRESETS: dict[str, dict] = {
     "faces": {"mult": 1.2, "iterations": 2000, "truncation": 1.0, "lr": 2e-4, "bg_weight": 3.0, "bg_share": 0.4},

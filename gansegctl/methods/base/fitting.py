@@ -18,7 +18,7 @@ from gansegctl.contracts import Generator
 from gansegctl.errors import GansegError
 from gansegctl.features.pyramid import FeaturePyramid
 from gansegctl.labels import IGNORE
-from gansegctl.methods.heads import Head
+from gansegctl.methods.base.heads import Head
 
 
 def grown(steps: int, exemplars: int) -> int:

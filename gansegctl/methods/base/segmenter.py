@@ -16,7 +16,7 @@ from gansegctl.contracts import Annotation, Exemplar, Generator, GeneratorSpec, 
 from gansegctl.errors import UsageError
 from gansegctl.features.pyramid import FeaturePyramid, Layers
 from gansegctl.labels import IGNORE, LabelMap
-from gansegctl.methods import files
+from gansegctl.methods.base import segmenter_file as files
 
 
 def choose_taps(spec: GeneratorSpec, lowest: int = 0, highest: int | None = None) -> tuple[str, ...]:

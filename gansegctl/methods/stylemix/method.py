@@ -31,9 +31,7 @@ from torch import Tensor
 from gansegctl.contracts import Annotation, Exemplar, Generator, GeneratorSpec, Synthesis
 from gansegctl.errors import UsageError
 from gansegctl.labels import IGNORE, LabelMap
-from gansegctl.methods.base import BaseSegmenter, annotation_of, read_segmenter
-from gansegctl.methods.checking import filled, one_of, within
-from gansegctl.methods.unsupervised import (
+from gansegctl.methods.base.clusters import (
     FOREGROUND,
     RULES,
     Box,
@@ -48,6 +46,8 @@ from gansegctl.methods.unsupervised import (
     segments,
     stream_of,
 )
+from gansegctl.methods.base.segmenter import BaseSegmenter, annotation_of, read_segmenter
+from gansegctl.methods.base.settings import filled, one_of, within
 
 PROFILES: dict[str, dict] = {
     "fixed": {

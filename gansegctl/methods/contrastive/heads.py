@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from gansegctl.features.pyramid import FeaturePyramid
-from gansegctl.methods.heads import CNN_HEADS, CNN_SLOPE, Head
+from gansegctl.methods.base.heads import CNN_HEADS, CNN_SLOPE, Head
 
 HEADS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     "linear": ((), (1,)),

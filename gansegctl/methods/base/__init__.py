@@ -1,0 +1,1 @@
+"""Parts that all methods share: the segmenter and its file, settings, the fitting loop, heads, clusters."""
