@@ -41,7 +41,7 @@ from gansegctl.contracts import Method, Progress
 from gansegctl.errors import GansegError, UsageError
 from gansegctl.evaluate.report import score
 from gansegctl.generators.stylegan2 import StyleGAN2Config
-from gansegctl.generators.train import TrainSettings
+from gansegctl.generators.training.trainer import TrainSettings
 from gansegctl.generators.weights import read_header
 from gansegctl.io.atomic import clean_parts, write_bytes, write_text
 from gansegctl.labels import LabelMap

@@ -13,7 +13,7 @@ import numpy as np
 
 from gansegctl import methods
 from gansegctl.errors import UsageError
-from gansegctl.generators.inversion import InversionSettings
+from gansegctl.generators.inversion.search import InversionSettings
 from gansegctl.labels import LabelMap
 from gansegctl.pipeline.annotate.real_images import RealSettings
 from gansegctl.pipeline.project.projector import ProjectSettings

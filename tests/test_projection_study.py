@@ -10,7 +10,7 @@ import projection
 import pytest
 
 from gansegctl.demo.scenes import LABELS
-from gansegctl.generators.inversion import InversionSettings
+from gansegctl.generators.inversion.search import InversionSettings
 from gansegctl.generators.weights import load_generator
 from gansegctl.pipeline.project.projector import Projector, ProjectSettings
 

@@ -20,7 +20,7 @@ from gansegctl import methods
 from gansegctl.config import from_dict
 from gansegctl.contracts import Exemplar, Progress
 from gansegctl.errors import GansegError, UsageError
-from gansegctl.generators.inversion import InversionSettings
+from gansegctl.generators.inversion.search import InversionSettings
 from gansegctl.generators.weights import read_header
 from gansegctl.labels import LabelMap
 from gansegctl.pipeline.annotate.adversary import beyond_generator

@@ -123,7 +123,7 @@ def command(
         console.emit(stages.describe_dataset(dataset), as_json)
         return
     if real is not None:
-        from gansegctl.generators.inversion import InversionSettings
+        from gansegctl.generators.inversion.search import InversionSettings
         from gansegctl.pipeline.annotate.real_images import RealExemplars, RealSettings, annotate_real, real_labels
         from gansegctl.pipeline.project.projector import ProjectSettings
 

@@ -62,7 +62,7 @@ def command(
     A picture is centre-cropped to a square and resized to the generator's size. Pictures outside the generator's world
     are flagged: their masks mean little. What is there is left alone; a file that cannot be read is refused by name.
     """
-    from gansegctl.generators.inversion import InversionSettings
+    from gansegctl.generators.inversion.search import InversionSettings
     from gansegctl.pipeline.inputs.images import raise_refused
     from gansegctl.pipeline.project.projector import ProjectSettings
     from gansegctl.pipeline.project.stage import project, results

@@ -92,7 +92,7 @@ def command(
     import torch
 
     from gansegctl.generators.stylegan2 import StyleGAN2Config
-    from gansegctl.generators.train import TrainSettings
+    from gansegctl.generators.training.trainer import TrainSettings
     from gansegctl.pipeline.train import train
 
     network = StyleGAN2Config(

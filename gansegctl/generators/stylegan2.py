@@ -17,10 +17,10 @@ from gansegctl import kernels
 from gansegctl.contracts import FeatureTap, GeneratorSpec, Synthesis
 from gansegctl.errors import UsageError
 from gansegctl.features.pyramid import FeaturePyramid
+from gansegctl.generators.base import StyleGAN, check_noise
 from gansegctl.generators.latents import noise_of_seeds
 from gansegctl.generators.layers import SQRT2, FullyConnected, fir_filter, upsample2d
 from gansegctl.generators.mapping import Mapping
-from gansegctl.generators.network import StyleGAN, check_noise
 from gansegctl.generators.stylegan2_config import StyleGAN2Config
 
 FAMILY = "stylegan2"

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from gansegctl.contracts import FeatureTap, GeneratorSpec, Synthesis
 from gansegctl.features.pyramid import FeaturePyramid
+from gansegctl.generators.base import StyleGAN, check_noise
 from gansegctl.generators.layers import FullyConnected
 from gansegctl.generators.mapping import ClassTableMapping, Mapping
-from gansegctl.generators.network import StyleGAN, check_noise
 from gansegctl.generators.stylegan3_config import LayerConfig, StyleGAN3Config
 from gansegctl.generators.stylegan3_filters import filtered_leaky_relu, lowpass
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from gansegctl.errors import UsageError
 from gansegctl.generators import stylegan2, stylegan3_config
-from gansegctl.generators.network import StyleGAN
+from gansegctl.generators.base import StyleGAN
 from gansegctl.generators.stylegan2 import StyleGAN2, StyleGAN2Config
 from gansegctl.generators.stylegan3 import StyleGAN3
 from gansegctl.generators.stylegan3_config import StyleGAN3Config

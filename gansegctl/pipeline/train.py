@@ -11,7 +11,7 @@ import torch
 from gansegctl.contracts import Progress
 from gansegctl.errors import UsageError
 from gansegctl.generators.latents import z_of_seeds
-from gansegctl.generators.train import Trainer, TrainSettings
+from gansegctl.generators.training.trainer import Trainer, TrainSettings
 from gansegctl.generators.weights import read_header, save_generator
 from gansegctl.pipeline.inputs.images import check_split, load_pictures
 from gansegctl.visualize.sheets import image_grid, save_png, to_uint8

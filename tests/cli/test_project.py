@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from gansegctl.cli import main
-from gansegctl.generators.latent_world import FIRST_SEED
+from gansegctl.generators.inversion.latent_space import FIRST_SEED
 from gansegctl.generators.latents import z_of_seeds
 from gansegctl.generators.weights import load_generator
 from gansegctl.labels import LabelMap

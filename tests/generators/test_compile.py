@@ -9,7 +9,7 @@ import torch
 
 from gansegctl.config import GenerateSettings, to_dict
 from gansegctl.errors import DeviceError, UsageError
-from gansegctl.generators.network import StyleGAN
+from gansegctl.generators.base import StyleGAN
 from gansegctl.generators.stylegan2 import StyleGAN2, StyleGAN2Config
 from gansegctl.pipeline import stages
 

@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from gansegctl.errors import UsageError
-from gansegctl.generators.checkpoints.nvlabs import generator_record
-from gansegctl.generators.checkpoints.reading import read
+from gansegctl.generators.base import StyleGAN
+from gansegctl.generators.checkpoints.build import family_of, generator_from_record
+from gansegctl.generators.checkpoints.containers.reading import read
+from gansegctl.generators.checkpoints.families.nvlabs import generator_record
 from gansegctl.generators.checkpoints.records import ModuleRecord
-from gansegctl.generators.from_record import family_of, generator_from_record
 from gansegctl.generators.latents import z_of_seeds
 from gansegctl.generators.layers import fir_filter
-from gansegctl.generators.network import StyleGAN
 from gansegctl.generators.stylegan2 import StyleGAN2, StyleGAN2Config
 from gansegctl.generators.stylegan3 import StyleGAN3
 from gansegctl.generators.stylegan3_config import LayerConfig, StyleGAN3Config, design

@@ -8,16 +8,16 @@ import pytest
 import torch
 
 from gansegctl.errors import UsageError
-from gansegctl.generators.inversion import (
+from gansegctl.generators.inversion.latent_space import FIRST_SEED, World, thumbnail
+from gansegctl.generators.inversion.perceptual import Gradients
+from gansegctl.generators.inversion.search import (
     Inversion,
     InversionSettings,
     check_noise_maps,
     noise_structure,
     synthesize,
 )
-from gansegctl.generators.latent_world import FIRST_SEED, World, thumbnail
 from gansegctl.generators.latents import z_of_seeds
-from gansegctl.generators.perceptual import Gradients
 from gansegctl.generators.stylegan2 import StyleGAN2, StyleGAN2Config
 from gansegctl.generators.weights import load_generator
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from gansegctl.errors import UsageError
-from gansegctl.generators.inversion import Inverted
-from gansegctl.generators.offdomain import Calibration, joined, varied_samples
+from gansegctl.generators.inversion.out_of_domain import Calibration, joined, varied_samples
+from gansegctl.generators.inversion.search import Inverted
 from gansegctl.generators.weights import load_generator
 
 

@@ -10,7 +10,7 @@ import torch
 
 from gansegctl.errors import UsageError
 from gansegctl.generators.discriminator import Discriminator
-from gansegctl.generators.perceptual import (
+from gansegctl.generators.inversion.perceptual import (
     DiscriminatorFeatures,
     Gradients,
     Lpips,
@@ -20,7 +20,7 @@ from gansegctl.generators.perceptual import (
     scales,
 )
 from gansegctl.generators.stylegan2 import StyleGAN2Config
-from gansegctl.generators.train import Trainer, TrainSettings
+from gansegctl.generators.training.trainer import Trainer, TrainSettings
 
 SMALL = StyleGAN2Config(resolution=16, z_dim=4, w_dim=4, channel_base=64, channel_max=8, mapping_layers=1)
 

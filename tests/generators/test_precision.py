@@ -79,7 +79,7 @@ def test_what_is_kept_for_inference_follows_the_weights(network):
 
 def test_a_family_that_is_not_run_in_half_precision_says_so(network):
     from gansegctl.errors import UsageError
-    from gansegctl.generators.network import StyleGAN
+    from gansegctl.generators.base import StyleGAN
 
     other = StyleGAN()
     other.spec = network.spec

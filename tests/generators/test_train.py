@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from gansegctl.errors import UsageError
-from gansegctl.generators import train
-from gansegctl.generators.augment import augment
 from gansegctl.generators.checkpoints.discriminators import open_discriminator
 from gansegctl.generators.discriminator import Discriminator, minibatch_deviation
 from gansegctl.generators.latents import z_of_seeds
 from gansegctl.generators.layers import fir_filter, upsample2d
 from gansegctl.generators.stylegan2 import StyleGAN2, StyleGAN2Config
-from gansegctl.generators.train import KIND, Trainer, TrainSettings
+from gansegctl.generators.training import trainer as train
+from gansegctl.generators.training.augment import augment
+from gansegctl.generators.training.trainer import KIND, Trainer, TrainSettings
 from gansegctl.generators.weights import load_generator, save_generator
 from gansegctl.io.training_state import save_state
 

@@ -11,7 +11,7 @@ from gansegctl.kernels import backend, build
 from gansegctl import kernels
 from gansegctl.features.pyramid import FeaturePyramid
 from gansegctl.generators.latents import z_of_seeds
-from gansegctl.generators.train import Trainer, TrainSettings
+from gansegctl.generators.training.trainer import Trainer, TrainSettings
 from gansegctl.generators.weights import load_generator
 
 pytestmark = [

@@ -13,7 +13,7 @@ from methods.tiny import TinyGenerator
 
 from gansegctl import methods
 from gansegctl.errors import UsageError
-from gansegctl.generators.train import Trainer, TrainSettings
+from gansegctl.generators.training.trainer import Trainer, TrainSettings
 from gansegctl.generators.weights import load_generator
 from gansegctl.methods.labels4free.method import Labels4FreeSettings
 from gansegctl.pipeline.annotate.adversary import StyleGAN2Adversary, beyond_generator

@@ -15,7 +15,7 @@ from gansegctl.config import DistillSettings, EvalSettings
 from gansegctl.contracts import Progress
 from gansegctl.errors import DatasetError, UsageError
 from gansegctl.generators.stylegan2 import StyleGAN2Config
-from gansegctl.generators.train import Trainer, TrainSettings
+from gansegctl.generators.training.trainer import Trainer, TrainSettings
 from gansegctl.generators.weights import load_generator, read_header
 from gansegctl.labels import LabelMap
 from gansegctl.pipeline.demo.scenes import write_scenes

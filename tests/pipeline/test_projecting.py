@@ -15,7 +15,7 @@ from PIL import Image
 from gansegctl import methods
 from gansegctl.contracts import Exemplar
 from gansegctl.errors import UsageError
-from gansegctl.generators.inversion import InversionSettings
+from gansegctl.generators.inversion.search import InversionSettings
 from gansegctl.generators.weights import load_generator
 from gansegctl.labels import LabelMap
 from gansegctl.pipeline.inputs.generators import latents_of_seeds

@@ -12,7 +12,7 @@ from PIL import Image
 from gansegctl import methods
 from gansegctl.config import AnnotateSettings, GenerateSettings
 from gansegctl.errors import UsageError
-from gansegctl.generators.inversion import InversionSettings
+from gansegctl.generators.inversion.search import InversionSettings
 from gansegctl.generators.weights import load_generator
 from gansegctl.labels import LabelMap
 from gansegctl.pipeline.annotate import real_images as module

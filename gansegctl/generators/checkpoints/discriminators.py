@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 
 from gansegctl.errors import UsageError
-from gansegctl.generators.checkpoints import nvlabs, reading
-from gansegctl.generators.checkpoints.layout import as_float
+from gansegctl.generators.checkpoints.containers import reading
+from gansegctl.generators.checkpoints.families import nvlabs
+from gansegctl.generators.checkpoints.families.layout import as_float
 from gansegctl.generators.checkpoints.opening import our_header
+from gansegctl.generators.checkpoints.record_access import attribute, clamp_of
 from gansegctl.generators.checkpoints.records import ModuleRecord
 from gansegctl.generators.discriminator import FADING, Discriminator
 from gansegctl.generators.layers import Conv
-from gansegctl.generators.record_access import attribute, clamp_of
 from gansegctl.generators.stylegan2_config import StyleGAN2Config
 from gansegctl.io.training_state import load_state
 

@@ -11,19 +11,19 @@ from typing import Any
 from gansegctl.contracts import Generator
 from gansegctl.errors import UsageError
 from gansegctl.generators import weights
-from gansegctl.generators.checkpoints import (
+from gansegctl.generators.checkpoints.build import generator_from_record
+from gansegctl.generators.checkpoints.containers import reading
+from gansegctl.generators.checkpoints.families import (
     bare,
     genforce,
     lucidrains,
     mmgeneration,
     nvlabs,
-    reading,
     refused,
     rosinality,
     tensorflow,
 )
 from gansegctl.generators.checkpoints.records import CheckpointReport, ModuleRecord
-from gansegctl.generators.from_record import generator_from_record
 
 READERS = (tensorflow, rosinality, mmgeneration, genforce, bare, lucidrains)
 """One module a family: `matches(value)`, `read(value, container, sha256)`; the first that matches reads."""

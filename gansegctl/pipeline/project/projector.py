@@ -19,10 +19,10 @@ from torch import Tensor
 from gansegctl import methods
 from gansegctl.contracts import Annotation, Generator, Progress, Segmenter
 from gansegctl.errors import UsageError
-from gansegctl.generators.inversion import Inversion, InversionSettings, Inverted, check_noise_maps, synthesize
-from gansegctl.generators.latent_world import World
-from gansegctl.generators.offdomain import LEAST, Calibration, Verdict, joined, varied_samples
-from gansegctl.generators.perceptual import choose_perceptual
+from gansegctl.generators.inversion.latent_space import World
+from gansegctl.generators.inversion.out_of_domain import LEAST, Calibration, Verdict, joined, varied_samples
+from gansegctl.generators.inversion.perceptual import choose_perceptual
+from gansegctl.generators.inversion.search import Inversion, InversionSettings, Inverted, check_noise_maps, synthesize
 from gansegctl.io.atomic import write_bytes
 from gansegctl.pipeline.inputs.generators import check_class, grouped
 from gansegctl.pipeline.inputs.images import image_files, load_pictures, splits_of

@@ -18,7 +18,7 @@ from PIL import Image
 from gansegctl import methods
 from gansegctl.contracts import Progress, Segmenter
 from gansegctl.errors import GansegError, UsageError
-from gansegctl.generators.offdomain import Calibration
+from gansegctl.generators.inversion.out_of_domain import Calibration
 from gansegctl.io.atomic import write_text
 from gansegctl.pipeline.inputs.generators import grouped, open_generator
 from gansegctl.pipeline.inputs.images import named_pictures, read_or_refuse, square_of

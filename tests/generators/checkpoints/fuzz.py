@@ -44,9 +44,9 @@ from generators.checkpoints import authoring
 from generators.checkpoints.watching import watch
 
 from gansegctl.errors import GansegError
-from gansegctl.generators.checkpoints.inert import Inert, Named
-from gansegctl.generators.checkpoints.nvlabs import generator_record, is_snapshot
-from gansegctl.generators.checkpoints.reading import read
+from gansegctl.generators.checkpoints.containers.reading import read
+from gansegctl.generators.checkpoints.families.nvlabs import generator_record, is_snapshot
+from gansegctl.generators.checkpoints.unpickle.inert import Inert, Named
 
 SECONDS = 5
 SLACK = 64 << 20

@@ -17,8 +17,8 @@ from PIL import Image
 from safetensors.torch import save
 
 from gansegctl.errors import UsageError
-from gansegctl.generators.checkpoints.container import CONTAINERS, detect
-from gansegctl.generators.checkpoints.reading import read
+from gansegctl.generators.checkpoints.containers.detect import CONTAINERS, detect
+from gansegctl.generators.checkpoints.containers.reading import read
 
 
 def hdf5() -> bytes:

@@ -15,7 +15,7 @@ from gansegctl.errors import UsageError
 from gansegctl.generators.checkpoints.discriminators import open_discriminator
 from gansegctl.generators.discriminator import Discriminator
 from gansegctl.generators.stylegan2 import StyleGAN2Config
-from gansegctl.generators.train import Trainer, TrainSettings
+from gansegctl.generators.training.trainer import Trainer, TrainSettings
 
 WIDTHS = {16: 4, 8: 6, 4: 8}
 KERNEL = torch.outer(torch.tensor([1.0, 3, 3, 1]), torch.tensor([1.0, 3, 3, 1])) / 64

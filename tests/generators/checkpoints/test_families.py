@@ -20,8 +20,9 @@ from generators.checkpoints.foreign import (
 from safetensors.torch import save_file
 
 from gansegctl.errors import UsageError
-from gansegctl.generators.checkpoints import bare, mmgeneration, open_checkpoint, refused, rosinality
-from gansegctl.generators.checkpoints.layout import AVERAGE_SAMPLES, mean_w
+from gansegctl.generators.checkpoints import open_checkpoint
+from gansegctl.generators.checkpoints.families import bare, mmgeneration, refused, rosinality
+from gansegctl.generators.checkpoints.families.layout import AVERAGE_SAMPLES, mean_w
 from gansegctl.generators.checkpoints.opening import our_header
 from gansegctl.generators.checkpoints.records import ModuleRecord
 from gansegctl.generators.weights import save_generator

@@ -11,7 +11,7 @@ import torch
 from generators.checkpoints import authoring, fuzz
 
 from gansegctl.errors import UsageError
-from gansegctl.generators.checkpoints.reading import read
+from gansegctl.generators.checkpoints.containers.reading import read
 
 
 def test_a_slice_of_altered_checkpoints(tmp_path):

@@ -10,8 +10,8 @@ import torch
 from generators.checkpoints.foreign import tensorflow_variables, tiny, weights
 
 from gansegctl.errors import UsageError
-from gansegctl.generators.checkpoints import tensorflow
-from gansegctl.generators.checkpoints.layout import (
+from gansegctl.generators.checkpoints.families import tensorflow
+from gansegctl.generators.checkpoints.families.layout import (
     Assumptions,
     as_float,
     check_sizes,

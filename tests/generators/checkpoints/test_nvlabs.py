@@ -16,11 +16,11 @@ from generators.checkpoints.authoring import EasyDict, Persistent, dumps, snapsh
 from torch import nn
 
 from gansegctl.errors import UsageError
-from gansegctl.generators.checkpoints.limits import Limits
-from gansegctl.generators.checkpoints.nvlabs import generator_record, is_snapshot
-from gansegctl.generators.checkpoints.reading import Loaded, read, unknown_under
-from gansegctl.generators.checkpoints.safe_pickle import Reader, Session
-from gansegctl.generators.checkpoints.torch_files import nested_storage
+from gansegctl.generators.checkpoints.containers.reading import Loaded, read, unknown_under
+from gansegctl.generators.checkpoints.containers.torch_files import nested_storage
+from gansegctl.generators.checkpoints.families.nvlabs import generator_record, is_snapshot
+from gansegctl.generators.checkpoints.unpickle.limits import Limits
+from gansegctl.generators.checkpoints.unpickle.machine import Reader, Session
 
 
 @pytest.fixture

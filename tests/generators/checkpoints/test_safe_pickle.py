@@ -21,12 +21,13 @@ from generators.checkpoints import authoring
 from generators.checkpoints.watching import watch
 
 from gansegctl.errors import UsageError
-from gansegctl.generators.checkpoints import nvlabs, opcodes
-from gansegctl.generators.checkpoints.inert import Inert, Named, PlainDict, unknown_under, walk
-from gansegctl.generators.checkpoints.limits import MEBIBYTE, Limits, shown
-from gansegctl.generators.checkpoints.reading import read
-from gansegctl.generators.checkpoints.safe_pickle import Reader, Session
-from gansegctl.generators.checkpoints.torch_files import nested_storage
+from gansegctl.generators.checkpoints.containers.reading import read
+from gansegctl.generators.checkpoints.containers.torch_files import nested_storage
+from gansegctl.generators.checkpoints.families import nvlabs
+from gansegctl.generators.checkpoints.unpickle import opcodes
+from gansegctl.generators.checkpoints.unpickle.inert import Inert, Named, PlainDict, unknown_under, walk
+from gansegctl.generators.checkpoints.unpickle.limits import MEBIBYTE, Limits, shown
+from gansegctl.generators.checkpoints.unpickle.machine import Reader, Session
 
 PROTOCOLS = range(6)
 

@@ -17,12 +17,12 @@ from generators.checkpoints import authoring
 from torch import nn
 
 from gansegctl.errors import UsageError
-from gansegctl.generators.checkpoints.inert import Inert, Storage
-from gansegctl.generators.checkpoints.limits import Limits, damaged
-from gansegctl.generators.checkpoints.reading import read
-from gansegctl.generators.checkpoints.safe_pickle import Reader, Session
-from gansegctl.generators.checkpoints.torch_files import nested_storage, read_legacy, read_zip
-from gansegctl.generators.checkpoints.ziparchive import Archive
+from gansegctl.generators.checkpoints.containers.reading import read
+from gansegctl.generators.checkpoints.containers.torch_files import nested_storage, read_legacy, read_zip
+from gansegctl.generators.checkpoints.containers.ziparchive import Archive
+from gansegctl.generators.checkpoints.unpickle.inert import Inert, Storage
+from gansegctl.generators.checkpoints.unpickle.limits import Limits, damaged
+from gansegctl.generators.checkpoints.unpickle.machine import Reader, Session
 
 
 def session(raw: bytes) -> Session:

@@ -6,7 +6,7 @@ import struct
 import zlib
 from dataclasses import dataclass
 
-from gansegctl.generators.checkpoints.limits import damaged
+from gansegctl.generators.checkpoints.unpickle.limits import damaged
 
 _END = b"PK\x05\x06"
 _MOST_ENTRIES = 65_536

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gansegctl.contracts import Generator
+from gansegctl.generators.inversion.perceptual import Gradients, pixel_distance, scales
 from gansegctl.generators.latents import z_of_seeds
-from gansegctl.generators.perceptual import Gradients, pixel_distance, scales
 
 FIRST_SEED = 4_100_000_000
 """Of the samples that inversion starts from and is calibrated on: far from the seeds that anybody generates."""

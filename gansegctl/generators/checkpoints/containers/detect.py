@@ -7,7 +7,7 @@ import struct
 from pathlib import Path
 
 from gansegctl.errors import UsageError
-from gansegctl.generators.checkpoints.limits import damaged
+from gansegctl.generators.checkpoints.unpickle.limits import damaged
 
 CONTAINERS = ("torch-zip", "torch-legacy", "pickle", "safetensors", "hdf5")
 _WANTED = "a generator checkpoint (.pkl, .pt, .pth, .safetensors)"

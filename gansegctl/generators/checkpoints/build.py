@@ -13,10 +13,8 @@ import torch
 from torch import Tensor
 
 from gansegctl.errors import UsageError
-from gansegctl.generators.checkpoints.records import ModuleRecord
-from gansegctl.generators.layers import SQRT2, fir_filter
-from gansegctl.generators.network import StyleGAN
-from gansegctl.generators.record_access import (
+from gansegctl.generators.base import StyleGAN
+from gansegctl.generators.checkpoints.record_access import (
     REMEDY,
     attribute,
     check_linear,
@@ -26,6 +24,8 @@ from gansegctl.generators.record_access import (
     tensor_of,
     whole,
 )
+from gansegctl.generators.checkpoints.records import ModuleRecord
+from gansegctl.generators.layers import SQRT2, fir_filter
 from gansegctl.generators.stylegan2 import StyleGAN2
 from gansegctl.generators.stylegan2_config import DEFAULT_TAPS, StyleGAN2Config
 from gansegctl.generators.stylegan3 import StyleGAN3

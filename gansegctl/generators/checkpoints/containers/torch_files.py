@@ -11,11 +11,11 @@ from collections.abc import Callable
 from typing import Any
 
 from gansegctl.errors import UsageError
-from gansegctl.generators.checkpoints.inert import Named, Storage
-from gansegctl.generators.checkpoints.known_names import fill_storage, new_storage
-from gansegctl.generators.checkpoints.limits import damaged, shown
-from gansegctl.generators.checkpoints.safe_pickle import Reader, Session
-from gansegctl.generators.checkpoints.ziparchive import Archive
+from gansegctl.generators.checkpoints.containers.ziparchive import Archive
+from gansegctl.generators.checkpoints.unpickle.inert import Named, Storage
+from gansegctl.generators.checkpoints.unpickle.known_globals import fill_storage, new_storage
+from gansegctl.generators.checkpoints.unpickle.limits import damaged, shown
+from gansegctl.generators.checkpoints.unpickle.machine import Reader, Session
 
 MAGIC = 0x1950A86A20F9469CFC6C
 PROTOCOL = 1001

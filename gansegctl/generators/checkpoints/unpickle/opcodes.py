@@ -9,10 +9,10 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from gansegctl.generators.checkpoints.known_names import make_set
+from gansegctl.generators.checkpoints.unpickle.known_globals import make_set
 
 if TYPE_CHECKING:
-    from gansegctl.generators.checkpoints.safe_pickle import Reader
+    from gansegctl.generators.checkpoints.unpickle.machine import Reader
 
 _LONGEST_LINE = 1 << 23  # of a text in protocol 0
 _ESCAPE = re.compile(rb"\\(?:x([0-9a-fA-F]{2})|([0-7]{1,3})|(.))", re.DOTALL)

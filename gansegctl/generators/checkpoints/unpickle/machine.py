@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from gansegctl.errors import GansegError
-from gansegctl.generators.checkpoints import known_names, opcodes
-from gansegctl.generators.checkpoints.inert import Cell, Inert, Named, PlainDict, check_key
-from gansegctl.generators.checkpoints.limits import Budget, Limits, damaged
+from gansegctl.generators.checkpoints.unpickle import known_globals as known_names
+from gansegctl.generators.checkpoints.unpickle import opcodes
+from gansegctl.generators.checkpoints.unpickle.inert import Cell, Inert, Named, PlainDict, check_key
+from gansegctl.generators.checkpoints.unpickle.limits import Budget, Limits, damaged
 
 VIEW_FROM = 4096  # byte strings from this length on stay views of the file
 _SIZES = {"B": 1, "H": 2, "i": 4, "I": 4, "q": 8, "Q": 8, "d": 8}

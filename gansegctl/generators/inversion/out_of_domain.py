@@ -20,8 +20,8 @@ from torch import Tensor
 
 from gansegctl.contracts import Generator
 from gansegctl.errors import UsageError
-from gansegctl.generators.inversion import Inverted
-from gansegctl.generators.latent_world import FIRST_SEED
+from gansegctl.generators.inversion.latent_space import FIRST_SEED
+from gansegctl.generators.inversion.search import Inverted
 from gansegctl.generators.latents import z_of_seeds
 
 STATISTICS = ("nearest", "start_error", "error", "distance")

@@ -18,8 +18,8 @@ from torch import Tensor
 from gansegctl.contracts import Generator, Synthesis
 from gansegctl.errors import UsageError
 from gansegctl.features.pyramid import FeaturePyramid
-from gansegctl.generators.latent_world import World
-from gansegctl.generators.perceptual import Perceptual, pixel_distance, scales
+from gansegctl.generators.inversion.latent_space import World
+from gansegctl.generators.inversion.perceptual import Perceptual, pixel_distance, scales
 from gansegctl.generators.stylegan2 import StyleGAN2
 
 SPACES = ("w", "w+", "w+n")

@@ -12,10 +12,10 @@ import numpy as np
 from torch import Tensor
 
 from gansegctl.errors import UsageError
-from gansegctl.generators.checkpoints.inert import Inert, Named, Storage, unknown_under
-from gansegctl.generators.checkpoints.limits import damaged, shown
-from gansegctl.generators.checkpoints.reading import Loaded
+from gansegctl.generators.checkpoints.containers.reading import Loaded
 from gansegctl.generators.checkpoints.records import CheckpointReport, ModuleRecord
+from gansegctl.generators.checkpoints.unpickle.inert import Inert, Named, Storage, unknown_under
+from gansegctl.generators.checkpoints.unpickle.limits import damaged, shown
 
 _GENERATORS = ("Generator", "SuperresGenerator")
 _WANTED = "a StyleGAN2, StyleGAN3 or StyleGAN-XL generator"

@@ -11,11 +11,11 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from gansegctl.errors import UsageError
-from gansegctl.generators.checkpoints.container import detect
-from gansegctl.generators.checkpoints.inert import Cell, Inert, Named, Storage, unknown_under, walk
-from gansegctl.generators.checkpoints.limits import Limits, damaged
-from gansegctl.generators.checkpoints.safe_pickle import Reader, Session
-from gansegctl.generators.checkpoints.torch_files import nested_storage, read_legacy, read_zip
+from gansegctl.generators.checkpoints.containers.detect import detect
+from gansegctl.generators.checkpoints.containers.torch_files import nested_storage, read_legacy, read_zip
+from gansegctl.generators.checkpoints.unpickle.inert import Cell, Inert, Named, Storage, unknown_under, walk
+from gansegctl.generators.checkpoints.unpickle.limits import Limits, damaged
+from gansegctl.generators.checkpoints.unpickle.machine import Reader, Session
 
 __all__ = ["Loaded", "read", "unknown_under"]
 

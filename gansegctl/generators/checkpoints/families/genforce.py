@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from gansegctl.errors import UsageError
-from gansegctl.generators.checkpoints.layout import (
+from gansegctl.generators.checkpoints.families.layout import (
     Assumptions,
     Getter,
     fill_in,

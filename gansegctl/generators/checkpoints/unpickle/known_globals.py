@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gansegctl.generators.checkpoints.inert import Cell, Inert, Named, PlainDict, Storage, check_key
-from gansegctl.generators.checkpoints.limits import damaged, shown
+from gansegctl.generators.checkpoints.unpickle.inert import Cell, Inert, Named, PlainDict, Storage, check_key
+from gansegctl.generators.checkpoints.unpickle.limits import damaged, shown
 
 if TYPE_CHECKING:
-    from gansegctl.generators.checkpoints.safe_pickle import Session
+    from gansegctl.generators.checkpoints.unpickle.machine import Session
 
 STORAGES = {
     "DoubleStorage": torch.float64,

@@ -23,10 +23,10 @@ from torch import Tensor
 
 from gansegctl.contracts import Progress
 from gansegctl.errors import GansegError, UsageError
-from gansegctl.generators.augment import augment
 from gansegctl.generators.discriminator import FADING, Discriminator
 from gansegctl.generators.layers import Conv
 from gansegctl.generators.stylegan2 import StyleGAN2, StyleGAN2Config
+from gansegctl.generators.training.augment import augment
 from gansegctl.io.training_state import SavedState, load_state, save_state
 
 KIND = "gansegctl.training"

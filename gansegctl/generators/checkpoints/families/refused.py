@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn
 
 from gansegctl.errors import UsageError
-from gansegctl.generators.checkpoints.inert import Inert
-from gansegctl.generators.checkpoints.limits import shown
 from gansegctl.generators.checkpoints.records import ModuleRecord
+from gansegctl.generators.checkpoints.unpickle.inert import Inert
+from gansegctl.generators.checkpoints.unpickle.limits import shown
 
 READ = (
     "NVlabs StyleGAN2, StyleGAN3 or StyleGAN-XL, rosinality, genforce, mmgeneration, TensorFlow StyleGAN2, safetensors"

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gansegctl.generators.checkpoints.limits import Limits, damaged
+from gansegctl.generators.checkpoints.unpickle.limits import Limits, damaged
 
 
 @dataclass(frozen=True, slots=True, eq=False)

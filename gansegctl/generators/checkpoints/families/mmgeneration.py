@@ -12,9 +12,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from gansegctl.generators.checkpoints.layout import Assumptions, fill_in, stylegan2_record, without_prefix
+from gansegctl.generators.checkpoints.families.layout import Assumptions, fill_in, stylegan2_record, without_prefix
+from gansegctl.generators.checkpoints.families.rosinality import Names, renamed
 from gansegctl.generators.checkpoints.records import CheckpointReport, ModuleRecord
-from gansegctl.generators.checkpoints.rosinality import Names, renamed
 
 FAMILY = "mmgeneration"
 PREFIXES = ("generator_ema.module.", "generator_ema.", "generator.module.", "generator.", "module.", "")

@@ -1,0 +1,1 @@
+"""The projects whose checkpoints are read, one file a family."""

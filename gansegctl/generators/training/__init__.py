@@ -1,0 +1,1 @@
+"""Adversarial training of a small StyleGAN2."""
