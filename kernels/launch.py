@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import torch
-from gansegctl.kernels.axes import axis_taps, check_mode
+from gansegctl.kernels.interpolation import axis_taps, check_mode
 from torch import Tensor
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from gansegctl.kernels import strips
-from gansegctl.kernels.axes import MODES, axis_matrix, axis_taps, check_mode
+from gansegctl.kernels import cpu_strips as strips
+from gansegctl.kernels.interpolation import MODES, axis_matrix, axis_taps, check_mode
 from torch import Tensor
 
 __all__ = [

@@ -6,7 +6,7 @@ import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
 
-from gansegctl.annotation.formats.png import read_bytes
+from gansegctl.annotation.safe_png import read_bytes
 from gansegctl.errors import UsageError
 
 MEMBERS = 20_000

@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from gansegctl.annotation import handouts
-from gansegctl.annotation.belonging import same_picture
-from gansegctl.annotation.masks import folder_labels, is_blank, read_mask
+from gansegctl.annotation import tool_files as handouts
+from gansegctl.annotation.mask_png import folder_labels, is_blank, read_mask
+from gansegctl.annotation.same_image import same_picture
 from gansegctl.errors import UsageError, did_you_mean
 from gansegctl.io.atomic import write_bytes, write_text
 from gansegctl.labels import LabelMap

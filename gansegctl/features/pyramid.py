@@ -15,9 +15,10 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from gansegctl import kernels
-from gansegctl.kernels import reference, strips
+from gansegctl.kernels import cpu_strips as strips
+from gansegctl.kernels import reference
 from gansegctl.kernels.backend import preferred
-from gansegctl.kernels.strips import Layers
+from gansegctl.kernels.cpu_strips import Layers
 
 _CLASSES_AT_ONCE = 64
 

@@ -24,7 +24,7 @@ from gansegctl.store.export.base import About, Encoded, ExportSettings, Look, Sa
 from gansegctl.store.export.card import SHEET, readme
 from gansegctl.store.export.selection import Selection, Splits
 from gansegctl.store.export.writer import ExportFolder, TarFile
-from gansegctl.store.fields import StoredFields
+from gansegctl.store.hdf5 import StoredFields
 from gansegctl.store.manifest import Manifest
 from gansegctl.store.shard import shard_path, unreadable
 from gansegctl.visualize.sheets import contact_sheet

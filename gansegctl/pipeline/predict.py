@@ -16,7 +16,7 @@ from gansegctl.contracts import Progress
 from gansegctl.errors import GansegError, UsageError
 from gansegctl.io.atomic import write_text
 from gansegctl.pipeline.inputs.images import named_pictures, read_or_refuse
-from gansegctl.students.large import label_picture
+from gansegctl.students.large_images import label_picture
 from gansegctl.students.student import Student
 from gansegctl.visualize.sheets import overlay, save_png
 

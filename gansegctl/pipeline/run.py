@@ -26,8 +26,8 @@ from gansegctl.pipeline.generate.shards import licence_of, synthesize
 from gansegctl.pipeline.runtime.tasks import ALONE, Task
 from gansegctl.pipeline.stages import describe_dataset, plan_generate
 from gansegctl.store.manifest import Manifest
-from gansegctl.students.parallel import ALONE as NOBODY_ELSE
-from gansegctl.students.parallel import Ranks
+from gansegctl.students.distributed import ALONE as NOBODY_ELSE
+from gansegctl.students.distributed import Ranks
 
 DESCRIPTIVE = ("generator", "labeller", "exemplars", "demo")
 """Tables that say what a preset brings; `run` reads the others."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from gansegctl.errors import DatasetError
 from gansegctl.labels import LabelMap
 from gansegctl.store.codec import READ_ERRORS
-from gansegctl.store.fields import StoredFields
+from gansegctl.store.hdf5 import StoredFields
 from gansegctl.store.manifest import Manifest
 from gansegctl.store.schema import FIELDS, ShardArrays, ShardRecord, parse_seeds
 from gansegctl.store.shard import read_shard, shard_path, shard_record, unreadable

@@ -21,7 +21,7 @@ from gansegctl.errors import DatasetError, GansegError
 from gansegctl.io.atomic import write_bytes
 from gansegctl.labels import IGNORE, LabelMap
 from gansegctl.store.codec import READ_ERRORS
-from gansegctl.store.fields import StoredFields, write_field
+from gansegctl.store.hdf5 import StoredFields, write_field
 from gansegctl.store.schema import FIELDS, FORMAT_VERSION, ShardArrays, ShardRecord, format_seeds
 
 

@@ -24,8 +24,8 @@ from gansegctl.io.training_state import differing, load_state, save_state
 from gansegctl.labels import IGNORE, LabelMap
 from gansegctl.students.augment import AugmentSettings, augment
 from gansegctl.students.deeplab import StreamDropout
-from gansegctl.students.joined import joined
-from gansegctl.students.parallel import ALONE, Ranks
+from gansegctl.students.distributed import ALONE, Ranks
+from gansegctl.students.mixed_pairs import joined
 from gansegctl.students.student import WIDTHS, Student, build
 
 KIND = "gansegctl.distilling"

@@ -14,7 +14,7 @@ from annotation.references import NAMES, SEED, picture, png, truth
 from PIL import Image
 
 from gansegctl.annotation import BundleItem, check_bundle, find_masks, read_masks, write_bundle
-from gansegctl.annotation.belonging import same_picture
+from gansegctl.annotation.same_image import same_picture
 from gansegctl.errors import UsageError
 from gansegctl.labels import LabelMap
 

@@ -13,9 +13,10 @@ from annotation.bring import LABELS, SIZE
 from annotation.references import NAMES, SEED, STEM, truth
 from store.shapes import fill_even_odd
 
-from gansegctl.annotation import find_masks, raster, read_masks
+from gansegctl.annotation import find_masks, read_masks
+from gansegctl.annotation import rasterize as raster
+from gansegctl.annotation.detect_format import FORMATS
 from gansegctl.annotation.formats.label_studio_rle import decode
-from gansegctl.annotation.registry import FORMATS
 from gansegctl.errors import UsageError
 from gansegctl.labels import LabelMap
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from gansegctl.kernels import strips
+from gansegctl.kernels import cpu_strips as strips
 
 from gansegctl import kernels
 from gansegctl.features import pyramid as pyramids

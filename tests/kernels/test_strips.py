@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from gansegctl.kernels import reference, reference_head, strips
-from gansegctl.kernels.axes import MODES, axis_matrix
+from gansegctl.kernels import cpu_strips as strips
+from gansegctl.kernels import reference, reference_head
+from gansegctl.kernels.interpolation import MODES, axis_matrix
 
 SIZE = (13, 17)
 SHAPES = [(3, 3, 5), (2, 7, 4), (4, 3, 5), (1, 1, 1), (3, *SIZE), (2, 20, 19), (2, *SIZE)]

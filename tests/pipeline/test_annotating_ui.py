@@ -188,7 +188,7 @@ def served(monkeypatch):
             session.close()
             return session
 
-        monkeypatch.setitem(sys.modules, "gansegctl.annotation.ui.serving", SimpleNamespace(serve=serve))
+        monkeypatch.setitem(sys.modules, "gansegctl.annotation.ui.serve", SimpleNamespace(serve=serve))
 
     pytest.importorskip("uvicorn", reason="needs uvicorn (extra `ui`)")
     return hand

@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from gansegctl.kernels import strips
+from gansegctl.kernels import cpu_strips as strips
 
 from gansegctl.bench import (
     common as benching,

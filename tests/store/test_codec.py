@@ -13,7 +13,7 @@ from gansegctl.bench.store import drawn_pairs
 from gansegctl.errors import UsageError
 from gansegctl.store import codec as codecs
 from gansegctl.store.dataset import ShardDataset
-from gansegctl.store.fields import DIFFERENCES, StoredFields
+from gansegctl.store.hdf5 import DIFFERENCES, StoredFields
 from gansegctl.store.manifest import problems_of_dataset
 from gansegctl.store.schema import ShardArrays
 from gansegctl.store.shard import problem_of_shard, read_shard, shard_path, write_shard

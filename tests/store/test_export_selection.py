@@ -7,8 +7,8 @@ import pytest
 from gansegctl.errors import DatasetError, UsageError
 from gansegctl.labels import LabelMap
 from gansegctl.store.export.base import ExportSettings
+from gansegctl.store.export.condition import Where
 from gansegctl.store.export.selection import Selection, Splits
-from gansegctl.store.export.where import Where
 
 CLASSES = ("background", "eyes", "left ear", "score")
 VALUES = {

@@ -12,7 +12,7 @@ from gansegctl.errors import UsageError
 from gansegctl.labels import IGNORE, LabelMap
 from gansegctl.pipeline.distill.stage import Annotated, distill
 from gansegctl.students.augment import AugmentSettings
-from gansegctl.students.joined import joined, one_hot
+from gansegctl.students.mixed_pairs import joined, one_hot
 from gansegctl.students.student import read_header
 from gansegctl.students.training import Pairs, StudentSettings, StudentTraining
 from gansegctl.visualize.sheets import save_png

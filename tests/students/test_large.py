@@ -8,8 +8,8 @@ import torch
 
 from gansegctl.errors import UsageError
 from gansegctl.labels import LabelMap
-from gansegctl.students import large
-from gansegctl.students.large import label_picture
+from gansegctl.students import large_images as large
+from gansegctl.students.large_images import label_picture
 from gansegctl.students.student import Student, build
 
 

@@ -24,7 +24,7 @@ from gansegctl.pipeline.distill import stage as distilling
 from gansegctl.store.schema import ShardArrays
 from gansegctl.store.shard import write_shard
 from gansegctl.students.augment import AugmentSettings, augment
-from gansegctl.students.parallel import ALONE, JointBatchNorm2d, Ranks, joined
+from gansegctl.students.distributed import ALONE, JointBatchNorm2d, Ranks, joined
 from gansegctl.students.training import StudentTraining
 
 TOLERANCE = 1e-6

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from gansegctl.annotation.classes import class_of
-from gansegctl.annotation.drawing import Canvas, Drawing, Item, Size
-from gansegctl.annotation.formats.png import open_png
+from gansegctl.annotation.canvas import Canvas, Drawing, Item, Size
+from gansegctl.annotation.class_names import class_of
+from gansegctl.annotation.safe_png import open_png
 from gansegctl.errors import UsageError
 from gansegctl.labels import LabelMap
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from gansegctl.annotation import raster
-from gansegctl.annotation.drawing import Canvas, Drawing, Item, Size, check_size
-from gansegctl.annotation.fields import Node
+from gansegctl.annotation import rasterize as raster
+from gansegctl.annotation.canvas import Canvas, Drawing, Item, Size, check_size
+from gansegctl.annotation.json_node import Node
 from gansegctl.io import rle
 from gansegctl.labels import LabelMap
 

@@ -12,13 +12,13 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from gansegctl.annotation.archive import Archive
-from gansegctl.annotation.belonging import decode_picture
-from gansegctl.annotation.classes import FolderLabels, class_of
-from gansegctl.annotation.drawing import Drawing, Item, Size
+from gansegctl.annotation.canvas import Drawing, Item, Size
+from gansegctl.annotation.class_names import FolderLabels, class_of
 from gansegctl.annotation.formats.grey import by_value
 from gansegctl.annotation.formats.palette import colours_of
-from gansegctl.annotation.formats.png import opaque, open_png
 from gansegctl.annotation.formats.rgb import by_colour
+from gansegctl.annotation.safe_png import opaque, open_png
+from gansegctl.annotation.same_image import decode_picture
 from gansegctl.errors import UsageError
 from gansegctl.labels import LabelMap
 

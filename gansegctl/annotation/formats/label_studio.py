@@ -10,10 +10,10 @@ from urllib.parse import unquote
 
 import numpy as np
 
-from gansegctl.annotation import raster
-from gansegctl.annotation.drawing import Canvas, Drawing, Item, Size, check_size
-from gansegctl.annotation.fields import Node
+from gansegctl.annotation import rasterize as raster
+from gansegctl.annotation.canvas import Canvas, Drawing, Item, Size, check_size
 from gansegctl.annotation.formats.label_studio_rle import decode
+from gansegctl.annotation.json_node import Node
 from gansegctl.errors import did_you_mean
 from gansegctl.labels import LabelMap
 

@@ -12,11 +12,11 @@ from pathlib import Path, PureWindowsPath
 
 import numpy as np
 
-from gansegctl.annotation import raster
-from gansegctl.annotation.belonging import decode_picture, read_picture
-from gansegctl.annotation.drawing import Canvas, Drawing, Item, Size, check_size
-from gansegctl.annotation.fields import Node
-from gansegctl.annotation.formats.png import open_png
+from gansegctl.annotation import rasterize as raster
+from gansegctl.annotation.canvas import Canvas, Drawing, Item, Size, check_size
+from gansegctl.annotation.json_node import Node
+from gansegctl.annotation.safe_png import open_png
+from gansegctl.annotation.same_image import decode_picture, read_picture
 from gansegctl.labels import LabelMap
 
 NAME = "labelme"

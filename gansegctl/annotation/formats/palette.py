@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from gansegctl.annotation.classes import FolderLabels
+from gansegctl.annotation.class_names import FolderLabels
 from gansegctl.annotation.formats.grey import by_value
-from gansegctl.annotation.formats.png import opaque
 from gansegctl.annotation.formats.rgb import by_colour
+from gansegctl.annotation.safe_png import opaque
 from gansegctl.labels import IGNORE
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from gansegctl.annotation.classes import FolderLabels
-from gansegctl.annotation.formats.png import opaque
+from gansegctl.annotation.class_names import FolderLabels
+from gansegctl.annotation.safe_png import opaque
 from gansegctl.errors import UsageError
 from gansegctl.labels import IGNORE
 

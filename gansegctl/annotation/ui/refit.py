@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from gansegctl.annotation.ui.desk import Proposals
+from gansegctl.annotation.ui.backend import Proposals
 from gansegctl.errors import GansegError
 
 Propose = Callable[[Mapping[int, np.ndarray], Callable[[], bool]], Proposals | None]

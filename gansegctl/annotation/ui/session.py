@@ -12,10 +12,10 @@ import numpy as np
 from PIL import Image
 
 from gansegctl.annotation.bundle import BundleItem, mask_path, saved_masks
-from gansegctl.annotation.masks import is_blank
-from gansegctl.annotation.ui.desk import Desk, Picture
+from gansegctl.annotation.mask_png import is_blank
+from gansegctl.annotation.ui.backend import Desk, Picture
 from gansegctl.annotation.ui.journal import Journal
-from gansegctl.annotation.ui.painting import Painting, encode
+from gansegctl.annotation.ui.mask_history import Painting, encode
 from gansegctl.errors import UsageError
 from gansegctl.visualize.sheets import save_png
 

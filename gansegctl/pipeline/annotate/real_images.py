@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gansegctl.annotation.masks import folder_labels, is_blank, read_mask
+from gansegctl.annotation.mask_png import folder_labels, is_blank, read_mask
 from gansegctl.config import AnnotateSettings
 from gansegctl.contracts import Exemplar, Generator, Progress
 from gansegctl.errors import UsageError

@@ -16,8 +16,8 @@ import torch
 
 from gansegctl import methods, presets
 from gansegctl.annotation.bundle import BundleItem, check_bundle, listed_seeds, mask_path, write_bundle
-from gansegctl.annotation.classes import declared_classes
-from gansegctl.annotation.reading import find_masks, read_masks
+from gansegctl.annotation.class_names import declared_classes
+from gansegctl.annotation.importer import find_masks, read_masks
 from gansegctl.config import AnnotateSettings, GenerateSettings, from_dict, to_dict
 from gansegctl.contracts import Exemplar, Generator, Progress, Segmenter
 from gansegctl.errors import DatasetError, UsageError, did_you_mean

@@ -15,7 +15,7 @@ import torch
 
 from gansegctl import methods
 from gansegctl.annotation.bundle import write_bundle
-from gansegctl.annotation.ui.desk import Advice, Desk, Picture, Proposal, Proposals
+from gansegctl.annotation.ui.backend import Advice, Desk, Picture, Proposal, Proposals
 from gansegctl.config import to_dict
 from gansegctl.contracts import Annotation, Exemplar, Segmenter
 from gansegctl.errors import UsageError
@@ -201,7 +201,7 @@ def paint(
             wanted="the extra `ui`",
             remedy="pip install 'gansegctl[ui]', or leave --ui out and paint in any editor",
         )
-    from gansegctl.annotation.ui.serving import serve
+    from gansegctl.annotation.ui.serve import serve
 
     bench = Workbench(source, labels, choice)
     session = serve(folder, bench.desk(), choice.seeds, port, opened)

@@ -25,7 +25,7 @@ from gansegctl.pipeline.runtime.tasks import launched
 from gansegctl.store.dataset import ShardDataset
 from gansegctl.store.manifest import NAME, Manifest, settings_digest
 from gansegctl.students.augment import PRESETS
-from gansegctl.students.parallel import ALONE, Ranks, joined
+from gansegctl.students.distributed import ALONE, Ranks, joined
 from gansegctl.students.student import Student, read_header
 from gansegctl.students.training import Pairs, StudentSettings, StudentTraining, check_share
 

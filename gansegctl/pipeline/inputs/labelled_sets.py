@@ -8,7 +8,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from gansegctl.annotation.classes import declared_classes
+from gansegctl.annotation.class_names import declared_classes
 from gansegctl.errors import DatasetError, UsageError
 from gansegctl.labels import LabelMap
 from gansegctl.pipeline.inputs.images import classes_of, image_files, is_grey, splits_of

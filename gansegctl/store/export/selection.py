@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from gansegctl.errors import DatasetError, UsageError
 from gansegctl.labels import LabelMap
 from gansegctl.store.export.base import ExportSettings
-from gansegctl.store.export.where import Where
+from gansegctl.store.export.condition import Where
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from gansegctl.annotation.bundle import mask_path
-from gansegctl.annotation.ui.desk import Advice, Desk, Picture, Proposal, Proposals
+from gansegctl.annotation.ui.backend import Advice, Desk, Picture, Proposal, Proposals
 from gansegctl.labels import LabelMap
 
 LABELS = LabelMap(("background", "face", "hair"), ((0, 0, 0), (200, 100, 50), (10, 20, 250)))

@@ -10,7 +10,7 @@ import threading
 import httpx
 from annotation.ui.desk_of_squares import SEEDS, desk, paint
 
-from gansegctl.annotation.ui.serving import serve
+from gansegctl.annotation.ui.serve import serve
 from gansegctl.errors import UsageError
 
 

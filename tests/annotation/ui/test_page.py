@@ -25,7 +25,7 @@ from annotation.ui.desk_of_squares import SIZE, blank_masks  # noqa: E402
 from annotation.ui.served import Served  # noqa: E402
 
 from gansegctl import presets  # noqa: E402
-from gansegctl.annotation.ui.painting import decode  # noqa: E402
+from gansegctl.annotation.ui.mask_history import decode  # noqa: E402
 from gansegctl.config import GenerateSettings  # noqa: E402
 from gansegctl.pipeline.annotate.regions import find_parts, part_features, split_part  # noqa: E402
 from gansegctl.pipeline.annotate.stage import Source  # noqa: E402

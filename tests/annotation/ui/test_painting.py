@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gansegctl.annotation.ui.painting import Painting, decode, encode
+from gansegctl.annotation.ui.mask_history import Painting, decode, encode
 from gansegctl.errors import UsageError
 
 

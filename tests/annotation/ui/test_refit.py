@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from gansegctl.annotation.ui.desk import Proposals
+from gansegctl.annotation.ui.backend import Proposals
 from gansegctl.annotation.ui.refit import Refitter
 from gansegctl.errors import GansegError
 

@@ -21,9 +21,9 @@ pytest.importorskip("uvicorn", reason="needs uvicorn (extra `ui`)")
 
 from annotation.ui.served import Served  # noqa: E402
 
+from gansegctl.annotation.ui.app import PAGE, body_limit, make_app  # noqa: E402
 from gansegctl.annotation.ui.refit import Refitter  # noqa: E402
-from gansegctl.annotation.ui.server import PAGE, body_limit, make_app  # noqa: E402
-from gansegctl.annotation.ui.serving import ADMISSION  # noqa: E402
+from gansegctl.annotation.ui.serve import ADMISSION  # noqa: E402
 from gansegctl.annotation.ui.session import Session  # noqa: E402
 from gansegctl.errors import GansegError  # noqa: E402
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from gansegctl.annotation.classes import FolderLabels, folder_labels
+from gansegctl.annotation.class_names import FolderLabels, folder_labels
 from gansegctl.annotation.formats import grey, palette, rgb
-from gansegctl.annotation.formats.png import open_png
+from gansegctl.annotation.safe_png import open_png
 
 __all__ = ["FolderLabels", "folder_labels", "is_blank", "read_mask"]
 

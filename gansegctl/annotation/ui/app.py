@@ -16,9 +16,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from gansegctl.annotation.ui.desk import Proposal, Proposals
-from gansegctl.annotation.ui.guard import Guard
+from gansegctl.annotation.ui.backend import Proposal, Proposals
 from gansegctl.annotation.ui.refit import Refitter
+from gansegctl.annotation.ui.security import Guard
 from gansegctl.annotation.ui.session import Session
 from gansegctl.errors import GansegError, UsageError
 from gansegctl.visualize.sheets import as_rgb

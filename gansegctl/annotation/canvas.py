@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gansegctl.annotation.classes import class_of
+from gansegctl.annotation.class_names import class_of
 from gansegctl.errors import UsageError
 from gansegctl.labels import IGNORE, LabelMap
 

@@ -15,7 +15,7 @@ from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
-from gansegctl.kernels.axes import axis_matrix, axis_taps
+from gansegctl.kernels.interpolation import axis_matrix, axis_taps
 from torch import Tensor
 
 STRIP = 1 << 20

@@ -13,12 +13,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from gansegctl.annotation.archive import Archive
-from gansegctl.annotation.classes import folder_labels
-from gansegctl.annotation.drawing import Drawing, Item
-from gansegctl.annotation.fields import read_json
+from gansegctl.annotation.canvas import Drawing, Item
+from gansegctl.annotation.class_names import folder_labels
 from gansegctl.annotation.formats import binary_set, coco, cvat, label_studio, labelme
-from gansegctl.annotation.formats.png import SIGNATURE, form_of
-from gansegctl.annotation.masks import read_mask
+from gansegctl.annotation.json_node import read_json
+from gansegctl.annotation.mask_png import read_mask
+from gansegctl.annotation.safe_png import SIGNATURE, form_of
 from gansegctl.errors import UsageError
 
 FORMATS = ("palette", "grey", "rgb", "binary-set", "labelme", "cvat", "label-studio", "coco")

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from gansegctl.annotation.drawing import Size, check_size
-from gansegctl.annotation.formats.png import png_size
+from gansegctl.annotation.canvas import Size, check_size
+from gansegctl.annotation.safe_png import png_size
 from gansegctl.errors import UsageError
 
 FAR = 24

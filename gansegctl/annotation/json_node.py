@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gansegctl.annotation.formats.png import read_bytes
+from gansegctl.annotation.safe_png import read_bytes
 from gansegctl.errors import UsageError, did_you_mean
 
 _KINDS = {

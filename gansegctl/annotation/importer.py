@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from gansegctl.annotation.belonging import check_belongs
 from gansegctl.annotation.bundle import listed_seeds, mask_path, picture_path
-from gansegctl.annotation.drawing import Item, Size
-from gansegctl.annotation.formats.png import open_png
-from gansegctl.annotation.masks import is_blank
-from gansegctl.annotation.registry import WANTED, items_of
+from gansegctl.annotation.canvas import Item, Size
+from gansegctl.annotation.detect_format import WANTED, items_of
+from gansegctl.annotation.mask_png import is_blank
+from gansegctl.annotation.safe_png import open_png
+from gansegctl.annotation.same_image import check_belongs
 from gansegctl.errors import UsageError
 from gansegctl.labels import LabelMap
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import uvicorn
 
-from gansegctl.annotation.ui.desk import Desk
+from gansegctl.annotation.ui.app import make_app
+from gansegctl.annotation.ui.backend import Desk
 from gansegctl.annotation.ui.refit import Refitter
-from gansegctl.annotation.ui.server import make_app
 from gansegctl.annotation.ui.session import Session
 from gansegctl.errors import UsageError
 
