@@ -20,17 +20,15 @@ import numpy as np
 from page_blocks import fill
 
 from gansegctl import methods
-from gansegctl.demo.dataset import HELD_OUT
-from gansegctl.demo.scenes import LABELS, render
+from gansegctl.demo.scenes import HELD_OUT, LABELS, render
 from gansegctl.evaluate.report import score
 from gansegctl.io.atomic import write_text
-from gansegctl.pipeline.distill.stage import predict_masks
+from gansegctl.io.image import read_image
 from gansegctl.pipeline.inputs.generators import grouped, open_generator
 from gansegctl.pipeline.inputs.images import image_files, square_of
 from gansegctl.pipeline.project.projector import Projector, ProjectSettings, draw, pixel_error
 from gansegctl.pipeline.project.stage import begin, calibrate
-from gansegctl.students.student import Student
-from gansegctl.visualize.sheets import read_image
+from gansegctl.students.student import Student, predict_masks
 
 HERE = Path(__file__).resolve().parent
 FIRST = HELD_OUT + 60_000  # neither what `make demo` scores on, nor what the limit of the verdict was chosen on

@@ -47,12 +47,11 @@ from gansegctl.io.atomic import clean_parts, write_bytes, write_text
 from gansegctl.labels import LabelMap
 from gansegctl.pipeline.annotate.adversary import beyond_generator
 from gansegctl.pipeline.compare.stage import fits
-from gansegctl.pipeline.distill.stage import predict_masks
 from gansegctl.pipeline.evaluate import aligned
 from gansegctl.pipeline.inputs.generators import grouped, latents_of_seeds, open_generator
 from gansegctl.pipeline.labelling import picture_and_mask
 from gansegctl.pipeline.train import train
-from gansegctl.students.student import Student
+from gansegctl.students.student import Student, predict_masks
 from gansegctl.students.training import Pairs, StudentSettings, StudentTraining
 
 HERE = Path(__file__).resolve().parent

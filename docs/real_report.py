@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from page_blocks import fill
 
 from gansegctl.evaluate.curves import labels_to_match, learning_curve
-from gansegctl.visualize.sheets import save_png
+from gansegctl.io.image import save_png
 
 if TYPE_CHECKING:
     from real import Bench

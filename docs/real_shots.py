@@ -13,13 +13,14 @@ import numpy as np
 from gansegctl.contracts import Exemplar
 from gansegctl.errors import GansegError, UsageError
 from gansegctl.labels import IGNORE
-from gansegctl.pipeline.annotate.real_images import AnnotatedPicture, RealExemplars, real_exemplars
-from gansegctl.pipeline.annotate.stage import REAL_SEEDS
-from gansegctl.pipeline.distill.stage import predict_masks
+from gansegctl.pipeline.annotate.real_images import RealExemplars, real_exemplars
+from gansegctl.pipeline.annotate.source import REAL_SEEDS
 from gansegctl.pipeline.inputs.generators import latents_of_seeds
+from gansegctl.pipeline.inputs.labelled_sets import AnnotatedPicture
 from gansegctl.pipeline.labelling import picture_and_mask
 from gansegctl.pipeline.project.projector import Projector, load_projection
 from gansegctl.pipeline.project.stage import calibrate
+from gansegctl.students.student import predict_masks
 
 if TYPE_CHECKING:
     from real import Bench

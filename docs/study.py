@@ -24,10 +24,9 @@ from gansegctl import presets
 from gansegctl.demo.scenes import LABELS, class_shares, render
 from gansegctl.io.atomic import write_text
 from gansegctl.pipeline.compare.table import failures, markdown, measured, paired, sign_flip_p, table
-from gansegctl.pipeline.distill.stage import predict_masks
 from gansegctl.pipeline.inputs.generators import grouped, latents_of_seeds, open_generator
 from gansegctl.pipeline.labelling import picture_and_mask
-from gansegctl.students.student import Student
+from gansegctl.students.student import Student, predict_masks
 
 SHARES = Path(__file__).parent / "compare" / "shares.json"
 CONTROLS = "contrastive:projection="

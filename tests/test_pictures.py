@@ -11,8 +11,10 @@ from PIL import Image
 
 from gansegctl.errors import GansegError, UsageError
 from gansegctl.io import atomic
+from gansegctl.io.image import read_image, save_png, to_uint8
 from gansegctl.labels import LabelMap
 from gansegctl.visualize import sheets as pictures
+from gansegctl.visualize.charts import heat_map
 
 LABELS = LabelMap(("background", "face", "hair"), ((0, 0, 0), (200, 100, 50), (10, 20, 250)))
 MASK = np.array([[0, 1], [2, 255]], np.uint8)
@@ -33,7 +35,7 @@ def count(picture: Image.Image, colour: tuple[int, int, int]) -> int:
 @pytest.mark.parametrize("kind", [torch.as_tensor, np.asarray])
 def test_to_uint8_rounds_as_the_official_scripts(kind):
     values = np.array([-2, -1, -0.9999, 0, 0.5, 0.9999, 1, 3, np.inf, -np.inf], np.float32).reshape(1, 1, 2, 5)
-    result = pictures.to_uint8(kind(values))
+    result = to_uint8(kind(values))
     assert result.dtype == np.uint8 and result.shape == (1, 2, 5, 1)
     assert result.ravel().tolist() == [0, 0, 0, 128, 191, 255, 255, 255, 255, 0]
 
@@ -41,9 +43,9 @@ def test_to_uint8_rounds_as_the_official_scripts(kind):
 def test_to_uint8_of_numpy_and_torch_agree_on_every_channel():
     image = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     official = (image.permute(0, 2, 3, 1) * 127.5 + 128).clamp(0, 255).to(torch.uint8).numpy()
-    np.testing.assert_array_equal(pictures.to_uint8(image), official)
-    np.testing.assert_array_equal(pictures.to_uint8(image.numpy()), official)
-    assert pictures.to_uint8(image.half()).shape == (2, 16, 16, 3)
+    np.testing.assert_array_equal(to_uint8(image), official)
+    np.testing.assert_array_equal(to_uint8(image.numpy()), official)
+    assert to_uint8(image.half()).shape == (2, 16, 16, 3)
 
 
 @pytest.mark.parametrize("kind", [torch.as_tensor, np.asarray])
@@ -51,7 +53,7 @@ def test_nan_is_an_error_and_not_black(kind):
     image = np.zeros((1, 3, 2, 2), np.float32)
     image[0, 1, 1, 1] = np.nan
     with pytest.raises(GansegError, match="NaN"):
-        pictures.to_uint8(kind(image))
+        to_uint8(kind(image))
 
 
 def test_colourise_uses_the_palette_and_shows_ignored_pixels_white():
@@ -168,9 +170,9 @@ def test_contact_sheet_refuses_what_does_not_fit_together():
 
 
 def test_heat_map_of_many_classes_stays_small_and_of_few_has_numbers():
-    few = pictures.heat_map(np.full((2, 2), 0.5), ["a", "b"], rows="truth", columns="predicted")
-    zero = pictures.heat_map(np.full((2, 2), 0.25), ["a", "b"], rows="truth", columns="predicted")
-    many = pictures.heat_map(np.full((100, 100), 0.5), [f"class {i}" for i in range(100)], "truth", "predicted")
+    few = heat_map(np.full((2, 2), 0.5), ["a", "b"], rows="truth", columns="predicted")
+    zero = heat_map(np.full((2, 2), 0.25), ["a", "b"], rows="truth", columns="predicted")
+    many = heat_map(np.full((100, 100), 0.5), [f"class {i}" for i in range(100)], "truth", "predicted")
     middle = tuple(round(255 + (c - 255) * 0.5) for c in (8, 60, 130))
     assert 0.5 * 4 * 45 * 45 < count(few, middle) < 4 * 45 * 45  # the rest is digits
     assert count(many, middle) == 100 * 100 * 13 * 13  # no digits
@@ -181,14 +183,14 @@ def test_heat_map_of_many_classes_stays_small_and_of_few_has_numbers():
 @pytest.mark.parametrize("shape", [(5, 7), (5, 7, 1), (5, 7, 3)])
 def test_png_round_trip(tmp_path, shape):
     image = noise(*shape)
-    pictures.save_png(tmp_path / "a.png", image)
+    save_png(tmp_path / "a.png", image)
     channels = shape[2] if len(shape) == 3 else 1
-    np.testing.assert_array_equal(pictures.read_image(tmp_path / "a.png", channels), image.reshape(5, 7, channels))
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png", channels), image.reshape(5, 7, channels))
     assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path, monkeypatch):
-    pictures.save_png(tmp_path / "a.png", noise(4, 4))
+    save_png(tmp_path / "a.png", noise(4, 4))
     before = (tmp_path / "a.png").read_bytes()
 
     def full_disk(part, path):
@@ -196,7 +198,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path, monkeypatch):
 
     monkeypatch.setattr(atomic.os, "rename", full_disk)
     with pytest.raises(GansegError, match=r"no room.*No space") as e:
-        pictures.save_png(tmp_path / "a.png", noise(8, 8))
+        save_png(tmp_path / "a.png", noise(8, 8))
     assert "are free on the disk" in str(e.value)
     assert (tmp_path / "a.png").read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
@@ -205,19 +207,19 @@ def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path, monkeypatch):
 def test_read_image_converts_to_the_channels_asked_for(tmp_path):
     grey = noise(4, 5)
     Image.fromarray(grey).save(tmp_path / "grey.png")
-    np.testing.assert_array_equal(pictures.read_image(tmp_path / "grey.png"), grey[..., None].repeat(3, -1))
+    np.testing.assert_array_equal(read_image(tmp_path / "grey.png"), grey[..., None].repeat(3, -1))
     indexed = Image.fromarray(MASK)
     indexed.putpalette(LABELS.flat_palette())
     indexed.save(tmp_path / "indexed.png")
-    np.testing.assert_array_equal(pictures.read_image(tmp_path / "indexed.png"), pictures.colourise(MASK, LABELS))
+    np.testing.assert_array_equal(read_image(tmp_path / "indexed.png"), pictures.colourise(MASK, LABELS))
     with pytest.raises(UsageError, match="got 4 channels"):
-        pictures.read_image(tmp_path / "grey.png", 4)
+        read_image(tmp_path / "grey.png", 4)
 
 
 def test_16_bit_grey_keeps_its_range(tmp_path):
     values = np.array([[0, 255, 256], [32768, 65279, 65535]], np.uint16)
     Image.fromarray(values).save(tmp_path / "deep.png")
-    assert pictures.read_image(tmp_path / "deep.png", 1)[..., 0].tolist() == [[0, 0, 1], [128, 254, 255]]
+    assert read_image(tmp_path / "deep.png", 1)[..., 0].tolist() == [[0, 0, 1], [128, 254, 255]]
 
 
 def test_photos_are_turned_upright(tmp_path):
@@ -225,7 +227,7 @@ def test_photos_are_turned_upright(tmp_path):
     exif[0x0112] = 6  # to be turned by 90 degrees clockwise
     image = noise(4, 6, 3)
     Image.fromarray(image).save(tmp_path / "turned.png", exif=exif)
-    np.testing.assert_array_equal(pictures.read_image(tmp_path / "turned.png"), np.rot90(image, -1))
+    np.testing.assert_array_equal(read_image(tmp_path / "turned.png"), np.rot90(image, -1))
 
 
 def test_files_that_are_no_pictures_are_refused(tmp_path):
@@ -240,4 +242,4 @@ def test_files_that_are_no_pictures_are_refused(tmp_path):
         ("float.tiff", "32-bit"),
     ]:
         with pytest.raises(UsageError, match=why):
-            pictures.read_image(tmp_path / name)
+            read_image(tmp_path / name)

@@ -10,7 +10,8 @@ from gansegctl import methods, presets
 from gansegctl.config import AnnotateSettings, from_dict
 from gansegctl.errors import UsageError
 from gansegctl.labels import LabelMap
-from gansegctl.pipeline.annotate.stage import check_method, known_labels, masks_folder
+from gansegctl.pipeline.annotate.exemplars import known_labels, masks_folder
+from gansegctl.pipeline.annotate.stage import check_method
 from gansegctl.pipeline.run import read_plan
 
 NAMES = presets.names()

@@ -25,7 +25,7 @@ from gansegctl.generators.weights import read_header
 from gansegctl.labels import LabelMap
 from gansegctl.pipeline.annotate.adversary import beyond_generator
 from gansegctl.pipeline.annotate.real_images import RealSettings
-from gansegctl.pipeline.annotate.stage import REAL_SEEDS
+from gansegctl.pipeline.annotate.source import REAL_SEEDS
 from gansegctl.pipeline.project.projector import ProjectSettings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -106,7 +106,7 @@ def test_the_whole_benchmark_in_miniature(real, tmp_path, capsys):
     assert row["dice"]["square"] == pytest.approx(2 * row["iou"]["square"] / (1 + row["iou"]["square"]))
     with h5py.File(tmp_path / "work" / "generator" / "pictures.h5") as f:
         assert list(f) == ["image"] and len(f["image"]) == 24  # the train split's pictures, no mask
-    assert set(row["seconds"]) == {"exemplars", "fit", "samples", "student"} and row["seconds"]["exemplars"] > 0
+    assert set(row["seconds"]) == {"exemplars", "fit", "samples", "student"} and min(row["seconds"].values()) >= 0
     assert row["mean_dice"] == pytest.approx(row["dice"]["square"])
     paired = bench.row(kind="paired", source="real", shots=2)
     assert paired["pictures"] == 2 and row["chosen"] == bench.order(0)[:2].tolist()

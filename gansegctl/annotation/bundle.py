@@ -28,8 +28,8 @@ from gansegctl.annotation.mask_png import folder_labels, is_blank, read_mask
 from gansegctl.annotation.same_image import same_picture
 from gansegctl.errors import UsageError, did_you_mean
 from gansegctl.io.atomic import write_bytes, write_text
+from gansegctl.io.image import read_image, save_png
 from gansegctl.labels import LabelMap
-from gansegctl.visualize.sheets import read_image, save_png
 
 FORMAT_VERSION = 1
 

@@ -13,10 +13,10 @@ from gansegctl.bench.features import check_conv, check_heads, random_head, rando
 from gansegctl.contracts import Annotation, Generator, Synthesis
 from gansegctl.errors import UsageError, did_you_mean
 from gansegctl.features.pyramid import FeaturePyramid
+from gansegctl.io.image import to_uint8
 from gansegctl.methods.base.heads import CNN_HEADS, make_head
 from gansegctl.methods.base.segmenter import annotation_of
 from gansegctl.pipeline.runtime.memory import peak_extra
-from gansegctl.visualize.sheets import to_uint8
 
 HEADS = ("linear", "mlp", *CNN_HEADS, "ensemble")
 CLASSES, UNITS, MEMBERS = 10, 128, 10

@@ -100,8 +100,17 @@ def command(
     """
     from gansegctl.config import AnnotateSettings
     from gansegctl.errors import UsageError
-    from gansegctl.pipeline import stages
     from gansegctl.pipeline.annotate import stage
+    from gansegctl.pipeline.annotate.exemplars import (
+        exemplar_seeds,
+        exemplars_of,
+        known_labels,
+        masks_folder,
+        seeds_with_masks,
+        write_exemplars,
+    )
+    from gansegctl.pipeline.annotate.source import Source
+    from gansegctl.pipeline.inspect import describe_dataset
     from gansegctl.store.schema import format_seeds, parse_seeds
 
     if head and method != "repurpose":
@@ -112,7 +121,7 @@ def command(
     settings = AnnotateSettings(shots, method, seed, masks or "", chosen, probabilities)
     stage.check_method(settings)
     task = options.pick_task(task_text)
-    source = stage.Source.open(dataset, generator, options.pick_device(device))
+    source = Source.open(dataset, generator, options.pick_device(device))
     if ui and (masks is not None or real is not None or not shots or dry_run or task.count > 1):
         raise click.UsageError("got --ui with --masks, --real, --shots 0, --dry-run or --task; wanted: one of them")
     if shots == 0:
@@ -120,7 +129,7 @@ def command(
             console.emit({"dataset": str(dataset), "exemplars": [], "method": method, "options": chosen}, as_json)
             return
         console.follow(stage.annotate(source, [], None, settings, task))
-        console.emit(stages.describe_dataset(dataset), as_json)
+        console.emit(describe_dataset(dataset), as_json)
         return
     if real is not None:
         from gansegctl.generators.inversion.search import InversionSettings
@@ -142,22 +151,22 @@ def command(
         console.follow(events)
         for name, reason in found.refused.items():
             console.say(f"refused {name}: {reason}")
-        console.emit({"exemplars": found.table()} | ({} if dry_run else stages.describe_dataset(dataset)), as_json)
+        console.emit({"exemplars": found.table()} | ({} if dry_run else describe_dataset(dataset)), as_json)
         return
     if ui:
         from gansegctl.pipeline.annotate import ui as annotating_ui
 
-        labels = stage.known_labels(None, dataset, classes, source.settings.generator)
+        labels = known_labels(None, dataset, classes, source.settings.generator)
         wanted = parse_seeds(exemplars) if exemplars else None
-        folder, choice = stage.write_exemplars(source, shots, labels, wanted, choose, segmenter, seed)
+        folder, choice = write_exemplars(source, shots, labels, wanted, choose, segmenter, seed)
         opened = "Paint here, and press Finish (over SSH forward the port first: ssh -L):\n  {}".format
         seeds = annotating_ui.paint(source, folder, choice, labels, port or 0, lambda url: console.say(opened(url)))
         masks, shots, exemplars = str(folder), len(seeds), ",".join(map(str, seeds))
         settings = replace(settings, masks=masks, shots=shots)
     if masks is None:
-        labels = stage.known_labels(None, dataset, classes, source.settings.generator)
+        labels = known_labels(None, dataset, classes, source.settings.generator)
         wanted = parse_seeds(exemplars) if exemplars else None
-        folder, choice = stage.write_exemplars(source, shots, labels, wanted, choose, segmenter, seed)
+        folder, choice = write_exemplars(source, shots, labels, wanted, choose, segmenter, seed)
         why = {s: choice.why(i) for i, s in enumerate(choice.seeds)}
         told = {"exemplars": str(folder), "seeds": list(choice.seeds), "why": choice.reason, "reasons": why}
         console.emit(told, as_json)
@@ -167,15 +176,15 @@ def command(
             f"  gansegctl annotate {dataset} --shots {len(choice.seeds)} --masks {folder}"
         )
         return
-    folder = stage.masks_folder(masks, dataset)
-    unused = [] if exemplars else stage.seeds_with_masks(folder, dataset)[shots:]
+    folder = masks_folder(masks, dataset)
+    unused = [] if exemplars else seeds_with_masks(folder, dataset)[shots:]
     if unused and Path(masks).exists():  # a preset brings a choice of them
         console.say(f"{shots + len(unused)} masks and --shots {shots}: not used are seeds {format_seeds(unused)}")
-    labels = stage.known_labels(folder, dataset, classes, source.settings.generator)
-    seeds = stage.exemplar_seeds(folder, shots, parse_seeds(exemplars) if exemplars else None, dataset)
-    pictures = stage.exemplars_of(source, seeds, folder, labels, console.say)
+    labels = known_labels(folder, dataset, classes, source.settings.generator)
+    seeds = exemplar_seeds(folder, shots, parse_seeds(exemplars) if exemplars else None, dataset)
+    pictures = exemplars_of(source, seeds, folder, labels, console.say)
     if dry_run:
         console.emit({"dataset": str(dataset), "exemplars": seeds, "method": method, "options": chosen}, as_json)
         return
     console.follow(stage.annotate(source, pictures, labels, settings, task))
-    console.emit(stages.describe_dataset(dataset), as_json)
+    console.emit(describe_dataset(dataset), as_json)

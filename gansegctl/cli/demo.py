@@ -23,7 +23,7 @@ def command() -> None:
 def scenes(num: int | None, seeds: str | None, resolution: int, out: Path, as_json: bool) -> None:
     """Write renderings with their exact masks."""
     from gansegctl.pipeline.demo.scenes import write_scenes
-    from gansegctl.pipeline.stages import describe_dataset
+    from gansegctl.pipeline.inspect import describe_dataset
     from gansegctl.store.schema import parse_seeds
 
     console.follow(write_scenes(parse_seeds(options.pick_seeds(num, seeds)), out, resolution))

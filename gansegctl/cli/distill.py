@@ -99,7 +99,8 @@ def command(
     import torch
 
     from gansegctl.config import DistillSettings
-    from gansegctl.pipeline.distill.stage import IN_MEMORY, Annotated, distill, quietly, ranks
+    from gansegctl.pipeline.distill.pairs import Annotated
+    from gansegctl.pipeline.distill.stage import IN_MEMORY, distill, quietly, ranks
 
     if real is None and real_split is not None:
         raise click.UsageError("got --real-split without --real; wanted: both")

@@ -75,11 +75,13 @@ def command(
     """
     from dataclasses import replace
 
-    from gansegctl.pipeline import stages
+    from gansegctl.config import GenerateSettings
+    from gansegctl.pipeline.generate.stage import plan_generate, synthesize
+    from gansegctl.pipeline.inspect import describe_dataset
 
     task = options.pick_task(task_text)
     device = options.pick_device(device)
-    settings = stages.GenerateSettings(
+    settings = GenerateSettings(
         generator=generator,
         seeds=options.pick_seeds(num, seeds),
         truncation=truncation,
@@ -96,12 +98,12 @@ def command(
         probabilities=probabilities,
     )
     automatic = out if batch_size is None else None
-    job, network, fitted = stages.plan_generate(settings, segmenter, device, automatic)
+    job, network, fitted = plan_generate(settings, segmenter, device, automatic)
     if licence is not None:
         job = replace(job, manifest=replace(job.manifest, licence=licence))
     if dry_run:
         console.emit(job.describe() | ({"task": str(task)} if task.count > 1 else {}), as_json)
         return
     console.say(job.memory.describe())
-    console.follow(stages.synthesize(job, out, network, fitted, device, task))
-    console.emit(stages.describe_dataset(out), as_json)
+    console.follow(synthesize(job, out, network, fitted, device, task))
+    console.emit(describe_dataset(out), as_json)

@@ -8,7 +8,7 @@ backgrounds are drawn from overlapping ranges, so that colour alone does not tel
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -249,3 +249,17 @@ def render(seeds: Sequence[int], resolution: int = 64) -> tuple[Tensor, Tensor]:
 def class_shares(masks: Tensor) -> Tensor:
     """mask uint8 [N,H,W] → share of pixels of each class, float64 [10]."""
     return torch.bincount(masks.flatten().long(), minlength=len(LABELS)).double() / masks.numel()
+
+
+BATCH = 250
+
+
+HELD_OUT = 20_000_000
+"""Scenes of this seed and above are never trained on by anything that ships."""
+
+
+def batches_of_scenes(seeds: Sequence[int], resolution: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """image uint8 [n,H,W,3], mask uint8 [n,H,W], at most BATCH at a time."""
+    for i in range(0, len(seeds), BATCH):
+        image, mask = render(seeds[i : i + BATCH], resolution)
+        yield image.numpy(), mask.numpy()

@@ -21,9 +21,10 @@ from gansegctl.evaluate.calibration import Reliability
 from gansegctl.evaluate.coverage import coverage_curve
 from gansegctl.evaluate.trimap import per_image_trimap_confusion
 from gansegctl.io.atomic import write_text
+from gansegctl.io.image import save_png
 from gansegctl.labels import LabelMap
 from gansegctl.visualize import sheets as pictures
-from gansegctl.visualize.charts import line_chart
+from gansegctl.visualize.charts import heat_map, line_chart
 
 SCORE_COLUMNS = ("score", "low", "high", "labeller")
 """What the values of `Report.rows` are: the score, its interval, and the labeller's own score against exact masks."""
@@ -143,8 +144,8 @@ class Report:
         rows = self.confusion.sum(1, keepdims=True)
         shares = np.divide(self.confusion, rows, out=np.full(self.confusion.shape, np.nan), where=rows > 0)
         title = "Where the pixels of each true class went, in percent"
-        picture = pictures.heat_map(shares, self.labels.names, rows="truth", columns="predicted", title=title)
-        pictures.save_png(folder / "confusion.png", picture)
+        picture = heat_map(shares, self.labels.names, rows="truth", columns="predicted", title=title)
+        save_png(folder / "confusion.png", picture)
         write_text(folder / "per_class.csv", self._csv())
         written = [folder / "confusion.png", folder / "per_class.csv"]
         if self.coverage:
@@ -153,15 +154,15 @@ class Report:
             lines["worst left out (oracle)"] = zip(kept, oracle, strict=True)
             title = "mIoU of the samples that are kept"
             picture = line_chart({k: list(v) for k, v in lines.items()}, "share of samples kept", "mIoU", title)
-            pictures.save_png(folder / "coverage.png", picture)
+            save_png(folder / "coverage.png", picture)
             written.append(folder / "coverage.png")
         if self.reliability:
             lines = {"here": [row[:2] for row in self.reliability], "as it should be": [(0.0, 0.0), (1.0, 1.0)]}
             title = f"Pixels by their confidence (calibration error {self.calibration_error:.3f})"
-            pictures.save_png(folder / "reliability.png", line_chart(lines, "confidence", "share right", title))
+            save_png(folder / "reliability.png", line_chart(lines, "confidence", "share right", title))
             written.append(folder / "reliability.png")
         if self.worst:
-            pictures.save_png(folder / "worst.png", self._worst_sheet())
+            save_png(folder / "worst.png", self._worst_sheet())
             written.append(folder / "worst.png")
         return written
 

@@ -16,12 +16,11 @@ from gansegctl.evaluate.matching import are_segments, match_segments, overlap_of
 from gansegctl.evaluate.report import Report, score
 from gansegctl.io.atomic import write_text
 from gansegctl.labels import IGNORE, LabelMap
-from gansegctl.pipeline.distill.stage import predict_masks
 from gansegctl.pipeline.inputs.generators import grouped, latents_of_seeds, open_generator
 from gansegctl.pipeline.inputs.labelled_sets import LabelledSet, load_truth
 from gansegctl.pipeline.labelling import picture_and_mask
 from gansegctl.store.manifest import NAME
-from gansegctl.students.student import Student
+from gansegctl.students.student import Student, predict_masks
 
 Rows = Iterator[tuple[np.ndarray, ...]]
 """(predicted, truth, picture[, uncertainty of each sample[, confidence of each pixel]])."""
@@ -40,7 +39,7 @@ def kind_of(path: Path) -> str:
         read_header(path)
         return "student"
     except UsageError:
-        methods.files.read_header(path)
+        methods.read_header(path)
         return "segmenter"
 
 

@@ -15,7 +15,8 @@ from gansegctl.generators.checkpoints.records import CheckpointReport
 from gansegctl.generators.weights import KIND
 from gansegctl.methods.base import segmenter_file as files
 from gansegctl.pipeline.inputs.generators import generator_path
-from gansegctl.pipeline.stages import describe_dataset
+from gansegctl.store.manifest import Manifest
+from gansegctl.store.shard import shard_record
 from gansegctl.students import student
 
 
@@ -97,3 +98,23 @@ def _value(text: str) -> Any:
         return json.loads(text)
     except ValueError:
         return text
+
+
+def describe_dataset(folder: Path) -> dict[str, Any]:
+    """What a dataset is: counts, sizes, provenance."""
+    manifest = Manifest.read(folder)
+    records = [r for r in (shard_record(folder, i) for i in range(len(manifest.shards))) if r]
+    done = [r for r in records if r.digest == manifest.digest]
+    return {
+        "dataset": str(folder),
+        "stage": manifest.stage,
+        "samples": sum(r.count for r in done),
+        "planned": len(manifest.seeds),
+        "shards": len(done),
+        "bytes": sum(r.bytes for r in done),
+        "classes": list(manifest.labels.names) if manifest.labels else None,
+        "generator": manifest.generator,
+        "segmenter": manifest.segmenter,
+        "digest": manifest.digest,
+        "licence": manifest.licence,
+    } | ({"choice": manifest.facts["choice"]} if "choice" in manifest.facts else {})

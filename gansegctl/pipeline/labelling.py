@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gansegctl.contracts import Annotation, Generator, Segmenter
-from gansegctl.visualize.sheets import to_uint8
+from gansegctl.io.image import to_uint8
 
 
 @torch.no_grad()

@@ -15,10 +15,11 @@ from PIL import Image
 from gansegctl.contracts import Progress
 from gansegctl.errors import GansegError, UsageError
 from gansegctl.io.atomic import write_text
+from gansegctl.io.image import save_png
 from gansegctl.pipeline.inputs.images import named_pictures, read_or_refuse
 from gansegctl.students.large_images import label_picture
 from gansegctl.students.student import Student
-from gansegctl.visualize.sheets import overlay, save_png
+from gansegctl.visualize.sheets import overlay
 
 RECORD = "predict.json"
 OUTPUTS = ("mask", "grey", "confidence", "overlay")

@@ -20,11 +20,20 @@ from gansegctl.config import (
 from gansegctl.contracts import Progress
 from gansegctl.errors import UsageError, did_you_mean
 from gansegctl.pipeline.annotate import stage as annotating
+from gansegctl.pipeline.annotate.exemplars import (
+    exemplar_seeds,
+    exemplars_of,
+    known_labels,
+    masks_folder,
+    write_exemplars,
+)
+from gansegctl.pipeline.annotate.source import Source
 from gansegctl.pipeline.distill.stage import distill, quietly
 from gansegctl.pipeline.evaluate import evaluate, write_report
-from gansegctl.pipeline.generate.shards import licence_of, synthesize
+from gansegctl.pipeline.generate.job import licence_of
+from gansegctl.pipeline.generate.stage import plan_generate, synthesize
+from gansegctl.pipeline.inspect import describe_dataset
 from gansegctl.pipeline.runtime.tasks import ALONE, Task
-from gansegctl.pipeline.stages import describe_dataset, plan_generate
 from gansegctl.store.manifest import Manifest
 from gansegctl.students.distributed import ALONE as NOBODY_ELSE
 from gansegctl.students.distributed import Ranks
@@ -142,22 +151,22 @@ def run(
     result: dict[str, Any] = {"dataset": describe_dataset(dataset)}
     if plan.annotate is None or until == "generate":
         return result
-    source = annotating.Source.open(dataset, device=device)
+    source = Source.open(dataset, device=device)
     annotating.check_method(plan.annotate)
     if plan.annotate.shots and not plan.annotate.masks:
-        labels = annotating.known_labels(None, dataset, None, preset, plan.classes)
-        folder, choice = annotating.write_exemplars(source, plan.annotate.shots, labels)
+        labels = known_labels(None, dataset, None, preset, plan.classes)
+        folder, choice = write_exemplars(source, plan.annotate.shots, labels)
         return result | {
             "next": f"paint the masks in {folder}, and run the same command with --masks {folder}",
             "seeds": list(choice.seeds),
         }
     exemplars, labels = [], None
     if plan.annotate.shots:
-        folder = annotating.masks_folder(plan.annotate.masks, dataset)
-        labels = annotating.known_labels(folder, dataset, None, preset, plan.classes)
-        seeds = annotating.exemplar_seeds(folder, plan.annotate.shots, None, dataset)
+        folder = masks_folder(plan.annotate.masks, dataset)
+        labels = known_labels(folder, dataset, None, preset, plan.classes)
+        seeds = exemplar_seeds(folder, plan.annotate.shots, None, dataset)
         notes: list[str] = []
-        exemplars = annotating.exemplars_of(source, seeds, folder, labels, notes.append)
+        exemplars = exemplars_of(source, seeds, folder, labels, notes.append)
         result["masks"] = notes
     follow(annotating.annotate(source, exemplars, labels, plan.annotate))
     result["dataset"] = describe_dataset(dataset)

@@ -13,8 +13,9 @@ from gansegctl.errors import UsageError
 from gansegctl.generators.latents import z_of_seeds
 from gansegctl.generators.training.trainer import Trainer, TrainSettings
 from gansegctl.generators.weights import read_header, save_generator
+from gansegctl.io.image import save_png, to_uint8
 from gansegctl.pipeline.inputs.images import check_split, load_pictures
-from gansegctl.visualize.sheets import image_grid, save_png, to_uint8
+from gansegctl.visualize.sheets import image_grid
 
 SAMPLE_SEEDS = range(64)
 

@@ -13,7 +13,7 @@ from gansegctl import methods
 from gansegctl.contracts import Progress, Segmenter
 from gansegctl.errors import DatasetError
 from gansegctl.methods.base import segmenter_file as files
-from gansegctl.pipeline.annotate.stage import SEGMENTER, Source
+from gansegctl.pipeline.annotate.source import SEGMENTER, Source
 from gansegctl.pipeline.generate.filters import Everything, Known
 from gansegctl.pipeline.generate.plan import PlannedShard
 from gansegctl.pipeline.generate.shards import finish, write_shards

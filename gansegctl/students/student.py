@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
@@ -138,3 +139,8 @@ def read_header(path: Path) -> dict[str, Any]:
     if header["format"] > FORMAT_VERSION:
         raise UsageError(f"got {path}: format {header['format']}", wanted=f"at most {FORMAT_VERSION}", remedy="update")
     return header
+
+
+def predict_masks(student: Student, images: np.ndarray) -> np.ndarray:
+    """uint8 [N,H,W,c] → labels uint8 [N,H,W]."""
+    return student.predict(torch.from_numpy(np.ascontiguousarray(images))).labels.cpu().numpy()

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 from PIL import Image, ImageDraw
 
 from gansegctl.errors import UsageError
-from gansegctl.visualize.sheets import FAINT, INK, PAPER, draw_upright, font, text_width
+from gansegctl.visualize.sheets import _MARGIN, FAINT, INK, PAPER, _clip, font, text_width
 
 COLOURS = ((31, 119, 180), (214, 39, 40), (44, 160, 44), (148, 103, 189), (255, 127, 14), (23, 140, 150), (90, 90, 90))
 SIZE = (720, 460)
@@ -98,3 +99,45 @@ def _padded(values: Sequence[float], share: float) -> tuple[float, float]:
 
 def _colours(count: int) -> list[tuple[int, int, int]]:
     return [COLOURS[i % len(COLOURS)] for i in range(count)]
+
+
+def heat_map(values: np.ndarray, names: Sequence[str], rows: str, columns: str, title: str = "") -> Image.Image:
+    """A square matrix [K, K] of shares 0 … 1 (nan = empty row) as blue cells with percentages and names.
+
+    rows, columns: what the two axes are. Cells shrink, and lose their numbers, beyond 24 classes.
+    """
+    values = np.asarray(values, float)
+    k = len(names)
+    side, size = (46, 13) if k <= 24 else (14, 11)
+    room = min(180, max(text_width(name, size) for name in names)) + 10
+    shown = [_clip(name, room - 10, size) for name in names]
+    left, top = _MARGIN + 24 + room, _MARGIN + (26 if title else 0) + 22 + room
+    width = max(left + k * side + _MARGIN, 2 * _MARGIN + text_width(title, 14))
+    picture = Image.new("RGB", (width, top + k * side + _MARGIN), PAPER)
+    draw = ImageDraw.Draw(picture)
+    draw.text((_MARGIN, _MARGIN + 8), title, font=font(14), fill=INK, anchor="lm")
+    draw.text((left + k * side // 2, top - room - 14), columns, font=font(13), fill=INK, anchor="mm")
+    draw_upright(picture, rows, (_MARGIN + 8, top + k * side // 2), "mm", 13)
+    for i in range(k):
+        draw.text((left - 7, top + i * side + side // 2), shown[i], font=font(size), fill=INK, anchor="rm")
+        draw_upright(picture, shown[i], (left + i * side + side // 2, top - 7), "mb", size)
+        for j in range(k):
+            x, y, value = left + j * side, top + i * side, values[i, j]
+            empty = np.isnan(value)
+            depth = 0.0 if empty else float(np.clip(value, 0, 1))
+            fill = tuple(round(255 + (deep - 255) * depth) for deep in (8, 60, 130))
+            draw.rectangle((x, y, x + side, y + side), fill=(242, 242, 242) if empty else fill, outline=FAINT)
+            if side > 20:
+                text = "-" if empty else "<1" if 0 < value < 0.01 else f"{100 * value:.0f}"
+                ink = PAPER if depth > 0.5 else FAINT if empty or value == 0 else INK
+                draw.text((x + side // 2, y + side // 2), text, font=font(13), fill=ink, anchor="mm")
+    return picture
+
+
+def draw_upright(picture: Image.Image, text: str, at: tuple[int, int], anchor: str, size: int) -> None:
+    """Text that reads upwards, centred on `at` ("mm") or ending on it from above ("mb")."""
+    strip = Image.new("RGB", (text_width(text, size) + 2, size + 6), PAPER)
+    ImageDraw.Draw(strip).text((1, strip.height // 2), text, font=font(size), fill=INK, anchor="lm")
+    strip = strip.rotate(90, expand=True)
+    top = at[1] - strip.height // 2 if anchor == "mm" else at[1] - strip.height
+    picture.paste(strip, (at[0] - strip.width // 2, top))

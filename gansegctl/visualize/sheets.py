@@ -6,18 +6,14 @@ legend, and magnify small pictures by whole factors without smoothing, so that s
 
 from __future__ import annotations
 
-import io
-import warnings
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageDraw, ImageFont
 
-from gansegctl.errors import GansegError, UsageError
-from gansegctl.io.atomic import write_bytes
+from gansegctl.errors import UsageError
+from gansegctl.io.image import as_rgb
 from gansegctl.labels import LabelMap
 
 PAPER, INK, FAINT = (255, 255, 255), (32, 34, 38), (176, 180, 186)
@@ -46,39 +42,6 @@ def _clip(text: str, room: int, size: int) -> str:
     while text and text_width(text + "...", size) > room:
         text = text[:-1]
     return text + "..."
-
-
-def to_uint8(image: Any) -> np.ndarray:
-    """Float [N, c, H, W] in [-1, 1] (a tensor on any device, or numpy) → uint8 [N, H, W, c].
-
-    Rounds as the official StyleGAN scripts do: clamp(x · 127.5 + 128, 0, 255), cut to an integer.
-    Error: GansegError for a picture with NaN in it.
-    """
-    if hasattr(image, "detach"):  # a tensor: round where it lies and move a quarter of the bytes
-        scaled = image.detach().float().permute(0, 2, 3, 1) * 127.5 + 128
-        broken, pixels = bool(scaled.isnan().any()), scaled.clamp(0, 255).byte().cpu().numpy()
-    else:
-        scaled = np.asarray(image, np.float32).transpose(0, 2, 3, 1) * np.float32(127.5) + np.float32(128)
-        broken, pixels = bool(np.isnan(scaled).any()), np.clip(np.nan_to_num(scaled), 0, 255).astype(np.uint8)
-    if broken:
-        raise GansegError(
-            "got a generated picture with NaN in it",
-            wanted="finite values",
-            remedy="try float32 (--device cpu), or check the checkpoint with `gansegctl inspect`",
-        )
-    return np.ascontiguousarray(pixels)
-
-
-def as_rgb(image: np.ndarray) -> np.ndarray:
-    """uint8 [H, W], [H, W, 1] or [H, W, 3] → [H, W, 3]. Error: UsageError for anything else."""
-    image = np.asarray(image)
-    if image.ndim == 2:
-        image = image[..., None]
-    if image.ndim != 3 or image.shape[-1] not in (1, 3) or image.dtype != np.uint8:
-        raise UsageError(
-            f"got a picture {image.dtype} {list(image.shape)}", wanted="uint8 [H, W], [H, W, 1] or [H, W, 3]"
-        )
-    return np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3)))
 
 
 def colourise(mask: np.ndarray, labels: LabelMap) -> np.ndarray:
@@ -222,94 +185,3 @@ def contact_sheet(
         columns_of.append(list(confidences))
         legend = [*legend, ("confidence 0 %", (0, 0, 0)), ("50 %", (128, 128, 128)), ("100 %", (255, 255, 255))]
     return panel_sheet(list(zip(*columns_of, strict=True)), headings, captions, legend, columns, scale)
-
-
-def heat_map(values: np.ndarray, names: Sequence[str], rows: str, columns: str, title: str = "") -> Image.Image:
-    """A square matrix [K, K] of shares 0 … 1 (nan = empty row) as blue cells with percentages and names.
-
-    rows, columns: what the two axes are. Cells shrink, and lose their numbers, beyond 24 classes.
-    """
-    values = np.asarray(values, float)
-    k = len(names)
-    side, size = (46, 13) if k <= 24 else (14, 11)
-    room = min(180, max(text_width(name, size) for name in names)) + 10
-    shown = [_clip(name, room - 10, size) for name in names]
-    left, top = _MARGIN + 24 + room, _MARGIN + (26 if title else 0) + 22 + room
-    width = max(left + k * side + _MARGIN, 2 * _MARGIN + text_width(title, 14))
-    picture = Image.new("RGB", (width, top + k * side + _MARGIN), PAPER)
-    draw = ImageDraw.Draw(picture)
-    draw.text((_MARGIN, _MARGIN + 8), title, font=font(14), fill=INK, anchor="lm")
-    draw.text((left + k * side // 2, top - room - 14), columns, font=font(13), fill=INK, anchor="mm")
-    draw_upright(picture, rows, (_MARGIN + 8, top + k * side // 2), "mm", 13)
-    for i in range(k):
-        draw.text((left - 7, top + i * side + side // 2), shown[i], font=font(size), fill=INK, anchor="rm")
-        draw_upright(picture, shown[i], (left + i * side + side // 2, top - 7), "mb", size)
-        for j in range(k):
-            x, y, value = left + j * side, top + i * side, values[i, j]
-            empty = np.isnan(value)
-            depth = 0.0 if empty else float(np.clip(value, 0, 1))
-            fill = tuple(round(255 + (deep - 255) * depth) for deep in (8, 60, 130))
-            draw.rectangle((x, y, x + side, y + side), fill=(242, 242, 242) if empty else fill, outline=FAINT)
-            if side > 20:
-                text = "-" if empty else "<1" if 0 < value < 0.01 else f"{100 * value:.0f}"
-                ink = PAPER if depth > 0.5 else FAINT if empty or value == 0 else INK
-                draw.text((x + side // 2, y + side // 2), text, font=font(13), fill=ink, anchor="mm")
-    return picture
-
-
-def draw_upright(picture: Image.Image, text: str, at: tuple[int, int], anchor: str, size: int) -> None:
-    """Text that reads upwards, centred on `at` ("mm") or ending on it from above ("mb")."""
-    strip = Image.new("RGB", (text_width(text, size) + 2, size + 6), PAPER)
-    ImageDraw.Draw(strip).text((1, strip.height // 2), text, font=font(size), fill=INK, anchor="lm")
-    strip = strip.rotate(90, expand=True)
-    top = at[1] - strip.height // 2 if anchor == "mm" else at[1] - strip.height
-    picture.paste(strip, (at[0] - strip.width // 2, top))
-
-
-def save_png(path: Path | str, image: np.ndarray | Image.Image) -> None:
-    """Write a PNG whole or not at all (a temporary file beside it, then a rename): uint8 [H, W(, c)] or a PIL image."""
-    path = Path(path)
-    if isinstance(image, np.ndarray):
-        image = Image.fromarray(image[..., 0] if image.ndim == 3 and image.shape[-1] == 1 else image)
-    stream = io.BytesIO()
-    image.save(stream, "PNG")
-    write_bytes(path, stream.getvalue(), sync=False)
-
-
-def read_image(path: Path | str, channels: int = 3) -> np.ndarray:
-    """A picture file → uint8 [H, W, channels] (3 or 1), turned as its EXIF orientation says; 16-bit grey is cut to 8.
-
-    What is transparent lies on white. Errors: UsageError for files that are missing, no picture, cut short, animated or
-    of several pages, or of 32-bit values without a known range.
-    """
-    wanted = "a picture file such as PNG, JPEG, BMP or TIFF"
-    if channels not in (1, 3):
-        raise UsageError(f"got {channels} channels", wanted="1 (grey) or 3 (RGB)")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # twice its limit is an error, below
-            with Image.open(path) as picture:
-                # MPO is what telephones write as .jpg: further frames are previews of the first.
-                frames = 1 if picture.format == "MPO" else getattr(picture, "n_frames", 1)
-                if frames == 1:
-                    picture = ImageOps.exif_transpose(picture)
-                    picture.load()
-    except FileNotFoundError:
-        raise UsageError(f"got {path}, which does not exist", wanted=wanted) from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UsageError(f"got {path}: {error}", wanted=wanted) from None
-    if frames > 1:
-        raise UsageError(f"got {path} with {frames} frames or pages", wanted="one picture a file", remedy="split it")
-    if picture.mode.startswith("I;16"):
-        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
-    elif picture.mode in ("I", "F"):
-        raise UsageError(
-            f"got {path} with 32-bit pixels, whose range is unknown",
-            wanted="8 or 16 bits a channel",
-            remedy="scale the values to 0-255 and save as 8-bit PNG",
-        )
-    if picture.has_transparency_data:
-        clear = picture.convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", clear.size, (255, 255, 255, 255)), clear)
-    pixels = np.asarray(picture.convert("L" if channels == 1 else "RGB"))
-    return np.ascontiguousarray(pixels.reshape(*pixels.shape[:2], channels))

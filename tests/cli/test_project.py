@@ -12,8 +12,8 @@ from gansegctl.cli import main
 from gansegctl.generators.inversion.latent_space import FIRST_SEED
 from gansegctl.generators.latents import z_of_seeds
 from gansegctl.generators.weights import load_generator
+from gansegctl.io.image import save_png, to_uint8
 from gansegctl.labels import LabelMap
-from gansegctl.visualize.sheets import save_png, to_uint8
 
 
 @pytest.fixture

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from gansegctl.demo.dataset import batches_of_scenes
-from gansegctl.demo.scenes import LABELS, class_shares, render
+from gansegctl.demo.scenes import LABELS, batches_of_scenes, class_shares, render
 from gansegctl.errors import UsageError
 
 

@@ -11,7 +11,7 @@ from gansegctl.config import GenerateSettings, to_dict
 from gansegctl.errors import DeviceError, UsageError
 from gansegctl.generators.base import StyleGAN
 from gansegctl.generators.stylegan2 import StyleGAN2, StyleGAN2Config
-from gansegctl.pipeline import stages
+from gansegctl.pipeline.generate.stage import plan_generate
 
 
 def tiny() -> StyleGAN2:
@@ -46,7 +46,7 @@ def test_it_is_part_of_the_settings_and_needs_a_compiler(generator_file, monkeyp
     assert to_dict(settings)["compile"] is True and "compile" not in to_dict(GenerateSettings())
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(DeviceError, match="--compile"):
-        stages.plan_generate(settings, None, "cpu")
+        plan_generate(settings, None, "cpu")
 
 
 def test_another_family_refuses():

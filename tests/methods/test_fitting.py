@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 import pytest
 import torch
 from methods.contract import LABELS
@@ -44,7 +46,7 @@ def test_what_is_divided_by_is_no_less_than_the_deviation():
 @pytest.mark.parametrize("name", ["oneshot", "linear", "repurpose", "datasetgan", "contrastive"])
 def test_methods_leave_channels_where_they_are_unless_asked(name, monkeypatch):
     method = methods.get(name)
-    module = __import__(f"gansegctl.methods.{name}", fromlist=["feature_statistics"])
+    module = import_module(methods.METHODS[name].split(":")[0])
     asked = []
 
     def watched(*args):

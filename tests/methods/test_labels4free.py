@@ -18,7 +18,8 @@ from gansegctl.errors import GansegError, UsageError
 from gansegctl.labels import LabelMap
 from gansegctl.methods.labels4free import training as alpha_training
 from gansegctl.methods.labels4free.collapse_guard import Look
-from gansegctl.methods.labels4free.method import PRESETS, Labels4Free, Labels4FreeSettings
+from gansegctl.methods.labels4free.method import Labels4Free
+from gansegctl.methods.labels4free.settings import PRESETS, Labels4FreeSettings
 from gansegctl.methods.labels4free.training import AlphaTraining, alpha_penalty
 
 LABELS = LabelMap(("background", "foreground"))

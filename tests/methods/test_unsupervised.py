@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from gansegctl.errors import UsageError
+from gansegctl.features.kmeans_points import parallel_kmeans
 from gansegctl.methods.base.clusters import (
     border,
     centrality,
@@ -13,7 +14,6 @@ from gansegctl.methods.base.clusters import (
     check_sides,
     foreground_clusters,
     no_exemplars,
-    parallel_kmeans,
     segments,
     stream_of,
 )

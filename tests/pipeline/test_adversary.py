@@ -15,9 +15,9 @@ from gansegctl import methods
 from gansegctl.errors import UsageError
 from gansegctl.generators.training.trainer import Trainer, TrainSettings
 from gansegctl.generators.weights import load_generator
-from gansegctl.methods.labels4free.method import Labels4FreeSettings
+from gansegctl.io.image import save_png
+from gansegctl.methods.labels4free.settings import Labels4FreeSettings
 from gansegctl.pipeline.annotate.adversary import StyleGAN2Adversary, beyond_generator
-from gansegctl.visualize.sheets import save_png
 
 
 @pytest.fixture

@@ -18,10 +18,10 @@ from gansegctl.features.kmeans import kmeans
 from gansegctl.labels import LabelMap
 from gansegctl.pipeline.annotate import regions as parts
 from gansegctl.pipeline.annotate import ui as annotating_ui
+from gansegctl.pipeline.annotate.exemplars import write_exemplars
 from gansegctl.pipeline.annotate.selection import Choice
-from gansegctl.pipeline.annotate.stage import Source, write_exemplars
-from gansegctl.pipeline.generate.shards import synthesize
-from gansegctl.pipeline.stages import plan_generate
+from gansegctl.pipeline.annotate.source import Source
+from gansegctl.pipeline.generate.stage import plan_generate, synthesize
 
 LABELS = LabelMap(("dark", "bright"))
 STRIP = (3, 7)

@@ -19,8 +19,7 @@ from gansegctl.pipeline.generate.batch_size import (
     is_out_of_memory,
     resolve_batch,
 )
-from gansegctl.pipeline.generate.shards import synthesize
-from gansegctl.pipeline.stages import plan_generate
+from gansegctl.pipeline.generate.stage import plan_generate, synthesize
 from gansegctl.store.manifest import Manifest
 from gansegctl.store.shard import read_shard
 

@@ -236,7 +236,7 @@ def test_repeats_are_interleaved_and_end_when_patience_does(monkeypatch):
 
 MEASURED = """
 import sys, time, torch
-from gansegctl.pipeline import peak
+from gansegctl.pipeline.runtime import memory as peak
 
 def call():
     big = torch.ones(40_000_000, dtype=torch.uint8)

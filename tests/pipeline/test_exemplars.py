@@ -15,9 +15,9 @@ from gansegctl.config import AnnotateSettings, GenerateSettings
 from gansegctl.errors import UsageError
 from gansegctl.labels import LabelMap
 from gansegctl.pipeline.annotate import stage as annotating
+from gansegctl.pipeline.annotate.exemplars import exemplar_seeds, exemplars_of, known_labels, write_exemplars
 from gansegctl.pipeline.annotate.selection import CHOICES, choose_exemplars
-from gansegctl.pipeline.generate.shards import synthesize
-from gansegctl.pipeline.stages import plan_generate
+from gansegctl.pipeline.generate.stage import plan_generate, synthesize
 from gansegctl.store.manifest import Manifest
 
 LABELS = LabelMap(("dark", "bright"))
@@ -46,9 +46,9 @@ def made(generator_file, tmp_path_factory):
     job, network, _ = plan_generate(settings, None, "cpu")
     list(synthesize(job, folder, network))
     source = annotating.Source.open(folder)
-    bundle, choice = annotating.write_exemplars(source, 1, LABELS)
+    bundle, choice = write_exemplars(source, 1, LABELS)
     path, _ = coco_of(bundle, source.pictures(choice.seeds)[0], choice.seeds[0])
-    exemplars = annotating.exemplars_of(source, choice.seeds, path, LABELS)
+    exemplars = exemplars_of(source, choice.seeds, path, LABELS)
     list(annotating.annotate(source, exemplars, LABELS, AnnotateSettings(method="linear", options={"steps": 5})))
     return folder
 
@@ -63,7 +63,7 @@ def dataset(made, tmp_path):
 @pytest.mark.parametrize("how", CHOICES)
 def test_every_choice_has_a_reason_for_every_picture(dataset, how):
     source = annotating.Source.open(dataset)
-    folder, choice = annotating.write_exemplars(source, 3, LABELS, how=how)
+    folder, choice = write_exemplars(source, 3, LABELS, how=how)
     assert len(set(choice.seeds)) == 3 and set(choice.seeds) <= set(range(12))
     rows = json.loads((folder / "exemplars.json").read_text())
     assert [r["seed"] for r in rows["exemplars"]] == list(choice.seeds)
@@ -108,16 +108,16 @@ def test_choices_that_mean_nothing(dataset):
 
 def test_masks_from_a_file_elsewhere_belong_to_the_datasets_bundle(dataset, tmp_path):
     source = annotating.Source.open(dataset)
-    bundle, choice = annotating.write_exemplars(source, 1, LABELS)
+    bundle, choice = write_exemplars(source, 1, LABELS)
     (seed,) = choice.seeds
     path, bright = coco_of(tmp_path, source.pictures([seed])[0], seed)
     renamed = json.loads(path.read_text())
     renamed["images"][0]["file_name"] = "portrait.png"
     path.write_text(json.dumps(renamed))
-    assert annotating.exemplar_seeds(path, 1, None, dataset) == [seed]
-    assert annotating.known_labels(path, dataset, None, "x") == LABELS
+    assert exemplar_seeds(path, 1, None, dataset) == [seed]
+    assert known_labels(path, dataset, None, "x") == LABELS
     said = []
-    (exemplar,) = annotating.exemplars_of(source, [seed], path, LABELS, said.append)
+    (exemplar,) = exemplars_of(source, [seed], path, LABELS, said.append)
     np.testing.assert_array_equal(exemplar.mask, bright)
     assert said[0] == f"seed {seed}: {path} (coco)" and "the only exemplar" in said[1]
     assert listed_seeds(bundle) == [seed]
@@ -125,14 +125,14 @@ def test_masks_from_a_file_elsewhere_belong_to_the_datasets_bundle(dataset, tmp_
 
 def test_a_bundle_of_another_truncation_is_refused(generator_file, dataset, tmp_path):
     source = annotating.Source.open(dataset)
-    bundle, choice = annotating.write_exemplars(source, 1, LABELS)
+    bundle, choice = write_exemplars(source, 1, LABELS)
     coco_of(bundle, source.pictures(choice.seeds)[0], choice.seeds[0])
     settings = GenerateSettings(generator=str(generator_file), seeds="0-11", truncation=0.5)
     job, network, _ = plan_generate(settings, None, "cpu")
     list(synthesize(job, tmp_path / "other", network))
     other = annotating.Source.open(tmp_path / "other")
     with pytest.raises(UsageError, match="another latent than this dataset's seed"):
-        annotating.exemplars_of(other, choice.seeds, bundle, LABELS)
+        exemplars_of(other, choice.seeds, bundle, LABELS)
 
 
 def test_the_command_takes_a_file_and_says_what_it_read(dataset, tmp_path):

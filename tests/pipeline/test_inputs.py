@@ -19,7 +19,8 @@ from gansegctl.generators.training.trainer import Trainer, TrainSettings
 from gansegctl.generators.weights import load_generator, read_header
 from gansegctl.labels import LabelMap
 from gansegctl.pipeline.demo.scenes import write_scenes
-from gansegctl.pipeline.distill.stage import distill, load_pairs
+from gansegctl.pipeline.distill.pairs import load_pairs
+from gansegctl.pipeline.distill.stage import distill
 from gansegctl.pipeline.evaluate import evaluate
 from gansegctl.pipeline.generate.contact_sheet import write_contact_sheet
 from gansegctl.pipeline.inputs.generators import check_class, generator_path, grouped, latents_of_seeds, open_generator

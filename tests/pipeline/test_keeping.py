@@ -12,9 +12,9 @@ from gansegctl.contracts import Exemplar
 from gansegctl.errors import DatasetError, GansegError, UsageError
 from gansegctl.labels import LabelMap
 from gansegctl.pipeline.annotate import stage as annotating
-from gansegctl.pipeline.generate.shards import synthesize
+from gansegctl.pipeline.generate.stage import plan_generate, synthesize
+from gansegctl.pipeline.inspect import describe_dataset
 from gansegctl.pipeline.runtime.tasks import ALONE, Task
-from gansegctl.pipeline.stages import describe_dataset, plan_generate
 from gansegctl.pipeline.verify import check, repair
 from gansegctl.store import claims
 from gansegctl.store.dataset import ShardDataset, iter_shards

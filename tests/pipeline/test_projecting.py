@@ -17,6 +17,7 @@ from gansegctl.contracts import Exemplar
 from gansegctl.errors import UsageError
 from gansegctl.generators.inversion.search import InversionSettings
 from gansegctl.generators.weights import load_generator
+from gansegctl.io.image import save_png
 from gansegctl.labels import LabelMap
 from gansegctl.pipeline.inputs.generators import latents_of_seeds
 from gansegctl.pipeline.labelling import picture_and_mask
@@ -31,7 +32,6 @@ from gansegctl.pipeline.project.projector import (
     save_projection,
 )
 from gansegctl.pipeline.project.stage import project, results
-from gansegctl.visualize.sheets import save_png
 
 QUICK = InversionSettings(space="w", steps=20, start_steps=10, samples=8, patience=10)
 PLAIN = ProjectSettings(inversion=QUICK, calibration=0, batch_size=2)

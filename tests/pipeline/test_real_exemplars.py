@@ -14,26 +14,25 @@ from gansegctl.config import AnnotateSettings, GenerateSettings
 from gansegctl.errors import UsageError
 from gansegctl.generators.inversion.search import InversionSettings
 from gansegctl.generators.weights import load_generator
+from gansegctl.io.image import save_png
 from gansegctl.labels import LabelMap
-from gansegctl.pipeline.annotate import real_images as module
 from gansegctl.pipeline.annotate.real_images import (
-    AnnotatedPicture,
     RealExemplars,
     RealSettings,
     annotate_real,
-    annotated_pictures,
     real_exemplars,
     real_labels,
     usable_mask,
 )
-from gansegctl.pipeline.annotate.stage import REAL_SEEDS, Source, digest_of
-from gansegctl.pipeline.generate.shards import synthesize
+from gansegctl.pipeline.annotate.source import REAL_SEEDS, Source
+from gansegctl.pipeline.annotate.stage import digest_of
+from gansegctl.pipeline.generate.stage import plan_generate, synthesize
+from gansegctl.pipeline.inputs import labelled_sets
 from gansegctl.pipeline.inputs.generators import latents_of_seeds
+from gansegctl.pipeline.inputs.labelled_sets import AnnotatedPicture, annotated_pictures
 from gansegctl.pipeline.labelling import picture_and_mask
 from gansegctl.pipeline.project.projector import Projector, ProjectSettings
-from gansegctl.pipeline.stages import plan_generate
 from gansegctl.store.manifest import Manifest
-from gansegctl.visualize.sheets import save_png
 
 LABELS = LabelMap(("ground", "figure"))
 QUICK = ProjectSettings(
@@ -115,8 +114,8 @@ class TestReading:
             save_png(tmp_path / f"{name}.mask.png", np.tile((np.arange(64) < 30).astype(np.uint8), (32, 1)))
         done = []
         for name in ("read_image", "square_of"):
-            plainly = getattr(module, name)
-            monkeypatch.setattr(module, name, lambda *a, f=plainly, n=name, **k: done.append(n) or f(*a, **k))
+            plainly = getattr(labelled_sets, name)
+            monkeypatch.setattr(labelled_sets, name, lambda *a, f=plainly, n=name, **k: done.append(n) or f(*a, **k))
         assert len(annotated_pictures(tmp_path, LABELS, 16, 3)) == 2
         assert done == ["read_image", "square_of", "square_of"] * 2
 

@@ -14,8 +14,8 @@ from gansegctl.contracts import Exemplar
 from gansegctl.errors import DatasetError
 from gansegctl.labels import LabelMap
 from gansegctl.pipeline.annotate import stage as annotating
-from gansegctl.pipeline.generate.shards import synthesize, write_shards
-from gansegctl.pipeline.stages import plan_generate
+from gansegctl.pipeline.generate.shards import write_shards
+from gansegctl.pipeline.generate.stage import plan_generate, synthesize
 from gansegctl.pipeline.verify import check, repair
 from gansegctl.store.manifest import Manifest, manifest_changed
 from gansegctl.store.shard import problem_of_shard, shard_record

@@ -17,7 +17,8 @@ from gansegctl.errors import DatasetError, UsageError
 from gansegctl.labels import IGNORE, LabelMap
 from gansegctl.pipeline.annotate import stage as annotating
 from gansegctl.pipeline.distill.columns import SoftTargets
-from gansegctl.pipeline.distill.stage import distill, load_pairs
+from gansegctl.pipeline.distill.pairs import load_pairs
+from gansegctl.pipeline.distill.stage import distill
 from gansegctl.pipeline.inputs.generators import latents_of_seeds, open_generator
 from gansegctl.pipeline.labelling import picture_and_mask
 from gansegctl.pipeline.run import read_plan

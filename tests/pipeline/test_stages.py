@@ -15,12 +15,20 @@ from gansegctl.config import AnnotateSettings, DistillSettings, EvalSettings, Ge
 from gansegctl.errors import DatasetError, UsageError
 from gansegctl.labels import LabelMap
 from gansegctl.pipeline.annotate import stage as annotating
-from gansegctl.pipeline.distill.stage import distill, source_of
+from gansegctl.pipeline.annotate.exemplars import (
+    exemplar_seeds,
+    exemplars_of,
+    known_labels,
+    seeds_with_masks,
+    write_exemplars,
+)
+from gansegctl.pipeline.distill.pairs import source_of
+from gansegctl.pipeline.distill.stage import distill
 from gansegctl.pipeline.evaluate import evaluate, kind_of, write_report
-from gansegctl.pipeline.generate.shards import compact_latents, expand_latents, synthesize
+from gansegctl.pipeline.generate.shards import compact_latents, expand_latents
+from gansegctl.pipeline.generate.stage import plan_generate, synthesize
 from gansegctl.pipeline.inputs.generators import latents_of_seeds, open_generator
-from gansegctl.pipeline.inspect import inspect
-from gansegctl.pipeline.stages import describe_dataset, plan_generate
+from gansegctl.pipeline.inspect import describe_dataset, inspect
 from gansegctl.store.dataset import iter_shards
 from gansegctl.store.manifest import Manifest, problems_of_dataset
 from gansegctl.store.shard import read_shard, write_shard
@@ -61,10 +69,10 @@ def made(generator_file, tmp_path_factory):
     make(generator_file, folder / "plain")
     shutil.copytree(folder / "plain", folder / "annotated")
     source = annotating.Source.open(folder / "annotated")
-    exemplars_folder, choice = annotating.write_exemplars(source, 2, LABELS)
+    exemplars_folder, choice = write_exemplars(source, 2, LABELS)
     paint(source, exemplars_folder, choice.seeds)
     chosen = AnnotateSettings(shots=2, masks="painted", options={"steps": 20})
-    exemplars = annotating.exemplars_of(source, choice.seeds, exemplars_folder, LABELS)
+    exemplars = exemplars_of(source, choice.seeds, exemplars_folder, LABELS)
     list(annotating.annotate(source, exemplars, LABELS, chosen))
     return folder
 
@@ -212,20 +220,20 @@ def test_a_dataset_of_another_generator_is_refused(dataset, tmp_path):
 
 def test_exemplars_are_explained_and_kept(dataset):
     source = annotating.Source.open(dataset)
-    folder, choice = annotating.write_exemplars(source, 3, LABELS)
+    folder, choice = write_exemplars(source, 3, LABELS)
     assert len(set(choice.seeds)) == 3
-    assert annotating.seeds_with_masks(folder) == list(choice.seeds)
+    assert seeds_with_masks(folder) == list(choice.seeds)
     with pytest.raises(UsageError, match="painted"):
-        annotating.exemplars_of(source, choice.seeds, folder, LABELS)
+        exemplars_of(source, choice.seeds, folder, LABELS)
     with pytest.raises(UsageError, match="got 3 masks"):
-        annotating.exemplar_seeds(folder, 4)
-    assert annotating.known_labels(None, dataset, None, "x") == LABELS
-    assert annotating.known_labels(None, dataset, "a, b", "x").names == ("a", "b")
+        exemplar_seeds(folder, 4)
+    assert known_labels(None, dataset, None, "x") == LABELS
+    assert known_labels(None, dataset, "a, b", "x").names == ("a", "b")
     shutil.rmtree(folder)
     with pytest.raises(UsageError, match="--classes"):
-        annotating.known_labels(None, dataset, None, "x")
+        known_labels(None, dataset, None, "x")
     with pytest.raises(UsageError, match="at most 12"):
-        annotating.write_exemplars(source, 13, LABELS)
+        write_exemplars(source, 13, LABELS)
 
 
 def test_inspect(generator_file, annotated):

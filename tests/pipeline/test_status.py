@@ -13,10 +13,9 @@ from gansegctl.config import AnnotateSettings, GenerateSettings
 from gansegctl.errors import DatasetError, UsageError
 from gansegctl.labels import LabelMap
 from gansegctl.pipeline.annotate import stage as annotating
-from gansegctl.pipeline.generate.shards import synthesize
+from gansegctl.pipeline.generate.stage import plan_generate, synthesize
 from gansegctl.pipeline.run import Plan, run
 from gansegctl.pipeline.runtime.tasks import Task
-from gansegctl.pipeline.stages import plan_generate
 from gansegctl.pipeline.status import status_of
 from gansegctl.store.claims import claim_path, claims
 from gansegctl.store.manifest import Manifest

@@ -11,7 +11,8 @@ from gansegctl.errors import DatasetError, UsageError
 from gansegctl.labels import IGNORE, LabelMap
 from gansegctl.pipeline.demo.scenes import write_scenes
 from gansegctl.pipeline.distill.columns import ShardColumn, kept_samples
-from gansegctl.pipeline.distill.stage import distill, load_pairs
+from gansegctl.pipeline.distill.pairs import load_pairs
+from gansegctl.pipeline.distill.stage import distill
 from gansegctl.store.manifest import Manifest
 from gansegctl.store.schema import ShardArrays
 from gansegctl.store.shard import write_shard

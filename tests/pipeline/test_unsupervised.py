@@ -15,10 +15,9 @@ from gansegctl.errors import UsageError
 from gansegctl.labels import LabelMap
 from gansegctl.pipeline.annotate import stage as annotating
 from gansegctl.pipeline.evaluate import aligned, evaluate
-from gansegctl.pipeline.generate.shards import synthesize
+from gansegctl.pipeline.generate.stage import plan_generate, synthesize
 from gansegctl.pipeline.inputs.generators import latents_of_seeds, open_generator
 from gansegctl.pipeline.labelling import picture_and_mask
-from gansegctl.pipeline.stages import plan_generate
 from gansegctl.store.dataset import iter_shards
 from gansegctl.store.manifest import Manifest, problems_of_dataset
 

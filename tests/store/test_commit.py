@@ -49,7 +49,7 @@ def arm(step):
         setattr(module, name, call)
     for name in ("fsync", "rename", "unlink", "fstat"):
         deadly(os, name)
-    import gansegctl.atomic as atomic
+    import gansegctl.io.atomic as atomic
     deadly(atomic.Path, "unlink")
 
 for step in range(40):

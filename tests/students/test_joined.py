@@ -9,13 +9,14 @@ import torch
 
 from gansegctl.config import DistillSettings
 from gansegctl.errors import UsageError
+from gansegctl.io.image import save_png
 from gansegctl.labels import IGNORE, LabelMap
-from gansegctl.pipeline.distill.stage import Annotated, distill
+from gansegctl.pipeline.distill.pairs import Annotated
+from gansegctl.pipeline.distill.stage import distill
 from gansegctl.students.augment import AugmentSettings
 from gansegctl.students.mixed_pairs import joined, one_hot
 from gansegctl.students.student import read_header
 from gansegctl.students.training import Pairs, StudentSettings, StudentTraining
-from gansegctl.visualize.sheets import save_png
 
 LABELS = LabelMap(("ground", "square"))
 STILL = AugmentSettings(rotation=0, shift=0, scale=1.0, mirror=0, light=0, blur=0, grain=0)

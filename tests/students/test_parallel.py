@@ -92,7 +92,7 @@ def test_two_ranks_killed_and_resumed_equal_one_process(broken, tmp_path):
 STEPS = """
 import os, sys, torch
 from students.test_student import LABELS, settings, shapes
-from gansegctl.students.parallel import joined
+from gansegctl.students.distributed import joined
 from gansegctl.students.training import StudentTraining
 
 torch.manual_seed(os.getpid())

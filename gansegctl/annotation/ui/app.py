@@ -21,16 +21,16 @@ from gansegctl.annotation.ui.refit import Refitter
 from gansegctl.annotation.ui.security import Guard
 from gansegctl.annotation.ui.session import Session
 from gansegctl.errors import GansegError, UsageError
-from gansegctl.visualize.sheets import as_rgb
+from gansegctl.io.image import as_rgb
 
 PAGE = {
     "index.html": "text/html; charset=utf-8",
     "style.css": "text/css; charset=utf-8",
     "app.js": "text/javascript; charset=utf-8",
-    "easel.js": "text/javascript; charset=utf-8",
-    "link.js": "text/javascript; charset=utf-8",
-    "paint.js": "text/javascript; charset=utf-8",
-    "propose.js": "text/javascript; charset=utf-8",
+    "canvas.js": "text/javascript; charset=utf-8",
+    "api.js": "text/javascript; charset=utf-8",
+    "strokes.js": "text/javascript; charset=utf-8",
+    "proposals.js": "text/javascript; charset=utf-8",
     "icon.svg": "image/svg+xml",
 }
 _UNSURE = 0.25  # a proposal's opacity where the segmenter knows nothing; its full colour where it is sure

@@ -17,7 +17,7 @@ from gansegctl.annotation.ui.backend import Desk, Picture
 from gansegctl.annotation.ui.journal import Journal
 from gansegctl.annotation.ui.mask_history import Painting, encode
 from gansegctl.errors import UsageError
-from gansegctl.visualize.sheets import save_png
+from gansegctl.io.image import save_png
 
 JOURNAL = "strokes.jsonl"
 FORMAT = 1

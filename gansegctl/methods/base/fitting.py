@@ -14,7 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from gansegctl.contracts import Generator
+from gansegctl.contracts import Generator, GeneratorSpec
 from gansegctl.errors import GansegError
 from gansegctl.features.pyramid import FeaturePyramid
 from gansegctl.labels import IGNORE
@@ -187,3 +187,12 @@ def _gain(dropout: float, channels: int, stream: torch.Generator, device: torch.
         return None
     kept = torch.rand(channels, generator=stream) >= dropout
     return (kept.float() / (1 - dropout)).to(device)
+
+
+def draw_class(spec: GeneratorSpec, stream: torch.Generator, device: torch.device) -> Tensor | None:
+    """A random class [1,c_dim] of a conditional generator, else None."""
+    if not spec.c_dim:
+        return None
+    c = torch.zeros(1, spec.c_dim)
+    c[0, int(torch.randint(spec.c_dim, (1,), generator=stream))] = 1
+    return c.to(device)

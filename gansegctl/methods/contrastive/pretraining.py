@@ -21,10 +21,10 @@ from torch import Tensor
 from gansegctl.contracts import Generator
 from gansegctl.errors import GansegError
 from gansegctl.features.pyramid import FeaturePyramid
-from gansegctl.methods.base.fitting import standardised, trim
+from gansegctl.methods.base.fitting import draw_class, standardised, trim
 from gansegctl.methods.contrastive.larc import larc_
 from gansegctl.methods.contrastive.sinkhorn import AT_ONCE, codes, potentials, rows_at_once
-from gansegctl.methods.contrastive.views import Warp, draw_class, draw_views, draw_warp, style_pairs
+from gansegctl.methods.contrastive.views import Warp, draw_views, draw_warp, style_pairs
 
 HELD = 1 << 24
 """Numbers of a projected map (64 MB) up to which it and its gradient are kept between the draws of a step."""

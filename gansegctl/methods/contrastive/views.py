@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gansegctl.contracts import Generator, GeneratorSpec
 from gansegctl.errors import UsageError
+from gansegctl.methods.base.fitting import draw_class
 
 MAX_ANGLE = 10.0
 """Degrees to either side by which a view of the release profile is turned."""
@@ -34,15 +35,6 @@ def style_pairs(spec: GeneratorSpec, lowest: int = 0, last: bool = True) -> list
             remedy="lower perturb_from",
         )
     return chosen
-
-
-def draw_class(spec: GeneratorSpec, stream: torch.Generator, device: torch.device) -> Tensor | None:
-    """A random class [1,c_dim] of a conditional generator, else None."""
-    if not spec.c_dim:
-        return None
-    c = torch.zeros(1, spec.c_dim)
-    c[0, int(torch.randint(spec.c_dim, (1,), generator=stream))] = 1
-    return c.to(device)
 
 
 @torch.no_grad()

@@ -14,14 +14,13 @@ from torch import Tensor, nn
 from gansegctl.contracts import Generator, Synthesis
 from gansegctl.errors import GansegError
 from gansegctl.features.pyramid import FeaturePyramid
-from gansegctl.methods.base.fitting import feature_statistics, standardised
+from gansegctl.methods.base.fitting import draw_class, feature_statistics, standardised
 from gansegctl.methods.base.segmenter import device_of
-from gansegctl.methods.contrastive.views import draw_class
 from gansegctl.methods.labels4free.alpha_network import AlphaNetwork, alpha_taps
 from gansegctl.methods.labels4free.collapse_guard import AreaGuard
 
 if TYPE_CHECKING:
-    from gansegctl.methods.labels4free.method import Labels4FreeSettings
+    from gansegctl.methods.labels4free.settings import Labels4FreeSettings
 
 MIN_AREA = 0.25  # mean alpha below which a picture pays (Labels4Free's area term)
 R1, R1_INTERVAL = 10.0, 16

@@ -30,24 +30,21 @@ from torch import Tensor
 
 from gansegctl.contracts import Annotation, Exemplar, Generator, GeneratorSpec, Synthesis
 from gansegctl.errors import UsageError
+from gansegctl.features.kmeans_points import parallel_kmeans
 from gansegctl.labels import IGNORE, LabelMap
 from gansegctl.methods.base.clusters import (
     FOREGROUND,
     RULES,
-    Box,
     centrality,
-    check_boxes,
     check_sides,
     foreground_clusters,
-    instances,
     no_exemplars,
-    parallel_kmeans,
-    read_boxes,
     segments,
     stream_of,
 )
 from gansegctl.methods.base.segmenter import BaseSegmenter, annotation_of, read_segmenter
 from gansegctl.methods.base.settings import filled, one_of, within
+from gansegctl.methods.stylemix.boxes import Box, check_boxes, instances, read_boxes
 
 PROFILES: dict[str, dict] = {
     "fixed": {

@@ -14,14 +14,16 @@ from pathlib import Path
 
 import numpy as np
 
-from gansegctl.annotation.mask_png import folder_labels, is_blank, read_mask
 from gansegctl.config import AnnotateSettings
 from gansegctl.contracts import Exemplar, Generator, Progress
 from gansegctl.errors import UsageError
+from gansegctl.io.image import save_png
 from gansegctl.labels import IGNORE, LabelMap
-from gansegctl.pipeline.annotate.stage import EXEMPLARS, REAL_SEEDS, Source, annotate, known_labels
-from gansegctl.pipeline.inputs.images import check_split, classes_of, image_files, square_of
-from gansegctl.pipeline.inputs.labelled_sets import load_truth
+from gansegctl.pipeline.annotate.exemplars import known_labels
+from gansegctl.pipeline.annotate.source import EXEMPLARS, REAL_SEEDS, Source
+from gansegctl.pipeline.annotate.stage import annotate
+from gansegctl.pipeline.inputs.images import classes_of
+from gansegctl.pipeline.inputs.labelled_sets import AnnotatedPicture, annotated_pictures
 from gansegctl.pipeline.project.projector import (
     Projection,
     Projector,
@@ -32,7 +34,6 @@ from gansegctl.pipeline.project.projector import (
     save_projection,
 )
 from gansegctl.pipeline.runtime.tasks import ALONE, Task
-from gansegctl.visualize.sheets import read_image, save_png
 
 SMOOTH = 5  # pixels of the window in which the difference of picture and reconstruction is averaged
 
@@ -75,15 +76,6 @@ class RealExemplars:
         return [{"name": n, "error": round(e, 2), "ignored": round(i, 4)} for n, e, i in rows]
 
 
-@dataclass
-class AnnotatedPicture:
-    """A real picture uint8 [S,S,c] and its mask uint8 [S,S], both the centred square at the generator's size."""
-
-    name: str
-    image: np.ndarray
-    mask: np.ndarray
-
-
 def real_labels(source: Path, dataset: Path, classes: str | None, preset: str) -> LabelMap:
     """Class names: those given, else of the pictures' labels.json or HDF5 attribute, else as `annotate` finds them."""
     if classes is None and source.is_file() and (named := classes_of(source)):
@@ -115,54 +107,6 @@ def annotate_real(
     yield from real_exemplars(projector, pictures, settings.shots, limits, folder, into)
     if not dry_run:
         yield from annotate(source, into.exemplars, labels, settings, task)
-
-
-def annotated_pictures(
-    source: Path, labels: LabelMap, resolution: int, channels: int, split: int | None = None
-) -> list[AnnotatedPicture]:
-    """Pairs: NAME.png (.jpg …) with NAME.mask.png beside it, painted in any way that `--masks` takes; or an HDF5 file.
-
-    Of a folder no more than two pictures are held in their own size. Errors: UsageError for a source without pairs,
-    masks that cannot be read (it names the file), or a file of several splits of which none was chosen.
-    """
-    if not source.exists():
-        raise UsageError(f"got {source}: no such file or folder", wanted="a folder of pairs, or an HDF5 file")
-    if split is not None and source.is_dir():
-        raise UsageError(f"got --real-split {split} for the folder {source}", wanted="an HDF5 file with `split`")
-    check_split(source, split, "pass --real-split {}")
-    rows = _rows_of_file(source, labels, channels, split) if source.is_file() else _rows_of(source, labels, channels)
-    count, found = 0, []
-    for name, image, mask in rows:
-        count, mask = count + 1, square_of(mask, resolution, smooth=False)
-        if not is_blank(mask):
-            found.append(AnnotatedPicture(name, square_of(image, resolution), mask))
-    if not count:
-        raise UsageError(f"got {source} without pairs", wanted="NAME.png with NAME.mask.png beside it")
-    if not found:
-        raise UsageError(f"got {source} with blank masks only", wanted="painted masks")
-    return found
-
-
-Row = tuple[str, np.ndarray, np.ndarray]
-"""Name, picture uint8 [H,W,c], mask uint8 [H,W]."""
-
-
-def _rows_of(folder: Path, labels: LabelMap, channels: int) -> Iterator[Row]:
-    declared = folder_labels(folder / "labels.json", labels)
-    for file in image_files(folder):
-        beside = file.with_name(file.stem + ".mask.png")
-        if beside.is_file():
-            image = read_image(file, channels)
-            name = file.relative_to(folder).with_suffix("").as_posix().replace("/", "-")
-            yield name, image, read_mask(beside, image.shape[:2], declared)
-
-
-def _rows_of_file(file: Path, labels: LabelMap, channels: int, split: int | None) -> Iterator[Row]:
-    truth = load_truth(file, labels, split)
-    if truth.image.shape[3] != channels:
-        raise UsageError(f"got {file} with {truth.image.shape[3]} channels", wanted=f"{channels}")
-    for i, (image, mask) in enumerate(zip(truth.image, truth.mask, strict=True)):
-        yield f"{i:06d}", image, mask
 
 
 def real_exemplars(

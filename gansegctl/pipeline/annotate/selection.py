@@ -18,7 +18,7 @@ from gansegctl.methods.base import segmenter_file as files
 from gansegctl.pipeline.generate.plan import batches
 
 if TYPE_CHECKING:
-    from gansegctl.pipeline.annotate.stage import Source
+    from gansegctl.pipeline.annotate.source import Source
 
 CANDIDATES = 512
 """Exemplars are chosen among the first so many samples: enough to cover a generator's world, seconds to describe."""

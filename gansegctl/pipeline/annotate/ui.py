@@ -21,13 +21,13 @@ from gansegctl.contracts import Annotation, Exemplar, Segmenter
 from gansegctl.errors import UsageError
 from gansegctl.features.pyramid import FeaturePyramid
 from gansegctl.features.select import descriptors
+from gansegctl.io.image import to_uint8
 from gansegctl.labels import IGNORE, LabelMap
 from gansegctl.methods.base.fitting import grown
 from gansegctl.pipeline.annotate.regions import find_parts, part_features, split_part
 from gansegctl.pipeline.annotate.selection import Choice
-from gansegctl.pipeline.annotate.stage import Source
+from gansegctl.pipeline.annotate.source import Source
 from gansegctl.pipeline.generate.plan import batches
-from gansegctl.visualize.sheets import to_uint8
 
 PROPAGATE = "linear"
 """The method that is refitted behind the page: seconds where others take minutes."""

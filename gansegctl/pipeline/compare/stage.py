@@ -30,17 +30,17 @@ from gansegctl.evaluate.coverage import gain
 from gansegctl.evaluate.matching import are_segments, match_segments, overlap_of
 from gansegctl.evaluate.report import Report, score
 from gansegctl.io.atomic import write_bytes, write_text
+from gansegctl.io.image import save_png
 from gansegctl.labels import LabelMap
 from gansegctl.pipeline.annotate.adversary import beyond_generator
 from gansegctl.pipeline.compare.table import measured, table
-from gansegctl.pipeline.distill.stage import predict_masks
 from gansegctl.pipeline.evaluate import truth_path
 from gansegctl.pipeline.generate.batch_size import is_out_of_memory
 from gansegctl.pipeline.inputs.generators import grouped, latents_of_seeds, open_generator
 from gansegctl.pipeline.labelling import picture_and_mask
 from gansegctl.pipeline.runtime.memory import peak_extra
-from gansegctl.students.student import Student
-from gansegctl.visualize.sheets import overlay, panel_sheet, save_png
+from gansegctl.students.student import Student, predict_masks
+from gansegctl.visualize.sheets import overlay, panel_sheet
 
 ROWS, SHEET = "rows.json", "sheet.png"
 SHOWN = 6  # samples on the sheet

@@ -12,15 +12,16 @@ from typing import Any
 from gansegctl import presets
 from gansegctl.config import AnnotateSettings, DistillSettings, EvalSettings, GenerateSettings, from_dict
 from gansegctl.contracts import Progress
-from gansegctl.demo.dataset import HELD_OUT
+from gansegctl.demo.scenes import HELD_OUT
 from gansegctl.evaluate.report import Report
 from gansegctl.io.atomic import write_text
 from gansegctl.pipeline.annotate import stage as annotating
+from gansegctl.pipeline.annotate.exemplars import exemplar_seeds, exemplars_of, known_labels, masks_folder
+from gansegctl.pipeline.annotate.source import SEGMENTER, Source
 from gansegctl.pipeline.demo.scenes import write_scenes
 from gansegctl.pipeline.distill.stage import distill
 from gansegctl.pipeline.evaluate import evaluate, write_report
-from gansegctl.pipeline.generate.shards import synthesize
-from gansegctl.pipeline.stages import plan_generate
+from gansegctl.pipeline.generate.stage import plan_generate, synthesize
 
 PRESET = "demo"
 COLUMNS = ("", "labeller", "1-shot segmenter", "student", "ceiling")
@@ -79,10 +80,10 @@ def run_demo(out: Path, follow: Callable[[Iterable[Progress]], Any], say: Callab
     timed("generate", synthesize(job, dataset, network))
 
     settings = from_dict(AnnotateSettings, preset["annotate"], "annotate")
-    source = annotating.Source.open(dataset)
-    masks = annotating.masks_folder(settings.masks, dataset)
-    labels = annotating.known_labels(masks, dataset, None, PRESET)
-    exemplars = annotating.exemplars_of(source, annotating.exemplar_seeds(masks, settings.shots), masks, labels)
+    source = Source.open(dataset)
+    masks = masks_folder(settings.masks, dataset)
+    labels = known_labels(masks, dataset, None, PRESET)
+    exemplars = exemplars_of(source, exemplar_seeds(masks, settings.shots), masks, labels)
     timed("annotate --shots 1", annotating.annotate(source, exemplars, labels, settings))
 
     student, ceiling = out / "student.safetensors", out / "ceiling.safetensors"
@@ -101,11 +102,11 @@ def run_demo(out: Path, follow: Callable[[Iterable[Progress]], Any], say: Callab
     fresh = list(range(demo["first_sample"], demo["first_sample"] + demo["samples"]))
     reports = {
         "labeller": evaluate(Path(labeller), str(held), scoring),
-        "1-shot segmenter": evaluate(dataset / annotating.SEGMENTER, PRESET, scoring, PRESET, fresh),
+        "1-shot segmenter": evaluate(dataset / SEGMENTER, PRESET, scoring, PRESET, fresh),
         "student": evaluate(student, str(held), scoring),
         "ceiling": evaluate(ceiling, str(held), scoring),
     }
-    files = [dataset / "contact.png", dataset / "card.md", dataset / annotating.SEGMENTER, student, ceiling]
+    files = [dataset / "contact.png", dataset / "card.md", dataset / SEGMENTER, student, ceiling]
     for name, report in reports.items():
         files += write_report(report, out / "eval" / name.replace(" ", "-"))
     seconds["eval"] = time.monotonic() - began

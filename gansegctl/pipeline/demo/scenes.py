@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from gansegctl.contracts import Progress
-from gansegctl.demo.dataset import batches_of_scenes
-from gansegctl.demo.scenes import LABELS
+from gansegctl.demo.scenes import LABELS, batches_of_scenes
 from gansegctl.pipeline.generate.plan import plan_shards, samples_a_shard
 from gansegctl.pipeline.generate.shards import finish
 from gansegctl.store.manifest import Manifest

@@ -4,131 +4,25 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from gansegctl.config import DistillSettings, to_dict
 from gansegctl.contracts import Progress
-from gansegctl.errors import DatasetError, UsageError
+from gansegctl.errors import UsageError
 from gansegctl.io.training_state import differing
-from gansegctl.labels import LabelMap
-from gansegctl.methods import digest
-from gansegctl.pipeline.annotate.real_images import annotated_pictures
-from gansegctl.pipeline.distill.columns import IN_MEMORY, ShardColumn, SoftTargets, bytes_of_pairs, kept_samples
-from gansegctl.pipeline.inputs.images import check_split, classes_of
-from gansegctl.pipeline.inputs.labelled_sets import load_truth
+from gansegctl.pipeline.distill.columns import IN_MEMORY
+from gansegctl.pipeline.distill.pairs import Annotated, load_pairs, source_of
 from gansegctl.pipeline.runtime.tasks import launched
-from gansegctl.store.dataset import ShardDataset
-from gansegctl.store.manifest import NAME, Manifest, settings_digest
 from gansegctl.students.augment import PRESETS
 from gansegctl.students.distributed import ALONE, Ranks, joined
-from gansegctl.students.student import Student, read_header
-from gansegctl.students.training import Pairs, StudentSettings, StudentTraining, check_share
-
-SOFT_WANTED = "a dataset with the probabilities of every class"
-
-
-@dataclass(frozen=True)
-class Annotated:
-    """Real annotated pictures to learn from beside a dataset's pairs: what `annotate --real` takes as exemplars.
-
-    split: of an HDF5 file. share: of every step.
-    """
-
-    source: Path
-    split: int | None = None
-    share: float = 0.5
-
-    def __post_init__(self) -> None:
-        check_share(self.share)
-
-    def load(self, labels: LabelMap, shape: tuple[int, ...]) -> Pairs:
-        """Pairs whose pictures are [H,W,c] of `shape`: the centred square, resized. Errors: UsageError for pictures
-        that cannot be so, and for an HDF5 file of other classes."""
-        height, width, channels = shape
-        if height != width:
-            raise UsageError(f"got --real beside pictures of {height}x{width}", wanted="square ones")
-        if self.source.is_file() and (named := classes_of(self.source)) and named != labels.names:
-            raise UsageError(f"got {self.source} of the classes {', '.join(named)}", wanted=", ".join(labels.names))
-        found = annotated_pictures(self.source, labels, height, channels, self.split)
-        image, mask = (np.stack([getattr(p, name) for p in found]) for name in ("image", "mask"))
-        return Pairs(torch.from_numpy(image), torch.from_numpy(mask))
-
-    def made_of(self) -> dict[str, Any]:
-        """What names the pictures: every file's content, and the choice. UsageError where there is none."""
-        if not self.source.exists():
-            raise UsageError(
-                f"got --real {self.source}: no such file or folder", wanted="a folder of pairs, or an HDF5 file"
-            )
-        root = self.source if self.source.is_dir() else self.source.parent
-        files = sorted(self.source.rglob("*")) if self.source.is_dir() else [self.source]
-        content = {p.relative_to(root).as_posix(): digest(p) for p in files if p.is_file()}
-        return {"real": settings_digest(content), "real_split": self.split, "real_share": self.share}
-
+from gansegctl.students.student import read_header
+from gansegctl.students.training import StudentSettings, StudentTraining
 
 SPREAD = ("accumulate",)
 """Settings that say how the work is spread, not what comes of it."""
-
-
-def load_pairs(
-    dataset: Path,
-    limit: int | None = None,
-    drop_uncertain: float = 0.0,
-    ignore_below: int = 0,
-    in_memory: int = IN_MEMORY,
-    split: int | None = None,
-    temperature: float | None = None,
-) -> tuple[Pairs, LabelMap]:
-    """A dataset of ours, or any labelled set that `eval` takes as truth.
-
-    limit: only the first so many. drop_uncertain: share of samples left out, those with the highest scores.
-    ignore_below: pixels of less confidence (0-255) are not learned from. split: of an HDF5 file, wanted where it has
-    several. temperature: soft targets, the dataset's probabilities softened by it; None for its masks. A dataset of
-    more than `in_memory` bytes stays on disk and is read batch by batch. Errors: UsageError for filters on a set
-    without scores and confidence, for soft targets of one without probabilities, for a split of a folder, and for none
-    of a file that has several.
-    """
-    if not (dataset / NAME).is_file():
-        if drop_uncertain or ignore_below:
-            raise UsageError(f"got filters for {dataset}", wanted="a dataset with scores and confidence")
-        if temperature is not None:
-            raise UsageError(f"got --soft for {dataset}", wanted=SOFT_WANTED, remedy="leave --soft out")
-        check_split(dataset, split, "pass --split {}")
-        truth = load_truth(dataset, split=split)
-        return Pairs(torch.from_numpy(truth.image[:limit]), torch.from_numpy(truth.mask[:limit])), truth.labels
-    if split is not None:
-        raise UsageError(f"got --split {split} for the dataset {dataset}", wanted="an HDF5 file with `split`")
-    indices = kept_samples(dataset, drop_uncertain)
-    whole = ShardDataset(dataset)
-    if limit:
-        indices = (indices if indices is not None else list(range(len(whole))))[:limit]
-    image = ShardColumn(dataset, "image", indices)
-    mask = ShardColumn(dataset, "mask", indices, ignore_below)
-    try:
-        confidence = ShardColumn(dataset, "confidence", indices)
-    except DatasetError:  # renderings: their masks are exact
-        confidence = None
-    columns = [image, mask, confidence]
-    if temperature is not None:
-        columns[1] = soft = _probabilities(dataset, indices)
-    held = bytes_of_pairs(whole) + (0 if temperature is None else len(whole) * soft.shape[1:].numel())
-    if held * len(image) // max(len(whole), 1) <= in_memory:
-        columns = [None if c is None else c[:] for c in columns]
-    if temperature is not None:
-        columns[1] = SoftTargets(columns[1], temperature, columns[2] if ignore_below else None, ignore_below)
-    return Pairs(*columns), whole.labels
-
-
-def _probabilities(dataset: Path, indices: list[int] | None) -> ShardColumn:
-    try:
-        return ShardColumn(dataset, "probabilities", indices)
-    except DatasetError as e:
-        remedy = "run `gansegctl annotate` or `gansegctl generate --segmenter` with --probabilities"
-        raise UsageError(f"got --soft for {dataset}: {e.got}", wanted=SOFT_WANTED, remedy=remedy) from e
 
 
 @contextlib.contextmanager
@@ -231,19 +125,6 @@ def _finished(out: Path, made_of: Mapping[str, Any]) -> dict[str, Any]:
     return facts
 
 
-def source_of(dataset: Path, settings: DistillSettings, limit: int | None, split: int | None) -> dict[str, Any]:
-    """What names the pairs that a student learns from: the dataset's digest, else files and sizes; and the choice."""
-    if (dataset / NAME).is_file():
-        digest = Manifest.read(dataset).digest
-    else:
-        files = sorted(dataset.rglob("*")) if dataset.is_dir() else [dataset]
-        digest = settings_digest({p.name: p.stat().st_size for p in files if p.is_file()})
-    chosen = {"limit": limit, "split": split, "drop": settings.drop_uncertain, "ignore": settings.ignore_below}
-    if settings.soft:
-        chosen["soft"] = settings.temperature
-    return {"digest": digest} | chosen
-
-
 def quietly(events: Iterator[Progress], follow: Callable[[Iterable[Progress]], Any] | None) -> Any:
     """Run a stage to its end, told by `follow`, or by nobody: of several ranks one speaks."""
     if follow is not None:
@@ -251,8 +132,3 @@ def quietly(events: Iterator[Progress], follow: Callable[[Iterable[Progress]], A
     for _ in events:
         pass
     return None
-
-
-def predict_masks(student: Student, images: np.ndarray) -> np.ndarray:
-    """uint8 [N,H,W,c] → labels uint8 [N,H,W]."""
-    return student.predict(torch.from_numpy(np.ascontiguousarray(images))).labels.cpu().numpy()

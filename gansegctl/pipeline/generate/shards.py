@@ -6,140 +6,30 @@ goes on where it was stopped.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gansegctl import presets
-from gansegctl.config import GenerateSettings, to_dict
+from gansegctl.config import GenerateSettings
 from gansegctl.contracts import Generator, Progress, Segmenter
-from gansegctl.errors import GansegError, UsageError
 from gansegctl.io.atomic import clean_parts
-from gansegctl.pipeline.generate.batch_size import FittingBatch, MemoryEstimate, estimate
+from gansegctl.pipeline.generate.batch_size import FittingBatch
 from gansegctl.pipeline.generate.contact_sheet import write_contact_sheet
-from gansegctl.pipeline.generate.filters import Everything, Filter, settled
-from gansegctl.pipeline.generate.plan import PlannedShard, batches, plan_shards, samples_a_shard
+from gansegctl.pipeline.generate.filters import Everything, settled
+from gansegctl.pipeline.generate.plan import PlannedShard, batches
 from gansegctl.pipeline.generate.writer import Committer
-from gansegctl.pipeline.inputs.generators import check_class, latents_of_seeds
+from gansegctl.pipeline.inputs.generators import latents_of_seeds
 from gansegctl.pipeline.labelling import picture_and_mask
 from gansegctl.pipeline.runtime.tasks import ALONE, Task
 from gansegctl.store.card import write_card
 from gansegctl.store.claims import clean_claims, take_claim
-from gansegctl.store.codec import require_codec
 from gansegctl.store.manifest import Manifest
-from gansegctl.store.schema import ShardArrays, ShardRecord, format_seeds, parse_seeds
+from gansegctl.store.schema import ShardArrays, ShardRecord, format_seeds
 from gansegctl.store.shard import shard_done, shard_record, write_shard
-
-
-@dataclass(frozen=True)
-class Job:
-    """A resolved run: what `--dry-run` prints and `synthesize` carries out."""
-
-    manifest: Manifest
-    shards: tuple[PlannedShard, ...]
-    settings: GenerateSettings
-    bytes_a_sample: int
-    memory: MemoryEstimate
-    halve: bool = False  # whether a batch that does not fit is halved, as --batch-size auto allows
-
-    def describe(self) -> dict[str, Any]:
-        """Settings, shard plan, and the raw bytes to expect, for people and for `--json`."""
-        count = sum(len(s.seeds) for s in self.shards)
-        return {
-            "settings": to_dict(self.settings),
-            "generator": self.manifest.generator,
-            "samples": count,
-            "shards": len(self.shards),
-            "raw_bytes": count * self.bytes_a_sample,
-            "memory": self.memory.describe(),
-        }
-
-
-def plan_job(
-    generator: Generator,
-    settings: GenerateSettings,
-    segmenter: dict[str, Any] | None = None,
-    labels=None,
-    taps: Sequence[str] = (),
-    halve: bool = False,
-) -> Job:
-    """Resolve settings into a manifest and a shard plan. Touches no disk. taps: those that the segmenter reads."""
-    spec = generator.spec
-    check_class(generator, settings.class_index)
-    require_codec(settings.codec)
-    chooses = Filter(settings, labels if segmenter else None).chooses
-    if settings.probabilities and not segmenter:
-        raise UsageError(
-            "got --probabilities for pictures without masks", wanted="a segmenter", remedy="pass --segmenter FILE"
-        )
-    size = spec.resolution**2
-    classes = len(labels) if settings.probabilities else 0
-    maps = 2 + classes if segmenter else 0  # mask, confidence and one a class
-    bytes_a_sample = size * spec.image_channels + 4 * spec.w_dim + maps * size
-    shard_size = settings.shard_size or samples_a_shard(bytes_a_sample)
-    shards = tuple(plan_shards(parse_seeds(settings.seeds), shard_size))
-    seeds = Manifest.plan([s.seeds for s in shards])
-    manifest = Manifest(
-        stage="pairs" if segmenter else "images",
-        settings={"generate": to_dict(settings)},
-        generator={
-            "name": settings.generator,
-            "family": spec.family,
-            "sha256": generator.sha256,
-            "resolution": spec.resolution,
-            "channels": spec.image_channels,
-        },
-        shards=seeds,
-        candidates=seeds if chooses else None,
-        labels=labels,
-        segmenter=segmenter,
-        licence=licence_of(settings.generator),
-    )
-    return Job(
-        manifest, shards, settings, bytes_a_sample, estimate(spec, settings.batch_size, taps, classes=classes), halve
-    )
-
-
-def synthesize(
-    job: Job,
-    out: Path,
-    generator: Generator,
-    segmenter: Segmenter | None = None,
-    device: str = "cpu",
-    task: Task = ALONE,
-) -> Iterator[Progress]:
-    """Write every shard of the job that is this task's and not done; yields progress once a batch.
-
-    Errors: those of `Manifest.begin` for the folder; GansegError when the disk refuses, when nothing is kept, and, once
-    the dataset is whole, when its seeds do not suffice for --until; UsageError for --until with several tasks.
-    """
-    chooser = Filter(job.settings, job.manifest.labels)
-    if chooser.in_order and task.count > 1:
-        raise UsageError(
-            f"got --until in task {task}" + (f" (by {task.source})" if task.source else ""),
-            wanted="one task: where a quota ends follows from the shards before",
-            remedy="leave --until out and select with `gansegctl export --min-class`, or run it as one task",
-        )
-    there = job.manifest.begin(out)
-    job = replace(job, manifest=replace(job.manifest, licence=there.licence))  # one licence a dataset: the first one's
-    if there.stage == "pairs" and job.manifest.stage == "images":
-        yield Progress("generate", len(there.seeds), len(there.seeds), "images", {"note": "annotated already"})
-        return
-    yield from write_shards(
-        job.manifest, job.shards, out, generator, segmenter, job.settings, device, "generate", task, job.halve, chooser
-    )
-    final = finish(out)
-    lacking = final.facts.get("choice", {}).get("lacking") if final else None
-    if lacking:
-        raise GansegError(
-            f"got {out}, whole, with all {len(parse_seeds(job.settings.seeds))} seeds used up",
-            wanted=", ".join(f"{n} more samples with {name}" for name, n in lacking.items()),
-            remedy="take it as it is, or ask for more seeds with another -o",
-        )
 
 
 def write_shards(
@@ -301,10 +191,3 @@ def finish(out: Path) -> Manifest | None:
         final.write(out)
     write_card(out, write_contact_sheet(out).name)
     return final
-
-
-def licence_of(generator: str) -> str:
-    """The licence that the preset of this name states, else none."""
-    if generator in presets.names():
-        return presets.load(generator).get("generator", {}).get("licence", "")
-    return ""

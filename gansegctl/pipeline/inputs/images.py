@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from gansegctl.errors import GansegError, UsageError
+from gansegctl.io.image import read_image
 from gansegctl.store.export.card import SHEET
 from gansegctl.store.manifest import NAME
-from gansegctl.visualize.sheets import read_image
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 OURS = (".mask.png", ".overlay.png", ".mask-grey.png", ".confidence.png", ".reconstruction.png")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,12 +10,13 @@ import h5py
 import numpy as np
 
 from gansegctl.annotation.class_names import declared_classes
+from gansegctl.annotation.mask_png import folder_labels, is_blank, read_mask
 from gansegctl.errors import DatasetError, UsageError
+from gansegctl.io.image import read_image
 from gansegctl.labels import LabelMap
-from gansegctl.pipeline.inputs.images import classes_of, image_files, is_grey, splits_of
+from gansegctl.pipeline.inputs.images import check_split, classes_of, image_files, is_grey, splits_of, square_of
 from gansegctl.store.dataset import iter_shards
 from gansegctl.store.manifest import NAME, Manifest
-from gansegctl.visualize.sheets import read_image
 
 
 @dataclass
@@ -112,3 +114,60 @@ def _from_folder(folder: Path, labels: LabelMap | None, channels: int | None) ->
     if len(sizes) > 1:
         raise UsageError(f"got pictures of {len(sizes)} sizes in {folder}", wanted="one size")
     return LabelledSet(np.stack(images), np.stack(masks).astype(np.uint8), labels)
+
+
+@dataclass
+class AnnotatedPicture:
+    """A real picture uint8 [S,S,c] and its mask uint8 [S,S], both the centred square at the generator's size."""
+
+    name: str
+    image: np.ndarray
+    mask: np.ndarray
+
+
+def annotated_pictures(
+    source: Path, labels: LabelMap, resolution: int, channels: int, split: int | None = None
+) -> list[AnnotatedPicture]:
+    """Pairs: NAME.png (.jpg …) with NAME.mask.png beside it, painted in any way that `--masks` takes; or an HDF5 file.
+
+    Of a folder no more than two pictures are held in their own size. Errors: UsageError for a source without pairs,
+    masks that cannot be read (it names the file), or a file of several splits of which none was chosen.
+    """
+    if not source.exists():
+        raise UsageError(f"got {source}: no such file or folder", wanted="a folder of pairs, or an HDF5 file")
+    if split is not None and source.is_dir():
+        raise UsageError(f"got --real-split {split} for the folder {source}", wanted="an HDF5 file with `split`")
+    check_split(source, split, "pass --real-split {}")
+    rows = _rows_of_file(source, labels, channels, split) if source.is_file() else _rows_of(source, labels, channels)
+    count, found = 0, []
+    for name, image, mask in rows:
+        count, mask = count + 1, square_of(mask, resolution, smooth=False)
+        if not is_blank(mask):
+            found.append(AnnotatedPicture(name, square_of(image, resolution), mask))
+    if not count:
+        raise UsageError(f"got {source} without pairs", wanted="NAME.png with NAME.mask.png beside it")
+    if not found:
+        raise UsageError(f"got {source} with blank masks only", wanted="painted masks")
+    return found
+
+
+Row = tuple[str, np.ndarray, np.ndarray]
+"""Name, picture uint8 [H,W,c], mask uint8 [H,W]."""
+
+
+def _rows_of(folder: Path, labels: LabelMap, channels: int) -> Iterator[Row]:
+    declared = folder_labels(folder / "labels.json", labels)
+    for file in image_files(folder):
+        beside = file.with_name(file.stem + ".mask.png")
+        if beside.is_file():
+            image = read_image(file, channels)
+            name = file.relative_to(folder).with_suffix("").as_posix().replace("/", "-")
+            yield name, image, read_mask(beside, image.shape[:2], declared)
+
+
+def _rows_of_file(file: Path, labels: LabelMap, channels: int, split: int | None) -> Iterator[Row]:
+    truth = load_truth(file, labels, split)
+    if truth.image.shape[3] != channels:
+        raise UsageError(f"got {file} with {truth.image.shape[3]} channels", wanted=f"{channels}")
+    for i, (image, mask) in enumerate(zip(truth.image, truth.mask, strict=True)):
+        yield f"{i:06d}", image, mask

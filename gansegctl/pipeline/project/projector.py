@@ -24,9 +24,9 @@ from gansegctl.generators.inversion.out_of_domain import LEAST, Calibration, Ver
 from gansegctl.generators.inversion.perceptual import choose_perceptual
 from gansegctl.generators.inversion.search import Inversion, InversionSettings, Inverted, check_noise_maps, synthesize
 from gansegctl.io.atomic import write_bytes
+from gansegctl.io.image import to_uint8
 from gansegctl.pipeline.inputs.generators import check_class, grouped
 from gansegctl.pipeline.inputs.images import image_files, load_pictures, splits_of
-from gansegctl.visualize.sheets import to_uint8
 
 KIND = "gansegctl.latents"
 FORMAT_VERSION = 1

@@ -20,6 +20,7 @@ from gansegctl.contracts import Progress, Segmenter
 from gansegctl.errors import GansegError, UsageError
 from gansegctl.generators.inversion.out_of_domain import Calibration
 from gansegctl.io.atomic import write_text
+from gansegctl.io.image import save_png
 from gansegctl.pipeline.inputs.generators import grouped, open_generator
 from gansegctl.pipeline.inputs.images import named_pictures, read_or_refuse, square_of
 from gansegctl.pipeline.project.projector import (
@@ -31,7 +32,7 @@ from gansegctl.pipeline.project.projector import (
     pixel_error,
     save_projection,
 )
-from gansegctl.visualize.sheets import overlay, save_png
+from gansegctl.visualize.sheets import overlay
 
 RECORD, CALIBRATION = "projection.json", "calibration.json"
 

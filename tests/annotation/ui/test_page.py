@@ -28,9 +28,8 @@ from gansegctl import presets  # noqa: E402
 from gansegctl.annotation.ui.mask_history import decode  # noqa: E402
 from gansegctl.config import GenerateSettings  # noqa: E402
 from gansegctl.pipeline.annotate.regions import find_parts, part_features, split_part  # noqa: E402
-from gansegctl.pipeline.annotate.stage import Source  # noqa: E402
-from gansegctl.pipeline.generate.shards import synthesize  # noqa: E402
-from gansegctl.pipeline.stages import plan_generate  # noqa: E402
+from gansegctl.pipeline.annotate.source import Source  # noqa: E402
+from gansegctl.pipeline.generate.stage import plan_generate, synthesize  # noqa: E402
 from gansegctl.store.dataset import iter_shards  # noqa: E402
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

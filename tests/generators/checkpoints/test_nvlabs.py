@@ -19,6 +19,7 @@ from gansegctl.errors import UsageError
 from gansegctl.generators.checkpoints.containers.reading import Loaded, read, unknown_under
 from gansegctl.generators.checkpoints.containers.torch_files import nested_storage
 from gansegctl.generators.checkpoints.families.nvlabs import generator_record, is_snapshot
+from gansegctl.generators.checkpoints.unpickle import known_globals, opcodes
 from gansegctl.generators.checkpoints.unpickle.limits import Limits
 from gansegctl.generators.checkpoints.unpickle.machine import Reader, Session
 
@@ -312,8 +313,8 @@ def test_fixtures_that_were_written_once_still_read_the_same(protocol):
     path = Path(__file__).parent / "fixtures" / f"{names.get(protocol, 'stylegan2-ada')}.pkl"
     with torch.random.fork_rng():
         fresh = dict(authoring.fixtures())[path.name]
-    raw = Session(Limits.for_file(len(fresh)), nested=nested_storage)
-    now, _ = generator_record(Loaded(Reader(fresh, raw).read(), "pickle", ""))
+    raw = Session(Limits.for_file(len(fresh)), known_globals.find, nested=nested_storage)
+    now, _ = generator_record(Loaded(opcodes.read(Reader(fresh, raw)), "pickle", ""))
     record, report = generator_record(read(path))
     assert record.init_kwargs == now.init_kwargs and set(record.state_dict()) == set(now.state_dict())
     for name, tensor in record.state_dict().items():

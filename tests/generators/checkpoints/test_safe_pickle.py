@@ -24,7 +24,7 @@ from gansegctl.errors import UsageError
 from gansegctl.generators.checkpoints.containers.reading import read
 from gansegctl.generators.checkpoints.containers.torch_files import nested_storage
 from gansegctl.generators.checkpoints.families import nvlabs
-from gansegctl.generators.checkpoints.unpickle import opcodes
+from gansegctl.generators.checkpoints.unpickle import known_globals, opcodes
 from gansegctl.generators.checkpoints.unpickle.inert import Inert, Named, PlainDict, unknown_under, walk
 from gansegctl.generators.checkpoints.unpickle.limits import MEBIBYTE, Limits, shown
 from gansegctl.generators.checkpoints.unpickle.machine import Reader, Session
@@ -33,11 +33,15 @@ PROTOCOLS = range(6)
 
 
 def session(size: int = 1 << 20, **limits) -> Session:
-    return Session(Limits(**{"storage_bytes": size, "memory_bytes": 2 * size + 48 * MEBIBYTE, **limits}), "x.pkl")
+    return Session(
+        Limits(**{"storage_bytes": size, "memory_bytes": 2 * size + 48 * MEBIBYTE, **limits}),
+        known_globals.find,
+        "x.pkl",
+    )
 
 
 def load(data: bytes, **limits):
-    return Reader(data, session(**limits)).read()
+    return opcodes.read(Reader(data, session(**limits)))
 
 
 PLAIN = [
@@ -205,7 +209,7 @@ def test_easydict_and_persistence_are_found_under_any_prefix():
     data = authoring.dumps(authoring.discriminator(), 2)
     moved = data.replace(b"ctorch_utils.persistence", b"cmy.copy.of.torch_utils.persistence")
     assert moved != data
-    found = Reader(moved, Session(Limits.for_file(len(moved)), nested=nested_storage)).read()
+    found = opcodes.read(Reader(moved, Session(Limits.for_file(len(moved)), known_globals.find, nested=nested_storage)))
     assert found.kind == "persistent" and found.name == "Discriminator" and unknown_under(found) == []
     assert found.source_sha256 == "" or len(found.source_sha256) == 64
     renamed = authoring.dumps(authoring.EasyDict(a=1), 2).replace(b"cdnnlib.util", b"ca.b.dnnlib.util")
@@ -214,7 +218,7 @@ def test_easydict_and_persistence_are_found_under_any_prefix():
 
 def test_the_source_text_is_not_kept():
     raw = authoring.dumps(authoring.snapshot())
-    found = Reader(raw, Session(Limits.for_file(len(raw)), nested=nested_storage)).read()
+    found = opcodes.read(Reader(raw, Session(Limits.for_file(len(raw)), known_globals.find, nested=nested_storage)))
     texts, pending, seen = [], [found], set()
     while pending:
         part = pending.pop()
@@ -347,7 +351,7 @@ def read_warmly(_done=[]):  # noqa: B006
     if not _done:
         for value in (authoring.snapshot(), {"a": np.arange(3)}):
             raw = authoring.dumps(value)
-            Reader(raw, Session(Limits.for_file(len(raw)), nested=nested_storage)).read()
+            opcodes.read(Reader(raw, Session(Limits.for_file(len(raw)), known_globals.find, nested=nested_storage)))
         _done.append(True)
 
 
@@ -588,12 +592,12 @@ def test_repeated_storages_are_bounded(tmp_path):
 def test_tensors_lie_within_their_storage(offset, size, stride, good):
     values = _Call(torch._utils._rebuild_tensor_v2, _typed_storage(), offset, size, stride, False, {})
     raw = authoring.dumps(values)
-    reader = Reader(raw, Session(Limits.for_file(len(raw)), nested=nested_storage))
+    reader = Reader(raw, Session(Limits.for_file(len(raw)), known_globals.find, nested=nested_storage))
     if good:
-        assert torch.equal(reader.read(), torch.arange(6.0).as_strided(size, stride, offset))
+        assert torch.equal(opcodes.read(reader), torch.arange(6.0).as_strided(size, stride, offset))
     else:
         with pytest.raises(UsageError):
-            reader.read()
+            opcodes.read(reader)
 
 
 def test_reader_and_python_agree_on_copyreg():
@@ -611,7 +615,7 @@ def test_messages_never_spell_structures(numel):
     odd = torch.ones(2) if numel == "a tensor" else below
     raw = authoring.dumps(_Call(torch._utils._rebuild_tensor_v2, _typed_storage(), odd, (2,), (1,), False, {}), 2)
     with watch() as seen, pytest.raises(UsageError, match=r"a (Tensor|list) where a count belongs"):
-        Reader(raw, Session(Limits.for_file(len(raw)), nested=nested_storage)).read()
+        opcodes.read(Reader(raw, Session(Limits.for_file(len(raw)), known_globals.find, nested=nested_storage)))
     assert seen == []
     assert len(repr(Inert("a.b", state=below))) < 40 and len(shown("x" * 10_000)) < 80 and shown(below) == "a list"
 

@@ -20,13 +20,14 @@ from gansegctl.errors import UsageError
 from gansegctl.generators.checkpoints.containers.reading import read
 from gansegctl.generators.checkpoints.containers.torch_files import nested_storage, read_legacy, read_zip
 from gansegctl.generators.checkpoints.containers.ziparchive import Archive
+from gansegctl.generators.checkpoints.unpickle import known_globals, opcodes
 from gansegctl.generators.checkpoints.unpickle.inert import Inert, Storage
 from gansegctl.generators.checkpoints.unpickle.limits import Limits, damaged
 from gansegctl.generators.checkpoints.unpickle.machine import Reader, Session
 
 
 def session(raw: bytes) -> Session:
-    return Session(Limits.for_file(len(raw)), "x.pt", nested_storage)
+    return Session(Limits.for_file(len(raw)), known_globals.find, "x.pt", nested_storage)
 
 
 def reading(raw: bytes):
@@ -256,7 +257,7 @@ def test_streams_do_not_nest_for_ever():
         return s.nested(raw)
 
     with pytest.raises(UsageError, match="where none belongs"):
-        Session(Limits.for_file(10), nested=nested).nested(b"")
+        Session(Limits.for_file(10), known_globals.find, nested=nested).nested(b"")
     assert calls == [1, 2]
 
 
@@ -285,5 +286,5 @@ def test_large_byte_strings_stay_views_of_the_file(tmp_path):
 def test_storages_do_not_reach_the_reader_of_a_family():
     values = torch.ones(2).untyped_storage()
     raw = authoring.dumps(torch.storage.TypedStorage(wrap_storage=values, dtype=torch.float32, _internal=True))
-    assert isinstance(Reader(raw, session(raw)).read(), Storage)
+    assert isinstance(opcodes.read(Reader(raw, session(raw))), Storage)
     assert "damaged or abusive: why" in str(damaged("x", "why"))

@@ -1,9 +1,9 @@
-// The page: one picture on the easel, tools, keys. Pixels are in paint.js, canvases in easel.js, the server in link.js.
+// The page: one picture on the easel, tools, keys. Pixels are in strokes.js, canvases in canvas.js, the server in api.js.
 
-import { Easel } from "./easel.js";
-import { Outbox, Unanswered, getBytes, getJson, getPicture, postForBytes, postJson } from "./link.js";
-import * as paint from "./paint.js";
-import { Proposals, element } from "./propose.js";
+import { Easel } from "./canvas.js";
+import { Outbox, Unanswered, getBytes, getJson, getPicture, postForBytes, postJson } from "./api.js";
+import * as paint from "./strokes.js";
+import { Proposals, element } from "./proposals.js";
 
 const $ = (id) => document.getElementById(id);
 const TOOLS = { g: "parts", b: "brush", e: "eraser", l: "polygon", f: "fill" };

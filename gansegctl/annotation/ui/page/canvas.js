@@ -1,6 +1,6 @@
 // The three canvases: the picture, the mask in its classes' colours, and the ink on top (parts, cursor, corners).
 
-import { EMPTY } from "./paint.js";
+import { EMPTY } from "./strokes.js";
 
 const $ = (id) => document.getElementById(id);
 const SHARPEST = 2048; // pixels a side of the ink canvas, at most

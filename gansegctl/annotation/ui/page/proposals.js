@@ -1,6 +1,6 @@
 // The right-hand side: what a segmenter fitted on the strokes so far makes of other pictures, and what to paint next.
 
-import { getJson } from "./link.js";
+import { getJson } from "./api.js";
 
 const $ = (id) => document.getElementById(id);
 

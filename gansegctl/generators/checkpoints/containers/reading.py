@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from gansegctl.errors import UsageError
 from gansegctl.generators.checkpoints.containers.detect import detect
 from gansegctl.generators.checkpoints.containers.torch_files import nested_storage, read_legacy, read_zip
+from gansegctl.generators.checkpoints.unpickle import known_globals, opcodes
 from gansegctl.generators.checkpoints.unpickle.inert import Cell, Inert, Named, Storage, unknown_under, walk
 from gansegctl.generators.checkpoints.unpickle.limits import Limits, damaged
 from gansegctl.generators.checkpoints.unpickle.machine import Reader, Session
@@ -63,17 +64,17 @@ def read(path: Path) -> Loaded:
     if container == "safetensors":
         tensors, metadata = _read_safetensors(path)
         return Loaded(tensors, container, digest, [], metadata)
-    session = Session(Limits.for_file(len(data)), str(path), nested_storage)
+    session = Session(Limits.for_file(len(data)), known_globals.find, str(path), nested_storage)
     if container == "torch-zip":
         value = read_zip(data, session)
     elif container == "torch-legacy":
         value = read_legacy(data, session)
     else:
-        value = Reader(data, session).read()
-    return Loaded(value, container, digest, _strangers(value, session))
+        value = opcodes.read(Reader(data, session))
+    return Loaded(value, container, digest, _unknown_globals(value, session))
 
 
-def _strangers(value: Any, session: Session) -> list[str]:
+def _unknown_globals(value: Any, session: Session) -> list[str]:
     """Where the unknown names sit, each once for every part at the top level; refuses what is half made."""
     rows: dict[tuple[str, str], str] = {}
     for path, found in walk(value, session.limits, session.label):
@@ -84,7 +85,7 @@ def _strangers(value: Any, session: Session) -> list[str]:
         if isinstance(found, Named | Inert) and not found.understood:
             rows.setdefault((found.name, path.partition(".")[0]), f"{found.name} at {path or 'the top'}")
     placed = {name for name, _ in rows}
-    unused = [f"{name} (result not used)" for name in session.strangers() if name not in placed]
+    unused = [f"{name} (result not used)" for name in session.unknown() if name not in placed]
     return sorted(rows.values()) + unused
 
 

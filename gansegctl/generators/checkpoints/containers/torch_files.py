@@ -12,6 +12,7 @@ from typing import Any
 
 from gansegctl.errors import UsageError
 from gansegctl.generators.checkpoints.containers.ziparchive import Archive
+from gansegctl.generators.checkpoints.unpickle import opcodes
 from gansegctl.generators.checkpoints.unpickle.inert import Named, Storage
 from gansegctl.generators.checkpoints.unpickle.known_globals import fill_storage, new_storage
 from gansegctl.generators.checkpoints.unpickle.limits import damaged, shown
@@ -55,7 +56,7 @@ def read_zip(data: Any, session: Session) -> Any:
         storages[key] = made
         return made
 
-    return Reader(archive.read(f"{root}/data.pkl"), session, persistent=_references(session, storage)).read()
+    return opcodes.read(Reader(archive.read(f"{root}/data.pkl"), session, persistent=_references(session, storage)))
 
 
 def read_legacy(data: Any, session: Session) -> Any:
@@ -68,7 +69,7 @@ def read_legacy(data: Any, session: Session) -> Any:
         return storages[key]
 
     reader = Reader(data, session)
-    magic = reader.read()
+    magic = opcodes.read(reader)
     if type(magic) is not int or magic != MAGIC:
         raise damaged(session.label, "tensor values without torch's signature")
     version, system = _following(reader), _following(reader)
@@ -101,7 +102,7 @@ def nested_storage(session: Session, raw: Any) -> Any:
 def _following(reader: Reader, persistent: Callable[[Any], Any] | None = None) -> Any:
     """The next object of a stream of several, each with a memo of its own."""
     following = Reader(reader.data, reader.session, reader.position, persistent)
-    value = following.read()
+    value = opcodes.read(following)
     reader.position = following.position
     return value
 

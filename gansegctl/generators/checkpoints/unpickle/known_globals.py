@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,9 +17,7 @@ from torch import Tensor
 
 from gansegctl.generators.checkpoints.unpickle.inert import Cell, Inert, Named, PlainDict, Storage, check_key
 from gansegctl.generators.checkpoints.unpickle.limits import damaged, shown
-
-if TYPE_CHECKING:
-    from gansegctl.generators.checkpoints.unpickle.machine import Session
+from gansegctl.generators.checkpoints.unpickle.session import Session
 
 STORAGES = {
     "DoubleStorage": torch.float64,

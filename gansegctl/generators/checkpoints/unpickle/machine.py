@@ -2,7 +2,7 @@
 
 The format is a program for a small stack machine; the opcodes and their meaning are those documented by Python's own
 disassembler. Three of them (REDUCE, NEWOBJ, BUILD and their older forms) are how such files run code. Here a name is
-looked up in a fixed table of our own functions (`known_names`) and never imported; any other becomes a record.
+looked up in a fixed table of our own functions (`known_globals`) and never imported; any other becomes a record.
 """
 
 from __future__ import annotations
@@ -14,63 +14,13 @@ from typing import Any
 import numpy as np
 
 from gansegctl.errors import GansegError
-from gansegctl.generators.checkpoints.unpickle import known_globals as known_names
-from gansegctl.generators.checkpoints.unpickle import opcodes
-from gansegctl.generators.checkpoints.unpickle.inert import Cell, Inert, Named, PlainDict, check_key
-from gansegctl.generators.checkpoints.unpickle.limits import Budget, Limits, damaged
+from gansegctl.generators.checkpoints.unpickle import known_globals
+from gansegctl.generators.checkpoints.unpickle.inert import Cell, Inert, PlainDict, check_key
+from gansegctl.generators.checkpoints.unpickle.limits import damaged
+from gansegctl.generators.checkpoints.unpickle.session import Session
 
 VIEW_FROM = 4096  # byte strings from this length on stay views of the file
 _SIZES = {"B": 1, "H": 2, "i": 4, "I": 4, "q": 8, "Q": 8, "d": 8}
-_BROKEN = (IndexError, KeyError, TypeError, ValueError, OverflowError, struct.error, RuntimeError, MemoryError)
-
-
-class Session:
-    """One load: its budget, the names met so far, and the reader of streams within the stream (None: refuse them)."""
-
-    def __init__(
-        self, limits: Limits, label: str = "checkpoint", nested: Callable[[Session, Any], Any] | None = None
-    ) -> None:
-        self.limits, self.label, self._nested = limits, label, nested
-        self.budget = Budget(limits, label)
-        self.level = 0
-        self.names: dict[tuple[str, str], Any] = {}
-        self.digests: dict[str, str] = {}
-
-    def find(self, module: Any, name: Any) -> Any:
-        """What a global of the file stands for: a `Named`, or a plain value such as a torch.dtype. Imports nothing."""
-        if not isinstance(module, str) or not isinstance(name, str):
-            raise damaged(self.label, "a name that is no text")
-        if len(module) + len(name) > self.limits.name_bytes:
-            raise damaged(self.label, f"a name of {len(module) + len(name)} characters")
-        if not (module + name).isprintable():  # names are shown to the user
-            raise damaged(self.label, f"the name {module + name!r:.80}")
-        if (module, name) not in self.names:
-            self.budget.take_memory(600)
-            self.names[module, name] = known_names.find(module, name)
-        return self.names[module, name]
-
-    def strangers(self) -> list[str]:
-        """All names met that this package does not know."""
-        return sorted({n.name for n in self.names.values() if isinstance(n, Named) and not n.understood})
-
-    def call(self, named: Any, args: Any, kind: str = "call", kwargs: dict | None = None) -> Any:
-        """The data that our own function makes of a call, else a record that the file wanted this call."""
-        if not isinstance(named, Named) or not isinstance(args, tuple):
-            raise damaged(self.label, f"a call of {type(named).__name__}, which is no name")
-        if named.handler is not None:
-            return named.handler(self, *args, **(kwargs or {}))
-        self.budget.take_memory(600)
-        return Inert(named.name, kind, args, kwargs or {}, understood=named.understood)
-
-    def nested(self, data: Any) -> Any:
-        """Read a stream that lies within this one."""
-        if self._nested is None or self.level >= self.limits.nested:
-            raise damaged(self.label, "a stream within a stream where none belongs")
-        self.level += 1
-        try:
-            return self._nested(self, data)
-        finally:
-            self.level -= 1
 
 
 class Reader:
@@ -83,25 +33,6 @@ class Reader:
         self.stack: list[Any] = []
         self.marks: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
-
-    def read(self) -> Any:
-        """The object of one stream; `position` is then behind it. UsageError for anything that is not well formed."""
-        step, known, data, size = self.session.budget.step, opcodes.OPCODES, self.data, len(self.data)
-        try:
-            while True:
-                if self.position >= size:
-                    self.take(1)
-                code = data[self.position]
-                self.position += 1
-                if code == 0x2E:  # STOP
-                    return self.finished(self.stack.pop())
-                step()
-                known[code](self)
-        except GansegError:
-            raise
-        except _BROKEN as error:  # whatever an altered stream trips over is damage, not a fault of the caller
-            why = str(error).splitlines()[0] if str(error) else "out of order"
-            raise self.damaged(f"{type(error).__name__}: {why[:200]}") from error
 
     def damaged(self, why: str) -> GansegError:
         """The error for this place of the file."""
@@ -192,12 +123,12 @@ class Reader:
         """Give the object on top its state: only fresh records take one. Classes, functions and values never do."""
         target = self.stack[-1]
         if isinstance(target, Cell):
-            value = known_names.fill(self.session, target, state)
+            value = known_globals.fill(self.session, target, state)
             for key in target.keys:
                 if self.memo.get(key) is target:
                     self.memo[key] = value
             self.stack[-1] = value
         elif isinstance(target, Inert) and target.kind != "persistent" and not target.built:
-            known_names.give_state(self.session, target, self.finished(state))
+            known_globals.give_state(self.session, target, self.finished(state))
         elif not isinstance(target, PlainDict):  # the attributes of an OrderedDict (`_metadata`) are not data
             raise self.damaged(f"attributes set on a {type(target).__name__}")

@@ -1,4 +1,4 @@
-"""The opcodes of Python's object streams, protocols 0 to 5, as steps of `safe_pickle.Reader`.
+"""The opcodes of Python's object streams, protocols 0 to 5, as steps of `machine.Reader`.
 
 By their documented meaning; the comments give the names that Python's disassembler uses.
 """
@@ -6,14 +6,15 @@ By their documented meaning; the comments give the names that Python's disassemb
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from gansegctl.errors import GansegError
 from gansegctl.generators.checkpoints.unpickle.known_globals import make_set
+from gansegctl.generators.checkpoints.unpickle.machine import Reader
 
-if TYPE_CHECKING:
-    from gansegctl.generators.checkpoints.unpickle.machine import Reader
-
+_BROKEN = (IndexError, KeyError, TypeError, ValueError, OverflowError, struct.error, RuntimeError, MemoryError)
 _LONGEST_LINE = 1 << 23  # of a text in protocol 0
 _ESCAPE = re.compile(rb"\\(?:x([0-9a-fA-F]{2})|([0-7]{1,3})|(.))", re.DOTALL)
 _ESCAPED = {b"n": b"\n", b"t": b"\t", b"r": b"\r", b"a": b"\a", b"b": b"\b", b"f": b"\f", b"v": b"\v", b"\n": b""}
@@ -356,3 +357,23 @@ def _persistent(r: Reader, key: Any) -> Any:
     if r.persistent is None:
         raise r.damaged("a reference to something outside the file")
     return r.persistent(key)
+
+
+def read(reader: Reader) -> Any:
+    """The object of one stream; `position` is then behind it. UsageError for anything that is not well formed."""
+    step, known, data, size = reader.session.budget.step, OPCODES, reader.data, len(reader.data)
+    try:
+        while True:
+            if reader.position >= size:
+                reader.take(1)
+            code = data[reader.position]
+            reader.position += 1
+            if code == 0x2E:  # STOP
+                return reader.finished(reader.stack.pop())
+            step()
+            known[code](reader)
+    except GansegError:
+        raise
+    except _BROKEN as error:  # whatever an altered stream trips over is damage, not a fault of the caller
+        why = str(error).splitlines()[0] if str(error) else "out of order"
+        raise reader.damaged(f"{type(error).__name__}: {why[:200]}") from error
