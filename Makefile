@@ -25,7 +25,7 @@ demo: $(READY) ## the main job on the built-in domain, into demo-out/
 test: $(READY) ## the tests (GPU tests skip without a GPU)
 	$(BIN)/pytest -q -m 'not slow and not browser' --durations=10
 
-test-ui: $(READY) ## the annotation page in a real browser (skips where chromium is absent); IMAGES=docs/images keeps its pictures
+test-ui: $(READY) ## the annotation page in a real browser (skips where chromium is absent); IMAGES=docs/images keeps its images
 	$(BIN)/python -m pip install --quiet -c constraints.txt playwright || true
 	GANSEGCTL_IMAGES=$(IMAGES) $(BIN)/pytest -q -m browser -s tests/annotation/ui || test $$? = 5 # 5: nothing to run, as said above
 
@@ -82,7 +82,7 @@ study: $(READY) ## every method at 0, 1, 5 and 10 shots on the demo generator, i
 	$(BIN)/python docs/study_students.py
 	$(BIN)/python docs/study.py report
 
-bench-real: $(READY) ## labels saved on real pictures, from ../shared/data, into docs/real.md (days; on a GPU hours)
+bench-real: $(READY) ## labels saved on real images, from ../shared/data, into docs/real.md (days; on a GPU hours)
 	$(BIN)/python docs/real.py $(BENCH_REAL)
 
 bench-project: $(READY) demo-out/student.safetensors ## projection of 100 renderings and 100 others, into docs/project.md (15 min)

@@ -2,7 +2,7 @@
 
 1. Every kernel (Triton as compiled, and CUDA) against the reference in float64: float32, float16, bfloat16, all modes,
    gradients; its error may be twice that of torch in the same dtype. 2. Bandwidth of every kernel beside a copy's.
-3. Pictures and picture/mask pairs a second of a StyleGAN2 with random weights, and the mask as the field makes it
+3. Images and image/mask pairs a second of a StyleGAN2 with random weights, and the mask as the field makes it
    (upsample, concatenate, convolve). Writes gpu.json and gpu.md (the tables of docs/gpu.md) into the folder.
 Exit status: 0 done, 1 a kernel is wrong, 3 no CUDA device.
 """
@@ -145,7 +145,7 @@ def bandwidth(quick: bool) -> list[dict]:
 
 @torch.no_grad()
 def pairs(quick: bool) -> list[dict]:
-    """Seconds of a batch of pictures alone, with masks, and of the masks alone by upsample-and-concatenate."""
+    """Seconds of a batch of images alone, with masks, and of the masks alone by upsample-and-concatenate."""
     from gansegctl.generators.stylegan2 import StyleGAN2, StyleGAN2Config
 
     rows = []
@@ -200,7 +200,7 @@ def pair(g, ws: Tensor, resolution: int, batch: int) -> dict:
 
 
 def plain_seconds(g, ws: Tensor) -> float:
-    """Seconds of the same pictures with every step after a convolution in plain torch, each writing its own result."""
+    """Seconds of the same images with every step after a convolution in plain torch, each writing its own result."""
     fused = kernels.filter_activate
 
     def plain(*args, **options):

@@ -1,10 +1,10 @@
 """What projection is worth on the demo generator: errors, verdicts, masks beside the student's; into docs/project.md.
 
 100 held-out renderings are projected; their masks through projection and the one-shot segmenter of `make demo`, and
-those of its student, are scored against the exact ones. 100 pictures from elsewhere are projected only to be judged:
+those of its student, are scored against the exact ones. 100 images from elsewhere are projected only to be judged:
 sprites and heart slices from ../shared/data where they are, and noise. No photograph is here: --photos DIR adds yours.
 
-Every picture's row goes into WORK/rows.json as soon as its batch is done; run again, it goes on.
+Every image's row goes into WORK/rows.json as soon as its batch is done; run again, it goes on.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from gansegctl.students.student import Student, predict_masks
 
 HERE = Path(__file__).resolve().parent
 FIRST = HELD_OUT + 60_000  # neither what `make demo` scores on, nor what the limit of the verdict was chosen on
-OTHERS = 1  # likewise: the stream that draws the pictures from elsewhere
+OTHERS = 1  # likewise: the stream that draws the images from elsewhere
 BATCH = 10
 RENDERINGS = "held-out renderings"
 
 
 def from_elsewhere(count: int, side: int, data: Path, photos: Path | None) -> dict[str, np.ndarray]:
-    """Kind → pictures uint8 [N,S,S,3] that the generator was never shown, about `count` in all."""
+    """Kind → images uint8 [N,S,S,3] that the generator was never shown, about `count` in all."""
     stream = np.random.RandomState(OTHERS)
     found: dict[str, np.ndarray] = {}
     files = {"sprites (lpc64)": data / "lpc64.h5", "heart MRI (acdc128)": data / "acdc128.h5"}
@@ -74,16 +74,16 @@ def pink(side: int, stream: np.random.RandomState) -> np.ndarray:
 
 
 def measure(projector: Projector, kinds: dict[str, np.ndarray], segmenter, work: Path) -> Iterator[dict]:
-    """One row a picture: kind, number, error in grey levels, verdict, seconds; a rendering's mask goes into a file."""
+    """One row an image: kind, number, error in grey levels, verdict, seconds; a rendering's mask goes into a file."""
     path = work / "rows.json"
     rows: list[dict] = json.loads(path.read_text()) if path.exists() else []
     yield from tuple(rows)
     done = {(r["kind"], r["number"]) for r in rows}
-    for kind, pictures in kinds.items():
-        todo = [i for i in range(len(pictures)) if (kind, i) not in done]
+    for kind, images in kinds.items():
+        todo = [i for i in range(len(images)) if (kind, i) not in done]
         for numbers in grouped(todo, BATCH):
             found: list = []
-            for _ in projector.project(pictures[list(numbers)], found):
+            for _ in projector.project(images[list(numbers)], found):
                 pass
             new = []
             for i, projection in zip(numbers, found, strict=True):
@@ -91,19 +91,19 @@ def measure(projector: Projector, kinds: dict[str, np.ndarray], segmenter, work:
                 began = time.perf_counter()
                 drawn, said = draw(projector.generator, projection, projector.settings.noise, judge)
                 facts = {k: projection.facts[k] for k in ("flagged", "score", "seconds")}
-                row = {"kind": kind, "number": i, "error": pixel_error(pictures[i], drawn)} | facts
+                row = {"kind": kind, "number": i, "error": pixel_error(images[i], drawn)} | facts
                 row["seconds"] += time.perf_counter() - began
                 if said is not None:
                     np.save(work / f"mask-{i:04d}.npy", said.labels[0].cpu().numpy())
                 new.append(row)
             rows += new
             write_text(path, json.dumps(rows, indent=1) + "\n")
-            print(f"{kind}: {numbers[-1] + 1}/{len(pictures)}", flush=True)
+            print(f"{kind}: {numbers[-1] + 1}/{len(images)}", flush=True)
             yield from new
 
 
 def of_student(student: Student, image: np.ndarray) -> tuple[np.ndarray, list[tuple[int, float]]]:
-    """Masks uint8 [N,H,W] and (pictures a batch, seconds a picture)."""
+    """Masks uint8 [N,H,W] and (images a batch, seconds an image)."""
     times = []
     for batch in (1, 32):
         began = time.perf_counter()
@@ -117,7 +117,7 @@ def tables(
 ) -> str:
     """What stands in docs/project.md. masks: by projection and by the student, uint8 [N,H,W] of the same renderings."""
     lines = [
-        "| pictures | flagged | score, lowest, median, highest | error, grey levels: 0, 10, 50, 90, 100 % |",
+        "| images | flagged | score, lowest, median, highest | error, grey levels: 0, 10, 50, 90, 100 % |",
         "|---" * 4 + "|",
     ]
     kinds = dict.fromkeys(r["kind"] for r in rows)
@@ -130,7 +130,7 @@ def tables(
         lines.append(f"| {kind} | {flagged} of {len(found)} | {scores} | {errors} |")
     ours = groups[RENDERINGS]
     reports = {name: score([(m, truth, None)], LABELS, bootstrap=0, worst=0) for name, m in masks.items()}
-    head = ("masks of the same renderings", "mIoU", "wIoU", *LABELS.names, "s a picture")
+    head = ("masks of the same renderings", "mIoU", "wIoU", *LABELS.names, "s an image")
     lines += ["", "| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     seconds = {"projection": f"{np.mean([r['seconds'] for r in ours]):.2f}"}
     seconds["student"] = ", ".join(f"{t:.4f} (batches of {b})" for b, t in times)
@@ -147,8 +147,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--work", type=Path, default=HERE.parent / "projection-out")
     parser.add_argument("--data", type=Path, default=HERE.parents[1] / "shared" / "data")
     parser.add_argument("--page", type=Path, default=HERE / "project.md")
-    parser.add_argument("--photos", type=Path, help="a folder of your own pictures")
-    parser.add_argument("-n", "--num", type=int, default=100, help="renderings, and pictures from elsewhere")
+    parser.add_argument("--photos", type=Path, help="a folder of your own images")
+    parser.add_argument("-n", "--num", type=int, default=100, help="renderings, and images from elsewhere")
     parser.add_argument("--calibration", type=int, default=32)
     a = parser.parse_args(arguments)
     generator = open_generator("demo")

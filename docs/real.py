@@ -1,10 +1,10 @@
-"""How many labels a generator saves on real pictures: k shots and a student against a U-Net on annotated pictures.
+"""How many labels a generator saves on real images: k shots and a student against a U-Net on annotated images.
 
-For each data set: a generator is trained on the train split's pictures alone. Shots are real training pictures through
+For each data set: a generator is trained on the train split's images alone. Shots are real training images through
 projection, as they come (`real`) or the fullest of a few (`chosen`), or samples labelled by a labeller (`sampled`: by
 the U-Net trained on the whole train split: stated, an upper bound for a person's care). Every method labels fresh
 samples; a student learns from those and is scored on the test split. The same U-Net, with the same augmentation and
-steps, learns from 1, 5, 10, 50, 200 and all real annotated training pictures, and from the very pictures of the shots.
+steps, learns from 1, 5, 10, 50, 200 and all real annotated training images, and from the very images of the shots.
 
 WORK/NAME-RESOLUTION/generator holds the generator, WORK/NAME-RESOLUTION/run-… all that was measured with it and the
 same other settings: rows.json says which, and gets every score as soon as it is measured. Other settings go into
@@ -49,7 +49,7 @@ from gansegctl.pipeline.annotate.adversary import beyond_generator
 from gansegctl.pipeline.compare.stage import fits
 from gansegctl.pipeline.evaluate import aligned
 from gansegctl.pipeline.inputs.generators import grouped, latents_of_seeds, open_generator
-from gansegctl.pipeline.labelling import picture_and_mask
+from gansegctl.pipeline.labelling import image_and_mask
 from gansegctl.pipeline.train import train
 from gansegctl.students.student import Student, predict_masks
 from gansegctl.students.training import Pairs, StudentSettings, StudentTraining
@@ -108,9 +108,9 @@ class Bench(Rows):
                 remedy="use the settings it was begun with, choose another --work, or delete the folder",
             )
 
-    def pictures(self, step: int = 1) -> Path:
-        """The train split's pictures, reduced by `step`, without their masks and without the test split's."""
-        path = self.made / ("pictures.h5" if step == 1 else f"pictures-{step}.h5")
+    def images(self, step: int = 1) -> Path:
+        """The train split's images, reduced by `step`, without their masks and without the test split's."""
+        path = self.made / ("images.h5" if step == 1 else f"images-{step}.h5")
         if not path.exists():
             stream = io.BytesIO()
             with h5py.File(stream, "w") as f:
@@ -119,7 +119,7 @@ class Bench(Rows):
         return path
 
     def generator(self):
-        """Trained on the train split's pictures; resumes from its checkpoint."""
+        """Trained on the train split's images; resumes from its checkpoint."""
         plan, path = self.plan, self.made / "generator.safetensors"
         if self.row(kind="generator") is None:
             side, channels = self.train.image.shape[1], self.train.image.shape[3]
@@ -128,9 +128,9 @@ class Bench(Rows):
             if plan.grow:
                 half = path.with_name("half.safetensors")
                 settings = TrainSettings(network=replace(network, resolution=side // 2), **plan.training | plan.grow)
-                follow(train(self.pictures(2), half, settings, **how))
+                follow(train(self.images(2), half, settings, **how))
             settings = TrainSettings(network=network, **plan.training)
-            follow(train(self.pictures(), path, settings, **how, grow_from=half and half.with_suffix(".ckpt")))
+            follow(train(self.images(), path, settings, **how, grow_from=half and half.with_suffix(".ckpt")))
             facts = read_header(path)["facts"]  # of all runs that it took
             self.keep({"kind": "generator", "images": facts["images_seen"], "seconds": facts["seconds"]})
         return open_generator(str(path), self.device)
@@ -146,7 +146,7 @@ class Bench(Rows):
     ) -> Student:
         """The U-Net of all lines of the curve: same augmentation, same steps. Its facts have the seconds it took.
 
-        real: training pictures that, with their real masks, make half of every step, as by `distill --real`.
+        real: training images that, with their real masks, make half of every step, as by `distill --real`.
         """
         if not path.exists():
             steps, batch, checkpoint = self.plan.student_steps, 32, path.with_suffix(".ckpt")
@@ -181,25 +181,25 @@ class Bench(Rows):
         return row | ({"matched": matched} if matched else {})
 
     def order(self, draw: int) -> np.ndarray:
-        """The training pictures of a draw, from which its baselines and its shots are both taken."""
+        """The training images of a draw, from which its baselines and its shots are both taken."""
         return np.random.RandomState(draw).permutation(len(self.train.image))
 
     def learned(self, name: str, indices: np.ndarray | list[int], **key) -> Student:
-        """A student of these training pictures with their real masks, and its row."""
+        """A student of these training images with their real masks, and its row."""
         path, rows = self.folder / f"{name}.safetensors", np.asarray(indices)
         student = self.fit_student(path, self.train.image[rows], self.train.mask[rows], self.labels, key["draw"])
         if self.row(**key) is None:
             seconds = {"student": student.facts["seconds"]}
-            self.keep(key | {"pictures": len(rows)} | self.scores(student) | {"seconds": seconds})
+            self.keep(key | {"images": len(rows)} | self.scores(student) | {"seconds": seconds})
         return student
 
     def supervised(self, count: int, draw: int) -> Student:
-        """The baseline: `count` annotated training pictures (0 = all) of this draw."""
+        """The baseline: `count` annotated training images (0 = all) of this draw."""
         chosen = self.order(draw)[: count or None]
         return self.learned(f"supervised-{count}-{draw}", chosen, kind="supervised", count=count, draw=draw)
 
     def paired(self, generator, source: str, shots: int, draw: int) -> None:
-        """The baseline of real shots: exactly their pictures (slices), with their real masks."""
+        """The baseline of real shots: exactly their images (slices), with their real masks."""
         _, facts = self.shots.exemplars(generator, source, shots, draw)
         chosen, key = facts["chosen"], {"kind": "paired", "source": source, "shots": shots, "draw": draw}
         same = self.row(kind="supervised", count=len(chosen), draw=draw)
@@ -209,12 +209,12 @@ class Bench(Rows):
             self.learned(f"paired-{source}-{shots}-{draw}", chosen, **key)
 
     def options(self, tool: Method) -> dict:
-        """A method's settings: one that trains against a critic gets the pictures and the critic of the generator."""
+        """A method's settings: one that trains against a critic gets the images and the critic of the generator."""
         own = self.plan.options.get(tool.name, {})
         if "discriminator" not in tool.needs:
             return own
         critic = self.made / "generator.ckpt"
-        return {"images": str(self.pictures()), "discriminator": str(critic)} | own
+        return {"images": str(self.images()), "discriminator": str(critic)} | own
 
     def labelled(self, generator, method: str, source: str, shots: int, draw: int) -> tuple[np.ndarray, ...]:
         """Fit on the shots and label fresh samples → image, mask; what is known of them; the classes. Once."""
@@ -233,14 +233,14 @@ class Bench(Rows):
         images, masks = [], []
         for batch in grouped(range(FIRST_SAMPLE, FIRST_SAMPLE + self.plan.samples), 32):
             ws = latents_of_seeds(generator, batch, device=self.device)
-            pictures, said = picture_and_mask(generator, ws, batch, "const", segmenter)
-            images.append(pictures)
+            drawn, said = image_and_mask(generator, ws, batch, "const", segmenter)
+            images.append(drawn)
             masks.append(said.labels.cpu().numpy())
         labelled = time.perf_counter()
         seconds = {"exemplars": facts.get("seconds_of_exemplars", 0.0)}
         seconds |= {"fit": round(fitted - began, 1), "samples": round(labelled - fitted, 1)}
         facts = {k: v for k, v in facts.items() if k != "seconds_of_exemplars"}
-        facts |= {"pictures": len(exemplars), "seconds": seconds}
+        facts |= {"images": len(exemplars), "seconds": seconds}
         image, mask, stream = np.concatenate(images), np.concatenate(masks), io.BytesIO()
         told = json.dumps({"facts": facts, "classes": segmenter.labels.names})
         np.savez_compressed(stream, image=image, mask=mask, told=np.array(told))
@@ -311,10 +311,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--work", type=Path, default=HERE.parent / "real-out")
     parser.add_argument("--docs", type=Path, default=HERE)
-    parser.add_argument("--resolution", type=int, default=0, help="reduce the pictures, as 64 for acdc128 on a CPU")
+    parser.add_argument("--resolution", type=int, default=0, help="reduce the images, as 64 for acdc128 on a CPU")
     parser.add_argument("--methods", help="A,B,… (default: all)")
     parser.add_argument("--shots", type=int, nargs="+")
-    parser.add_argument("--supervised", type=int, nargs="+", help="annotated pictures; 0 = all")
+    parser.add_argument("--supervised", type=int, nargs="+", help="annotated images; 0 = all")
     parser.add_argument("--sources", nargs="+", choices=SOURCES)
     for name in ("draws", "samples", "student-steps", "images"):
         parser.add_argument(f"--{name}", type=int)

@@ -29,15 +29,15 @@ SOURCES = ("real", "chosen", "sampled")
 class Plan:
     """What is measured on one file. unit "patient": a shot is `slices` annotated slices of one patient.
 
-    candidates: pictures among which `chosen` shots are chosen. project: exemplars are searched to the end, without the
-    early stop that suits many pictures.
+    candidates: images among which `chosen` shots are chosen. project: exemplars are searched to the end, without the
+    early stop that suits many images.
     """
 
     name: str
     data: Path
     work: Path
-    resolution: int = 0  # 0 = the file's; else pictures are reduced by means of whole blocks
-    unit: str = "picture"
+    resolution: int = 0  # 0 = the file's; else images are reduced by means of whole blocks
+    unit: str = "image"
     slices: int = 4
     candidates: int = 30
     shots: tuple[int, ...] = (1, 5, 10)
@@ -59,11 +59,11 @@ class Plan:
     compiled: bool = False
 
 
-# Both profiles occur in lpc64, so mirrored figures belong to it. In 30 passes over 10,000 pictures a discriminator does
+# Both profiles occur in lpc64, so mirrored figures belong to it. In 30 passes over 10,000 images a discriminator does
 # not learn them by heart, and turned and resampled pixel art would be learned as such. Hearts are few, none mirrored.
 PLANS: dict[str, dict[str, Any]] = {
     "lpc64": {
-        "network": {"channel_base": 1024, "channel_max": 64},  # a third of the usual work a picture, for a CPU
+        "network": {"channel_base": 1024, "channel_max": 64},  # a third of the usual work an image, for a CPU
         "training": {"images": 300_000, "batch_size": 16, "mirror": True, "r1": 5.0, "lr_decay": 0.2},
         "grow": {"images": 150_000, "r1": 1.25, "lr_decay": 0.0},  # R1's weight goes with the number of pixels
     },
@@ -75,12 +75,12 @@ PLANS: dict[str, dict[str, Any]] = {
         "grow": {"images": 50_000, "r1": 0.5, "lr_decay": 0.0},
     },
 }
-"""By NAME, or NAME-RESOLUTION where the pictures are reduced."""
+"""By NAME, or NAME-RESOLUTION where the images are reduced."""
 
 
 @dataclass
 class Split:
-    """Pictures uint8 [N,H,W,c], masks uint8 [N,H,W] and, where a picture is of somebody, of whom."""
+    """Images uint8 [N,H,W,c], masks uint8 [N,H,W] and, where an image is of somebody, of whom."""
 
     image: np.ndarray
     mask: np.ndarray

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from real import Bench
 
 HERE = Path(__file__).resolve().parent
-REAL, SAME = "supervised on real pictures", "supervised on the real shots"
+REAL, SAME = "supervised on real images", "supervised on the real shots"
 STAGES = ("exemplars", "fit", "samples", "student")
 
 
@@ -32,23 +32,23 @@ def mean_known(values: list[float]) -> float:
 
 
 def summary(rows: list[dict]) -> tuple[dict, list[dict], list[dict]]:
-    """The lines of the curve, the supervised scores by number of pictures, and one entry a method, source and shots.
+    """The lines of the curve, the supervised scores by number of images, and one entry a method, source and shots.
 
-    An entry has the labels it saves and what the same pictures teach without a generator. Masks in two parts are
+    An entry has the labels it saves and what the same images teach without a generator. Masks in two parts are
     compared with what the supervised students score in two parts, and have no place on the curve of all classes.
     """
     lines: dict[str, list[tuple[float, float, float]]] = {REAL: [], SAME: []}
     done = [r for r in rows if "failed" not in r]
     baseline = []
-    for (count,), found in grouped_by([r for r in done if r["kind"] == "supervised"], "pictures"):
+    for (count,), found in grouped_by([r for r in done if r["kind"] == "supervised"], "images"):
         told = {name: mean_and_spread([r[name] for r in found]) for name in ("miou", "foreground_miou")}
-        baseline.append({"pictures": count} | told)
+        baseline.append({"images": count} | told)
         lines[REAL].append((count, *told["miou"]))
     same = dict(grouped_by([r for r in done if r["kind"] == "paired"], "source", "shots"))
     for (source, _), found in same.items():
         if source == "real":
-            pictures = statistics.mean(r["pictures"] for r in found)
-            lines[SAME].append((pictures, *mean_and_spread([r["miou"] for r in found])))
+            images = statistics.mean(r["images"] for r in found)
+            lines[SAME].append((images, *mean_and_spread([r["miou"] for r in found])))
     entries = []
     for key, found in grouped_by([r for r in rows if r["kind"] == "shots"], "method", "source", "shots"):
         entry = dict(zip(("method", "source", "shots"), key, strict=True))
@@ -60,19 +60,19 @@ def summary(rows: list[dict]) -> tuple[dict, list[dict], list[dict]]:
         two = any(r.get("two_class") for r in runs)
         name = "foreground_miou" if two else "miou"
         mean, spread = mean_and_spread([r[name] for r in runs])
-        pictures = statistics.mean(r["pictures"] for r in runs)
-        entry |= {"pictures": pictures, "miou": mean, "spread": spread, "two_class": two}
+        images = statistics.mean(r["images"] for r in runs)
+        entry |= {"images": images, "miou": mean, "spread": spread, "two_class": two}
         entry["foreground"] = mean_and_spread([r["foreground_miou"] for r in runs])
         entry["mean_dice"] = statistics.mean(r["mean_dice"] for r in runs)
-        curve = [(b["pictures"], b[name][0]) for b in baseline]
+        curve = [(b["images"], b[name][0]) for b in baseline]
         entry["matched_by"] = labels_to_match(curve, mean)[1] if curve else "-"
         if key[1:] in same:
             entry["same"] = mean_and_spread([r[name] for r in same[key[1:]]])
         for measure in ("iou", "dice"):
             entry[measure] = {n: statistics.mean(r[measure].get(n, 0.0) for r in runs) for n in runs[0][measure]}
         entry["seconds"] = {stage: mean_known([r["seconds"].get(stage, math.nan) for r in runs]) for stage in STAGES}
-        if pictures and not two:
-            lines.setdefault(f"{key[0]}, {key[1]} shots", []).append((pictures, mean, spread))
+        if images and not two:
+            lines.setdefault(f"{key[0]}, {key[1]} shots", []).append((images, mean, spread))
     return {name: line for name, line in lines.items() if line}, baseline, entries
 
 
@@ -91,7 +91,7 @@ def write_report(bench: Bench, docs: Path = HERE) -> str:
     name = f"{plan.name}-{plan.resolution}" if plan.resolution else plan.name
     text = []
     if lines:
-        save_png(docs / f"real-{name}.png", learning_curve(lines, f"{name}: {len(bench.test.image)} test pictures"))
+        save_png(docs / f"real-{name}.png", learning_curve(lines, f"{name}: {len(bench.test.image)} test images"))
         text += [f"![learning curve](real-{name}.png)", ""]
     text += [told_plan(bench)]
     head = ("shots", "of", "method", "runs", "annotated", "mIoU", "foreground mIoU", "mean Dice")
@@ -101,7 +101,7 @@ def write_report(bench: Bench, docs: Path = HERE) -> str:
     for e in sorted(entries, key=lambda e: (e["shots"], e["source"], e.get("two_class", False), -e.get("miou", -1))):
         text.append("| " + " | ".join(map(str, cells(e, names))) + " |")
     text += ["", "| supervised on | mIoU | foreground mIoU |", "|---|---|---|"]
-    text += [f"| {b['pictures']:g} | {told(b['miou'])} | {told(b['foreground_miou'])} |" for b in baseline]
+    text += [f"| {b['images']:g} | {told(b['miou'])} | {told(b['foreground_miou'])} |" for b in baseline]
     if failed := [r for r in bench.rows if "failed" in r]:
         text += ["", "Failed:", ""]
         text += [f"* {told_key(r)}: {r['failed'].splitlines()[0]}" for r in failed]
@@ -113,11 +113,11 @@ def write_report(bench: Bench, docs: Path = HERE) -> str:
 def told_plan(bench: Bench) -> str:
     """What the rows were measured with, in words."""
     plan, inversion = bench.plan, bench.plan.project.inversion
-    words = [f"Pictures of {bench.train.image.shape[1]} px"]
+    words = [f"Images of {bench.train.image.shape[1]} px"]
     if trained := bench.row(kind="generator"):
         how = ", ".join(f"{k} {v}" for k, v in plan.training.items() if k != "images")
         first = f", the first {plan.grow['images']:,} at half the size" if plan.grow else ""
-        words.append(f"generator: {trained['images']:,} pictures shown in {trained['seconds']:.0f} s{first} ({how})")
+        words.append(f"generator: {trained['images']:,} images shown in {trained['seconds']:.0f} s{first} ({how})")
     words += [
         f"{plan.samples:,} samples and {plan.student_steps:,} steps a student",
         f"projection into {inversion.space} by {inversion.steps} steps",
@@ -127,7 +127,7 @@ def told_plan(bench: Bench) -> str:
         widest[row["draw"]] = max(row, widest.get(row["draw"], row), key=lambda r: r["looked_at"])
     if widest:
         looked, out = (sum(r[name] for r in widest.values()) for name in ("looked_at", "refused"))
-        words.append(f"{looked} {plan.unit}s looked at for shots, {out or 'none'} of their pictures refused")
+        words.append(f"{looked} {plan.unit}s looked at for shots, {out or 'none'} of their images refused")
     return "; ".join(words) + "."
 
 
@@ -149,7 +149,7 @@ def cells(e: dict, names: tuple[str, ...]) -> list:
     if not e["runs"]:
         return found + ["failed"] + ["-"] * (5 + len(STAGES) + len(names))
     two = e["two_class"]
-    found += [f"{e['pictures']:g}", "two classes" if two else told((e["miou"], e["spread"])), told(e["foreground"])]
+    found += [f"{e['images']:g}", "two classes" if two else told((e["miou"], e["spread"])), told(e["foreground"])]
     found += ["-" if two else f"{e['mean_dice']:.3f}", told(e["same"]) if "same" in e else "-"]
     found.append(e["matched_by"] + " (foreground)" * two)
     found += ["-" if math.isnan(v) else f"{v:.0f}" for v in e["seconds"].values()]

@@ -1,4 +1,4 @@
-"""The shots of docs/real.py: annotated exemplars from real pictures through projection, or from labelled samples."""
+"""The shots of docs/real.py: annotated exemplars from real images through projection, or from labelled samples."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from gansegctl.labels import IGNORE
 from gansegctl.pipeline.annotate.real_images import RealExemplars, real_exemplars
 from gansegctl.pipeline.annotate.source import REAL_SEEDS
 from gansegctl.pipeline.inputs.generators import latents_of_seeds
-from gansegctl.pipeline.inputs.labelled_sets import AnnotatedPicture
-from gansegctl.pipeline.labelling import picture_and_mask
+from gansegctl.pipeline.inputs.labelled_sets import AnnotatedImage
+from gansegctl.pipeline.labelling import image_and_mask
 from gansegctl.pipeline.project.projector import Projector, load_projection
 from gansegctl.pipeline.project.stage import calibrate
 from gansegctl.students.student import predict_masks
@@ -37,9 +37,9 @@ class Shots:
         self._projector: Projector | None = None
 
     def units(self, draw: int) -> list[list[int]]:
-        """What shots are taken from, in the draw's order: pictures, or of each patient some slices, evenly apart."""
+        """What shots are taken from, in the draw's order: images, or of each patient some slices, evenly apart."""
         order = self.bench.order(draw)
-        if self.bench.plan.unit == "picture":
+        if self.bench.plan.unit == "image":
             return [[int(i)] for i in order]
         found = []
         for patient in dict.fromkeys(self.bench.train.group[order].tolist()):
@@ -63,16 +63,16 @@ class Shots:
 
     def _sampled(self, generator, shots: int, draw: int) -> tuple[list[Exemplar], dict]:
         labeller, began = self.bench.supervised(0, 0), time.perf_counter()
-        count = shots if self.bench.plan.unit == "picture" else shots * self.bench.plan.slices
+        count = shots if self.bench.plan.unit == "image" else shots * self.bench.plan.slices
         seeds = list(range(FIRST_EXEMPLAR + 1000 * draw, FIRST_EXEMPLAR + 1000 * draw + count))
         ws = latents_of_seeds(generator, seeds, device=self.bench.device)
-        image, _ = picture_and_mask(generator, ws, seeds, "const", None)
+        image, _ = image_and_mask(generator, ws, seeds, "const", None)
         masks = predict_masks(labeller, image)
         found = [Exemplar(ws[i : i + 1], s, masks[i]) for i, s in enumerate(seeds)]
         return found, {"seconds_of_exemplars": round(time.perf_counter() - began, 1)}
 
     def _real(self, generator, shots: int, draw: int) -> tuple[list[Exemplar], dict]:
-        """The first `shots` units of which the generator can draw a picture. UsageError for too few of 10 + 5·shots."""
+        """The first `shots` units of which the generator can draw an image. UsageError for too few of 10 + 5·shots."""
         units, found = self.units(draw)[: 10 + 5 * shots], _Projected()
         while len(found.units) < shots and found.looked_at < len(units):
             at = found.looked_at
@@ -82,7 +82,7 @@ class Shots:
     def _chosen(self, generator, shots: int, draw: int) -> tuple[list[Exemplar], dict]:
         """Of the first `candidates` those that show the most classes in their usable masks, then the best drawn ones.
 
-        What a person sees at a glance, who is to annotate few pictures and is free to choose.
+        What a person sees at a glance, who is to annotate few images and is free to choose.
         """
         each = self.bench.plan.slices if self.bench.plan.unit == "patient" else 1
         units, found = self.units(draw)[: max(shots, self.bench.plan.candidates // each)], _Projected()
@@ -94,25 +94,23 @@ class Shots:
         return self._as_shots(found, [place for *_, place in sorted(ranks)][:shots], shots)
 
     def _project(self, generator, units: list[list[int]], at: int, wanted: int, found: _Projected) -> RealExemplars:
-        """What becomes of the next units' pictures; `found` is told of the seconds they took."""
+        """What becomes of the next units' images; `found` is told of the seconds they took."""
         if self._projector is None:
             settings = self.bench.plan.project
-            if settings.calibration:  # verdicts by what real training pictures cost, not by the generator's own samples
-                settings = replace(settings, known=str(self.bench.pictures()))
+            if settings.calibration:  # verdicts by what real training images cost, not by the generator's own samples
+                settings = replace(settings, known=str(self.bench.images()))
             self._projector = Projector(generator, settings, self.bench.device)
             for _ in calibrate(self._projector, self.bench.folder / "calibration.json"):
                 pass
         bench, into, folder = self.bench, RealExemplars(), self.bench.folder / "projected"
         part = units[at : at + wanted - len(found.units)]
-        pictures = [
-            AnnotatedPicture(f"{i:06d}", bench.train.image[i], bench.train.mask[i]) for unit in part for i in unit
-        ]
+        images = [AnnotatedImage(f"{i:06d}", bench.train.image[i], bench.train.mask[i]) for unit in part for i in unit]
         limits, done = bench.plan.limits, -1
-        for event in real_exemplars(self._projector, pictures, len(pictures), limits, folder, into, least=0):
+        for event in real_exemplars(self._projector, images, len(images), limits, folder, into, least=0):
             if event.done != done:
                 print(f"{event.stage}: {event.done}/{event.total}", event.facts, flush=True)
             done = event.done
-        found.seconds += sum(seconds_of(folder / f"{p.name}.latent.safetensors") for p in pictures)
+        found.seconds += sum(seconds_of(folder / f"{p.name}.latent.safetensors") for p in images)
         return into
 
     def _as_shots(self, found: _Projected, places: list[int], shots: int) -> tuple[list[Exemplar], dict]:
@@ -120,11 +118,11 @@ class Shots:
             reasons = "".join(f"\n  {name}: {reason}" for name, reason in list(found.refused.items())[:3])
             raise UsageError(
                 f"got {len(places)} of {shots} {self.bench.plan.unit}s that the generator can draw; "
-                f"of {found.looked_at} looked at, {len(found.refused)} pictures were refused{reasons}",
+                f"of {found.looked_at} looked at, {len(found.refused)} images were refused{reasons}",
                 wanted=f"{shots}",
                 remedy="train longer (--images), or ask for fewer --shots",
             )
-        taken = [picture for place in places for picture in found.units[place]]
+        taken = [image for place in places for image in found.units[place]]
         exemplars = [replace(e, seed=REAL_SEEDS + i) for i, (e, _, _) in enumerate(taken)]
         ignored = [float((e.mask == IGNORE).mean()) for e, _, _ in taken]
         facts = {"chosen": [int(name) for _, _, name in taken], "refused": len(found.refused)}
@@ -134,7 +132,7 @@ class Shots:
 
 @dataclass
 class _Projected:
-    """Units (pictures, patients) of which something was accepted, each as (exemplar, error, name) a picture."""
+    """Units (images, patients) of which something was accepted, each as (exemplar, error, name) an image."""
 
     units: list[list[tuple[Exemplar, float, str]]] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
@@ -153,5 +151,5 @@ class _Projected:
 
 
 def seconds_of(latent: Path) -> float:
-    """What the projection of a picture took, in whichever run it was made."""
+    """What the projection of an image took, in whichever run it was made."""
     return float(load_projection(latent).facts["seconds"]) if latent.exists() else 0.0

@@ -25,7 +25,7 @@ from gansegctl.demo.scenes import LABELS, class_shares, render
 from gansegctl.io.atomic import write_text
 from gansegctl.pipeline.compare.table import failures, markdown, measured, paired, sign_flip_p, table
 from gansegctl.pipeline.inputs.generators import grouped, latents_of_seeds, open_generator
-from gansegctl.pipeline.labelling import picture_and_mask
+from gansegctl.pipeline.labelling import image_and_mask
 from gansegctl.students.student import Student, predict_masks
 
 SHARES = Path(__file__).parent / "compare" / "shares.json"
@@ -42,8 +42,8 @@ def shares(count: int) -> dict:
     labeller = Student.load(presets.resource(presets.load("demo")["labeller"]["weights"]))
     masks = []
     for seeds in grouped(range(FIRST_SAMPLE, FIRST_SAMPLE + count), 50):
-        picture, _ = picture_and_mask(generator, latents_of_seeds(generator, seeds), seeds, "const", None)
-        masks.append(predict_masks(labeller, picture))
+        image, _ = image_and_mask(generator, latents_of_seeds(generator, seeds), seeds, "const", None)
+        masks.append(predict_masks(labeller, image))
     generated = class_shares(torch.from_numpy(np.concatenate(masks)))
     rendered = torch.zeros(len(LABELS), dtype=torch.float64)
     for seeds in grouped(range(FIRST_RENDERING, FIRST_RENDERING + count), 250):

@@ -52,10 +52,10 @@ class GeneratorSpec:
 
 @dataclass
 class Synthesis:
-    """Pictures and the activations that made them: image [N,c,H,W] float, nominally in [-1,1] and not clamped.
+    """Images and the activations that made them: image [N,c,H,W] float, nominally in [-1,1] and not clamped.
 
     ws [N,num_ws,w], noise and seeds [N] are what they were made from, filled in by the pipeline for methods that make
-    further pictures of the same sample (stylemix); None where nobody did.
+    further images of the same sample (stylemix); None where nobody did.
     """
 
     image: Tensor
@@ -67,9 +67,9 @@ class Synthesis:
 
 @dataclass
 class Annotation:
-    """What a segmenter says of N pictures.
+    """What a segmenter says of N images.
 
-    labels uint8 [N,H,W]; confidence uint8 [N,H,W] (255 = sure); score float32 [N] (whole picture, higher = less
+    labels uint8 [N,H,W]; confidence uint8 [N,H,W] (255 = sure); score float32 [N] (whole image, higher = less
     certain); probabilities float16 [N,K,H,W] on request, else None.
     """
 
@@ -81,7 +81,7 @@ class Annotation:
 
 @dataclass(frozen=True)
 class Exemplar:
-    """One annotated picture: ws float32 [1,num_ws,w], its seed and noise mode, mask uint8 [H,W] (255 = ignore)."""
+    """One annotated image: ws float32 [1,num_ws,w], its seed and noise mode, mask uint8 [H,W] (255 = ignore)."""
 
     ws: Tensor
     seed: int
@@ -101,7 +101,7 @@ class Generator(Protocol):
     def synthesize(
         self, ws: Tensor, noise: str = "const", taps: Sequence[str] | None = None, seeds: Sequence[int] | None = None
     ) -> Synthesis:
-        """ws → picture and pyramid of the named taps (all when None); `seeds` [N] feed noise="seed"."""
+        """ws → image and pyramid of the named taps (all when None); `seeds` [N] feed noise="seed"."""
 
 
 @runtime_checkable
@@ -113,7 +113,7 @@ class Segmenter(Protocol):
     taps: tuple[str, ...]
 
     def predict(self, generator: Generator, synthesis: Synthesis, probabilities: bool = False) -> Annotation:
-        """Masks of the pictures in `synthesis`, from the very activations in it."""
+        """Masks of the images in `synthesis`, from the very activations in it."""
 
     def save(self, path: Path) -> None:
         """One safetensors file, settings in its header."""
@@ -124,7 +124,7 @@ class Method(Protocol):
 
     A method that can use exemplars but works without has `takes = frozenset({"exemplars"})` beside its `needs`. One
     that needs no exemplars may be fitted with none and labels None: its segmenter brings its own classes. What else it
-    needs (a discriminator, real pictures) is handed to `fit` by name.
+    needs (a discriminator, real images) is handed to `fit` by name.
     """
 
     name: str

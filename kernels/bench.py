@@ -42,7 +42,7 @@ SHAPES: dict[str, tuple[int, tuple[tuple[int, int], ...]]] = {
          (128, 256), (128, 256)),
     ),
 }  # fmt: skip
-"""Name → (pixels of the picture, (channels, native pixels) of each level)."""
+"""Name → (pixels of the image, (channels, native pixels) of each level)."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The CPU path: sums of upsampled maps, a strip of the picture's rows at a time, so that what is summed stays in cache.
+"""The CPU path: sums of upsampled maps, a strip of the image's rows at a time, so that what is summed stays in cache.
 
 Maps are pixel-major, [h,w,K], as channels-last activations are: each stage is then a matrix product. Along rows few
 native rows feed a strip; along columns few native columns feed a block of 64; all levels are one product. Nothing of
@@ -21,9 +21,9 @@ from torch import Tensor
 STRIP = 1 << 20
 """Numbers that a strip holds: 4 MB of float32, what stays in the last cache, in few enough pieces."""
 BLOCK = 64
-"""Columns of the picture that are summed at one time."""
+"""Columns of the image that are summed at one time."""
 BAND = 1 << 28
-"""Bytes of native products that exist at one time; a picture that needs more is made in bands of rows."""
+"""Bytes of native products that exist at one time; an image that needs more is made in bands of rows."""
 CHUNK = 256
 """Hidden units of a wide first layer that exist at one time."""
 
@@ -32,10 +32,10 @@ Layers = Sequence[tuple[Tensor, Tensor]]
 
 
 class _Sum:
-    """Σ over levels and taps of upsampled, shifted maps, for rows first…last of the picture.
+    """Σ over levels and taps of upsampled, shifted maps, for rows first…last of the image.
 
     maps: for each level a list over row taps of [rows,w,S·K], S column taps; firsts: the native row that each level's
-    maps begin with; natives: (h, w) of each level; shifts: of the taps, in pixels of the picture.
+    maps begin with; natives: (h, w) of each level; shifts: of the taps, in pixels of the image.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class _Sum:
             total, seen = self._take(level, (t, w * s * k), out), False
             for x, shift in zip(taps, self.shifts, strict=True):
                 low, high, matrix = _band(axis, start + shift, stop + shift)
-                if low == high:  # this tap sees only what is outside the picture
+                if low == high:  # this tap sees only what is outside the image
                     continue
                 rows = x[low - first : high - first].reshape(high - low, -1)
                 total.addmm_(matrix, rows) if seen else torch.mm(matrix, rows, out=total)
@@ -286,7 +286,7 @@ def _adder(
     top: int,
     bottom: int,
 ) -> _Sum:
-    """Native products for rows top…bottom of the picture. by_row: for each row tap (level [C,h,w], weight [C,S·K])."""
+    """Native products for rows top…bottom of the image. by_row: for each row tap (level [C,h,w], weight [C,S·K])."""
     natives, maps, firsts = [], [], []
     for native in dict.fromkeys((x.shape[1], x.shape[2]) for x, _ in by_row[0]):
         axis = _axis(native[0], size[0], mode, by_row[0][0][1].dtype)
@@ -359,7 +359,7 @@ def _strips(size: tuple[int, int], channels: int, top: int = 0, bottom: int | No
 def _bands(
     small: Sequence[tuple[Tensor, Tensor]], size: tuple[int, int], channels: int, itemsize: int
 ) -> Iterator[tuple[int, int]]:
-    """The picture's rows in runs whose native products [h,w,channels] of all levels stay within `BAND` bytes."""
+    """The image's rows in runs whose native products [h,w,channels] of all levels stay within `BAND` bytes."""
     pixels = sum(h * w for h, w in {(x.shape[2], x.shape[3]) for x, _ in small})
     count = min(size[0], -(-pixels * channels * itemsize // BAND) or 1)
     rows = -(-size[0] // count)

@@ -120,7 +120,7 @@ def gather_points(x: Tensor, points: Tensor, size: tuple[int, int], mode: str = 
         raise ValueError(f"got points {points.dtype} {list(points.shape)}; wanted int64 [P,3]")
     limits = torch.tensor([x.shape[0], *size], device=points.device)
     if bool(((points < 0) | (points >= limits)).any()):
-        raise ValueError(f"got points outside the pictures; wanted (sample, row, column) below {limits.tolist()}")
+        raise ValueError(f"got points outside the images; wanted (sample, row, column) below {limits.tolist()}")
     return GatherPoints.apply(x, points.contiguous(), tuple(size), mode)
 
 

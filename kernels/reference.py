@@ -199,7 +199,7 @@ def gather_points(x: Tensor, points: Tensor, size: tuple[int, int], mode: str = 
     if points.ndim != 2 or points.shape[1] != 3 or points.dtype != torch.int64:
         raise ValueError(f"got points {points.dtype} {list(points.shape)}; wanted int64 [P,3]")
     if bool(((points < 0) | (points >= limits)).any()):
-        raise ValueError(f"got points outside the pictures; wanted (sample, row, column) below {limits.tolist()}")
+        raise ValueError(f"got points outside the images; wanted (sample, row, column) below {limits.tolist()}")
     n, row, column = points.unbind(dim=1)
     y0, y1, fy = axis_taps(x.shape[-2], size[0], mode, x.device)
     x0, x1, fx = axis_taps(x.shape[-1], size[1], mode, x.device)

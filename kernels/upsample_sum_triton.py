@@ -88,7 +88,7 @@ def upsample_sum(
 
 
 def shifted_sum(maps: Sequence[Tensor], shifts: Sequence[tuple[int, int]], size: tuple[int, int], mode: str) -> Tensor:
-    """Σ U(a_i) read at p + shift_i, 0 outside the picture: maps [N,K,h,w] → [N,K,H,W]."""
+    """Σ U(a_i) read at p + shift_i, 0 outside the image: maps [N,K,h,w] → [N,K,H,W]."""
     launch.check_maps(maps, size, mode, same_channels=True)
     return UpsampleSum.apply(tuple(size), mode, None, tuple(shifts), None, *maps)
 

@@ -11,14 +11,14 @@ from gansegctl.errors import UsageError
 from gansegctl.visualize.charts import COLOURS, line_chart, round_numbers
 
 
-def pixels(picture, colour):
+def pixels(image, colour):
     """Rows and columns of a colour, left of the names."""
-    return np.argwhere((np.asarray(picture)[:, :700] == colour).all(-1))
+    return np.argwhere((np.asarray(image)[:, :700] == colour).all(-1))
 
 
 def test_a_rising_line_rises_and_every_series_has_its_colour():
-    picture = line_chart({"up": [(0, 0.0), (1, 0.5), (2, 1.0)], "down": [(0, 1.0), (2, 0.0)]}, "x", "y", "title")
-    up, down = pixels(picture, COLOURS[0]), pixels(picture, COLOURS[1])
+    image = line_chart({"up": [(0, 0.0), (1, 0.5), (2, 1.0)], "down": [(0, 1.0), (2, 0.0)]}, "x", "y", "title")
+    up, down = pixels(image, COLOURS[0]), pixels(image, COLOURS[1])
     assert np.corrcoef(up[:, 0], up[:, 1])[0, 1] < -0.9  # rows count downwards
     assert np.corrcoef(down[:, 0], down[:, 1])[0, 1] > 0.9
 

@@ -1,4 +1,4 @@
-"""Pictures: exact pixels where they have a meaning, and files that are whole or not there."""
+"""Images: exact pixels where they have a meaning, and files that are whole or not there."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gansegctl.errors import GansegError, UsageError
 from gansegctl.io import atomic
 from gansegctl.io.image import read_image, save_png, to_uint8
 from gansegctl.labels import LabelMap
-from gansegctl.visualize import sheets as pictures
+from gansegctl.visualize import sheets
 from gansegctl.visualize.charts import heat_map
 
 LABELS = LabelMap(("background", "face", "hair"), ((0, 0, 0), (200, 100, 50), (10, 20, 250)))
@@ -24,12 +24,12 @@ def noise(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
 
 
-def pixels_of(picture: Image.Image) -> np.ndarray:
-    return np.asarray(picture.convert("RGB"))
+def pixels_of(image: Image.Image) -> np.ndarray:
+    return np.asarray(image.convert("RGB"))
 
 
-def count(picture: Image.Image, colour: tuple[int, int, int]) -> int:
-    return int((pixels_of(picture) == colour).all(-1).sum())
+def count(image: Image.Image, colour: tuple[int, int, int]) -> int:
+    return int((pixels_of(image) == colour).all(-1).sum())
 
 
 @pytest.mark.parametrize("kind", [torch.as_tensor, np.asarray])
@@ -57,42 +57,42 @@ def test_nan_is_an_error_and_not_black(kind):
 
 
 def test_colourise_uses_the_palette_and_shows_ignored_pixels_white():
-    result = pictures.colourise(MASK, LABELS)
+    result = sheets.colourise(MASK, LABELS)
     assert result.reshape(4, 3).tolist() == [[0, 0, 0], [200, 100, 50], [10, 20, 250], [255, 255, 255]]
-    assert pictures.colourise(np.array([[7]], np.uint8), LABELS).tolist() == [[[128, 128, 128]]]
+    assert sheets.colourise(np.array([[7]], np.uint8), LABELS).tolist() == [[[128, 128, 128]]]
 
 
 @pytest.mark.parametrize("shape", [(2, 2), (2, 2, 1), (2, 2, 3)])
-def test_overlay_mixes_picture_and_mask(shape):
+def test_overlay_mixes_image_and_mask(shape):
     image = np.full(shape, 100, np.uint8)
-    colours = pictures.colourise(MASK, LABELS)
-    np.testing.assert_array_equal(pictures.overlay(image, MASK, LABELS, alpha=0.0), np.full((2, 2, 3), 100))
-    np.testing.assert_array_equal(pictures.overlay(image, MASK, LABELS, alpha=1.0), colours)
-    np.testing.assert_array_equal(pictures.overlay(image, MASK, LABELS, 0.25)[0, 1], [125, 100, 88])
+    colours = sheets.colourise(MASK, LABELS)
+    np.testing.assert_array_equal(sheets.overlay(image, MASK, LABELS, alpha=0.0), np.full((2, 2, 3), 100))
+    np.testing.assert_array_equal(sheets.overlay(image, MASK, LABELS, alpha=1.0), colours)
+    np.testing.assert_array_equal(sheets.overlay(image, MASK, LABELS, 0.25)[0, 1], [125, 100, 88])
 
 
 def test_overlay_refuses_sizes_that_differ():
     with pytest.raises(UsageError, match="one size"):
-        pictures.overlay(noise(4, 4, 3), MASK, LABELS)
+        sheets.overlay(noise(4, 4, 3), MASK, LABELS)
 
 
 @pytest.mark.parametrize("bad", [noise(4, 4, 2), noise(4), np.zeros((4, 4, 3))])
-def test_as_rgb_refuses_what_is_no_picture(bad):
-    with pytest.raises(UsageError, match="got a picture"):
-        pictures.as_rgb(bad)
+def test_as_rgb_refuses_what_is_no_image(bad):
+    with pytest.raises(UsageError, match="got an image"):
+        sheets.as_rgb(bad)
 
 
 def test_errors_map_tells_wrong_right_and_ignored():
     predicted = np.array([[0, 1, 2], [255, 0, 0]], np.uint8)
     truth = np.array([[0, 2, 255], [1, 0, 1]], np.uint8)
-    result = pictures.errors_map(predicted, truth)
-    right, wrong, ignored = list(pictures.RIGHT), list(pictures.WRONG), list(pictures.IGNORED)
+    result = sheets.errors_map(predicted, truth)
+    right, wrong, ignored = list(sheets.RIGHT), list(sheets.WRONG), list(sheets.IGNORED)
     assert result.tolist() == [[right, wrong, ignored], [ignored, right, wrong]]
 
 
 def test_image_grid_magnifies_without_smoothing():
     images = noise(5, 4, 6, 3)
-    sheet = pixels_of(pictures.image_grid(images, columns=2, scale=3))
+    sheet = pixels_of(sheets.image_grid(images, columns=2, scale=3))
     assert sheet.shape == (3 * 12 + 2 * 2, 2 * 18 + 2, 3)
     np.testing.assert_array_equal(sheet[14:26, 20:38], images[3].repeat(3, 0).repeat(3, 1))
     assert (sheet[28:, 20:] == 255).all()  # the empty sixth place
@@ -100,26 +100,26 @@ def test_image_grid_magnifies_without_smoothing():
 
 def test_image_grid_takes_grey_and_chooses_columns():
     images = noise(4, 64, 64, 1)
-    assert pictures.image_grid(images).size == (2 * 192 + 2, 2 * 192 + 2)
+    assert sheets.image_grid(images).size == (2 * 192 + 2, 2 * 192 + 2)
 
 
-def test_small_pictures_are_magnified_and_large_ones_reduced():
-    assert pictures.image_grid(noise(1, 64, 64, 3)).size == (192, 192)
-    assert pictures.image_grid(noise(1, 256, 256, 3)).size == (256, 256)
-    assert pictures.image_grid(noise(1, 1024, 1024, 3)).size == (512, 512)
-    assert pictures.image_grid(noise(1, 1024, 1024, 3), scale=1).size == (1024, 1024)
+def test_small_images_are_magnified_and_large_ones_reduced():
+    assert sheets.image_grid(noise(1, 64, 64, 3)).size == (192, 192)
+    assert sheets.image_grid(noise(1, 256, 256, 3)).size == (256, 256)
+    assert sheets.image_grid(noise(1, 1024, 1024, 3)).size == (512, 512)
+    assert sheets.image_grid(noise(1, 1024, 1024, 3), scale=1).size == (1024, 1024)
     with pytest.raises(UsageError, match="scale"):
-        pictures.image_grid(noise(1, 4, 4, 3), scale=0)
-    with pytest.raises(UsageError, match="no pictures"):
-        pictures.image_grid(noise(0, 4, 4, 3))
+        sheets.image_grid(noise(1, 4, 4, 3), scale=0)
+    with pytest.raises(UsageError, match="no images"):
+        sheets.image_grid(noise(0, 4, 4, 3))
 
 
 def test_contact_sheet_shows_image_mask_and_confidence():
     images, masks = noise(3, 16, 16, 3), noise(3, 16, 16) % 3
     confidence = np.full((3, 16, 16), 77, np.uint8)
-    sheet = pictures.contact_sheet(images, masks, confidence, LABELS, ["a", "b", "c"], columns=2, scale=4)
+    sheet = sheets.contact_sheet(images, masks, confidence, LABELS, ["a", "b", "c"], columns=2, scale=4)
     pixels = pixels_of(sheet)
-    wanted = pictures.overlay(images[0], masks[0], LABELS).repeat(4, 0).repeat(4, 1)
+    wanted = sheets.overlay(images[0], masks[0], LABELS).repeat(4, 0).repeat(4, 1)
     np.testing.assert_array_equal(pixels[56:120, 14:78], images[0].repeat(4, 0).repeat(4, 1))
     np.testing.assert_array_equal(pixels[56:120, 84:148], wanted)
     assert count(sheet, (77, 77, 77)) >= 3 * 64 * 64
@@ -128,16 +128,16 @@ def test_contact_sheet_shows_image_mask_and_confidence():
     assert sheet.width == 2 * (3 * 64 + 2 * 6) + 3 * 6 + 2 * 14
 
 
-def test_contact_sheet_of_grey_pictures_alone_has_no_colour():
-    pixels = pixels_of(pictures.contact_sheet(noise(2, 16, 16, 1), columns=5))
+def test_contact_sheet_of_grey_images_alone_has_no_colour():
+    pixels = pixels_of(sheets.contact_sheet(noise(2, 16, 16, 1), columns=5))
     assert np.ptp(pixels.astype(int), axis=-1).max() <= 10  # ink and frames are nearly grey
 
 
 def test_contact_sheet_names_its_samples_and_classes():
     images, masks = noise(1, 32, 32, 3), np.zeros((1, 32, 32), np.uint8)
-    plain = pictures.contact_sheet(images, masks, labels=LABELS, captions=[""])
-    named = pictures.contact_sheet(images, masks, labels=LABELS, captions=["seed 17"])
-    other = pictures.contact_sheet(images, masks, labels=LabelMap(("a", "b", "c"), LABELS.colours), captions=[""])
+    plain = sheets.contact_sheet(images, masks, labels=LABELS, captions=[""])
+    named = sheets.contact_sheet(images, masks, labels=LABELS, captions=["seed 17"])
+    other = sheets.contact_sheet(images, masks, labels=LabelMap(("a", "b", "c"), LABELS.colours), captions=[""])
     caption = (pixels_of(plain) != pixels_of(named)).any(-1)
     assert caption.any() and not caption[:36].any() and not caption[56:].any()
     legend = (pixels_of(plain) != pixels_of(other)).any(-1)
@@ -146,7 +146,7 @@ def test_contact_sheet_names_its_samples_and_classes():
 
 def test_a_long_caption_is_cut_to_its_cell():
     images = noise(2, 32, 32, 3)
-    sheet = pixels_of(pictures.contact_sheet(images, captions=["wide " * 60, ""], columns=2, scale=4))
+    sheet = pixels_of(sheets.contact_sheet(images, captions=["wide " * 60, ""], columns=2, scale=4))
     caption = sheet[36:54]
     assert (caption[:, 14:142] < 200).any()
     assert (caption[:, 143:] == 255).all()
@@ -154,19 +154,19 @@ def test_a_long_caption_is_cut_to_its_cell():
 
 def test_many_classes_wrap_their_legend():
     labels = LabelMap(tuple(f"class number {i}" for i in range(40)))
-    one = pictures.contact_sheet(noise(1, 64, 64, 3), np.zeros((1, 64, 64), np.uint8), labels=LABELS)
-    many = pictures.contact_sheet(noise(1, 64, 64, 3), np.zeros((1, 64, 64), np.uint8), labels=labels)
+    one = sheets.contact_sheet(noise(1, 64, 64, 3), np.zeros((1, 64, 64), np.uint8), labels=LABELS)
+    many = sheets.contact_sheet(noise(1, 64, 64, 3), np.zeros((1, 64, 64), np.uint8), labels=labels)
     assert many.width == one.width and many.height > one.height + 10 * 20
 
 
 def test_contact_sheet_refuses_what_does_not_fit_together():
     images = noise(2, 8, 8, 3)
     with pytest.raises(UsageError, match="label map"):
-        pictures.contact_sheet(images, masks=noise(2, 8, 8))
+        sheets.contact_sheet(images, masks=noise(2, 8, 8))
     with pytest.raises(UsageError, match="captions"):
-        pictures.contact_sheet(images, captions=["one"])
+        sheets.contact_sheet(images, captions=["one"])
     with pytest.raises(UsageError, match="0 samples"):
-        pictures.contact_sheet(images[:0])
+        sheets.contact_sheet(images[:0])
 
 
 def test_heat_map_of_many_classes_stays_small_and_of_few_has_numbers():
@@ -211,7 +211,7 @@ def test_read_image_converts_to_the_channels_asked_for(tmp_path):
     indexed = Image.fromarray(MASK)
     indexed.putpalette(LABELS.flat_palette())
     indexed.save(tmp_path / "indexed.png")
-    np.testing.assert_array_equal(read_image(tmp_path / "indexed.png"), pictures.colourise(MASK, LABELS))
+    np.testing.assert_array_equal(read_image(tmp_path / "indexed.png"), sheets.colourise(MASK, LABELS))
     with pytest.raises(UsageError, match="got 4 channels"):
         read_image(tmp_path / "grey.png", 4)
 
@@ -230,8 +230,8 @@ def test_photos_are_turned_upright(tmp_path):
     np.testing.assert_array_equal(read_image(tmp_path / "turned.png"), np.rot90(image, -1))
 
 
-def test_files_that_are_no_pictures_are_refused(tmp_path):
-    (tmp_path / "text.png").write_text("no picture")
+def test_files_that_are_no_images_are_refused(tmp_path):
+    (tmp_path / "text.png").write_text("no image")
     Image.fromarray(noise(64, 64, 3)).save(tmp_path / "whole.png")
     (tmp_path / "half.png").write_bytes((tmp_path / "whole.png").read_bytes()[:2000])
     Image.fromarray(np.ones((2, 2), np.float32)).save(tmp_path / "float.tiff")

@@ -82,6 +82,6 @@ def test_it_names_classes_and_brings_no_masks(name, tmp_path):
         masks_folder(name, tmp_path)
 
 
-def test_large_pictures_are_made_in_smaller_batches():
+def test_large_images_are_made_in_smaller_batches():
     sizes = {presets.load(n)["generator"]["resolution"]: read_plan(n).generate.batch_size for n in UPSTREAM}
     assert sizes[256] > sizes[512] > sizes[1024] >= 1

@@ -1,4 +1,4 @@
-"""docs/projection.py: its pictures, its rows, and the tables made of them."""
+"""docs/projection.py: its images, its rows, and the tables made of them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gansegctl.generators.weights import load_generator
 from gansegctl.pipeline.project.projector import Projector, ProjectSettings
 
 
-def test_pictures_from_elsewhere(tmp_path):
+def test_images_from_elsewhere(tmp_path):
     for name, channels in (("lpc64", 3), ("acdc128", 1)):
         with h5py.File(tmp_path / f"{name}.h5", "w") as f:
             f["image"] = np.full((6, 32, 32, channels), 7, np.uint8)

@@ -41,7 +41,7 @@ def real():
 
 
 def write(path, grey=False, side=16):
-    """24 training and 6 test pictures: a bright square somewhere, its mask, six pictures a patient."""
+    """24 training and 6 test images: a bright square somewhere, its mask, six images a patient."""
     stream = np.random.RandomState(0)
     image = stream.randint(0, 40, (30, side, side, 1 if grey else 3)).astype(np.uint8)
     mask = np.zeros((30, side, side), np.uint8)
@@ -91,31 +91,29 @@ def test_the_whole_benchmark_in_miniature(real, tmp_path, capsys):
         assert (("shots", "linear + shots", source, 2) in kinds) == (source != "sampled")  # those have no real masks
     both = bench.row(kind="shots", method="linear + shots", source="real", shots=2)
     alone = bench.row(kind="shots", method="linear", source="real", shots=2)
-    assert {k: both[k] for k in ("chosen", "error", "pictures")} == {
-        k: alone[k] for k in ("chosen", "error", "pictures")
-    }
+    assert {k: both[k] for k in ("chosen", "error", "images")} == {k: alone[k] for k in ("chosen", "error", "images")}
     facts = read_header(bench.folder / "student-linear+shots-real-2-0.safetensors")["facts"]
-    assert (facts["pairs"], facts["real_pictures"]) == (6, 2)
+    assert (facts["pairs"], facts["real_images"]) == (6, 2)
     assert not list(bench.folder.glob("labelled-*"))  # kept no longer than two students need it
     assert ("shots", "segment_in_style", "none", 0) in kinds
     assert kinds[0][0] == "generator" and kinds[-1] == ("shots", "segment_in_style", "none", 0)
-    assert {r["pictures"] for r in bench.rows if r["kind"] == "supervised"} == {2, 24}
+    assert {r["images"] for r in bench.rows if r["kind"] == "supervised"} == {2, 24}
     assert all(0 <= r["miou"] <= 1 for r in bench.rows if "miou" in r)
     row = bench.row(kind="shots", method="linear", source="real", shots=2)
-    assert row["pictures"] == 2 and set(row["dice"]) == {"ground", "square"}
+    assert row["images"] == 2 and set(row["dice"]) == {"ground", "square"}
     assert row["dice"]["square"] == pytest.approx(2 * row["iou"]["square"] / (1 + row["iou"]["square"]))
-    with h5py.File(tmp_path / "work" / "generator" / "pictures.h5") as f:
-        assert list(f) == ["image"] and len(f["image"]) == 24  # the train split's pictures, no mask
+    with h5py.File(tmp_path / "work" / "generator" / "images.h5") as f:
+        assert list(f) == ["image"] and len(f["image"]) == 24  # the train split's images, no mask
     assert set(row["seconds"]) == {"exemplars", "fit", "samples", "student"} and min(row["seconds"].values()) >= 0
     assert row["mean_dice"] == pytest.approx(row["dice"]["square"])
     paired = bench.row(kind="paired", source="real", shots=2)
-    assert paired["pictures"] == 2 and row["chosen"] == bench.order(0)[:2].tolist()
-    assert paired["iou"] == bench.row(kind="supervised", count=2)["iou"]  # the very pictures, so not trained again
+    assert paired["images"] == 2 and row["chosen"] == bench.order(0)[:2].tolist()
+    assert paired["iou"] == bench.row(kind="supervised", count=2)["iou"]  # the very images, so not trained again
     before = bench.path.read_text()
     again = real.Bench(plan)
     again.run()
     assert bench.path.read_text() == before
-    tool = methods.get("labels4free")  # it is handed the pictures and the critic that the generator was trained with
+    tool = methods.get("labels4free")  # it is handed the images and the critic that the generator was trained with
     settings = from_dict(tool.settings_type, bench.options(tool), "labels4free")
     given = beyond_generator(tool, bench.generator(), settings)
     assert given["images"].shape == (24, 16, 16, 3) and given["adversary"].trained is not None
@@ -136,7 +134,7 @@ def test_the_whole_benchmark_in_miniature(real, tmp_path, capsys):
     assert (tmp_path / "real-mini.png").stat().st_size > 1000
 
 
-def test_patients_and_reduced_pictures(real, tmp_path):
+def test_patients_and_reduced_images(real, tmp_path):
     path = write(tmp_path / "grey.h5", grey=True, side=32)
     plan = tiny(
         real, path, tmp_path / "w", unit="patient", slices=2, resolution=16, shots=(2,), sources=("real",),
@@ -148,7 +146,7 @@ def test_patients_and_reduced_pictures(real, tmp_path):
     assert all(len({int(bench.train.group[i]) for i in unit}) == 1 for unit in bench.shots.units(0))
     assert set(bench.train.group) & set(bench.test.group) == set()
     bench.run()
-    assert bench.row(kind="shots", shots=2)["pictures"] == bench.row(kind="paired", shots=2)["pictures"] == 4
+    assert bench.row(kind="shots", shots=2)["images"] == bench.row(kind="paired", shots=2)["images"] == 4
 
 
 def test_shots_of_one_draw_contain_each_other(real, tmp_path):
@@ -158,10 +156,10 @@ def test_shots_of_one_draw_contain_each_other(real, tmp_path):
 
 
 def judged(accepted, errors=None):
-    """In the place of `real_exemplars`: pictures of these indices are accepted, all others refused."""
+    """In the place of `real_exemplars`: images of these indices are accepted, all others refused."""
 
-    def stage(projector, pictures, shots, limits, folder, into, least=None):
-        for i, p in enumerate(pictures):
+    def stage(projector, images, shots, limits, folder, into, least=None):
+        for i, p in enumerate(images):
             if int(p.name) in accepted:
                 into.exemplars.append(Exemplar(None, REAL_SEEDS + i, p.mask))
                 into.names.append(p.name)
@@ -175,7 +173,7 @@ def judged(accepted, errors=None):
     return stage
 
 
-@pytest.mark.parametrize("unit", ["picture", "patient"])
+@pytest.mark.parametrize("unit", ["image", "patient"])
 def test_units_that_are_refused_altogether_are_passed_over(real, tmp_path, monkeypatch, unit):
     path = write(tmp_path / "grey.h5", grey=True)
     bench = real.Bench(tiny(real, path, tmp_path / "w", unit=unit, slices=3))
@@ -212,16 +210,16 @@ def test_chosen_shots_show_the_most_classes_and_are_drawn_the_best(real, tmp_pat
     _, facts = bench.shots.exemplars(None, "chosen", 2, 0)
     assert facts["chosen"] == [full[1], half] and facts["looked_at"] == 6 and facts["refused"] == 1
     assert len(bench.shots.exemplars(None, "chosen", 5, 0)[0]) == 5
-    with pytest.raises(UsageError, match="got 5 of 6 pictures"):
+    with pytest.raises(UsageError, match="got 5 of 6 images"):
         bench.shots.exemplars(None, "chosen", 6, 0)
 
 
-def test_no_more_than_a_bounded_number_of_pictures_is_projected(real, tmp_path, monkeypatch):
+def test_no_more_than_a_bounded_number_of_images_is_projected(real, tmp_path, monkeypatch):
     bench = real.Bench(tiny(real, write(tmp_path / "mini.h5"), tmp_path / "w"))
     monkeypatch.setattr(real_shots, "Projector", lambda *_: None)
     monkeypatch.setattr(real_shots, "calibrate", lambda *_: ())
     monkeypatch.setattr(real_shots, "real_exemplars", judged(set()))
-    with pytest.raises(UsageError, match="of 15 looked at, 15 pictures were refused"):
+    with pytest.raises(UsageError, match="of 15 looked at, 15 images were refused"):
         bench.shots.exemplars(None, "real", 1, 0)
 
 
@@ -258,8 +256,8 @@ def test_rows_of_processes_that_run_at_once_are_all_kept(real, tmp_path):
     plan = tiny(real, write(tmp_path / "mini.h5"), tmp_path / "w")
     one, two = real.Bench(plan), real.Bench(plan)
     one.keep({"kind": "generator", "images": 8, "seconds": 1})
-    two.keep({"kind": "supervised", "count": 2, "draw": 0, "pictures": 2})
-    one.keep({"kind": "supervised", "count": 0, "draw": 0, "pictures": 24})
+    two.keep({"kind": "supervised", "count": 2, "draw": 0, "images": 2})
+    one.keep({"kind": "supervised", "count": 0, "draw": 0, "images": 24})
     assert len(real.Bench(plan).rows) == 3
     tried = []
     two.attempt(lambda: tried.append(1), kind="supervised", count=0, draw=0)  # the other process has it
@@ -320,7 +318,7 @@ def test_a_failing_data_set_does_not_stop_the_next(real, tmp_path, monkeypatch, 
     assert [p.work.name for p in plans] == ["a-16", "b-32"]  # two resolutions of one file do not meet
 
 
-def test_pictures_are_written_whole(real, tmp_path, monkeypatch):
+def test_images_are_written_whole(real, tmp_path, monkeypatch):
     bench = real.Bench(tiny(real, write(tmp_path / "mini.h5"), tmp_path / "w"))
 
     def full(path, data):
@@ -329,9 +327,9 @@ def test_pictures_are_written_whole(real, tmp_path, monkeypatch):
 
     with monkeypatch.context() as m, pytest.raises(GansegError):
         m.setattr(real, "write_bytes", full)
-        bench.pictures()
-    assert not (tmp_path / "w" / "pictures.h5").exists()
-    with h5py.File(bench.pictures()) as f:
+        bench.images()
+    assert not (tmp_path / "w" / "images.h5").exists()
+    with h5py.File(bench.images()) as f:
         assert np.array_equal(f["image"][:], bench.train.image)
 
 
@@ -358,7 +356,7 @@ ROW = {
     "seconds": {"fit": 1.0},
     "miou": 0.4,
     "foreground_miou": 0.9,
-    "pictures": 0,
+    "images": 0,
 }
 
 
@@ -366,13 +364,13 @@ def test_the_summary_counts_labels_saved():
     def row(**more):
         return ROW | more
 
-    rows = [row(kind="supervised", pictures=n, miou=m) for n, m in ((5, 0.4), (5, 0.5), (50, 0.65))]
-    shot = {"kind": "shots", "method": "linear", "source": "real", "shots": 1, "pictures": 1}
-    rows += [row(**shot, miou=0.55), row(**shot, miou=0.55), row(**shot | {"shots": 10, "pictures": 10}, miou=0.7)]
-    rows += [row(kind="paired", source="real", shots=1, pictures=1, miou=m) for m in (0.2, 0.3)]
+    rows = [row(kind="supervised", images=n, miou=m) for n, m in ((5, 0.4), (5, 0.5), (50, 0.65))]
+    shot = {"kind": "shots", "method": "linear", "source": "real", "shots": 1, "images": 1}
+    rows += [row(**shot, miou=0.55), row(**shot, miou=0.55), row(**shot | {"shots": 10, "images": 10}, miou=0.7)]
+    rows += [row(kind="paired", source="real", shots=1, images=1, miou=m) for m in (0.2, 0.3)]
     rows += [{"kind": "shots", "method": "linear", "source": "real", "shots": 1, "draw": 2, "failed": "got nan"}]
     lines, baseline, entries = real_report.summary([*rows, {"kind": "generator"}])
-    assert lines["supervised on real pictures"][0][:2] == (5, pytest.approx(0.45))
+    assert lines["supervised on real images"][0][:2] == (5, pytest.approx(0.45))
     assert baseline[0]["foreground_miou"][0] == pytest.approx(0.9)
     assert [e["matched_by"] for e in entries] == ["16", "> 50"]
     assert (entries[0]["runs"], entries[0]["failed"]) == (2, 1)
@@ -387,25 +385,25 @@ def test_what_shots_of_a_draw_share_is_counted_once():
     bench = SimpleNamespace(plan=real_plan.Plan("x", Path("x.h5"), Path("w"), unit="patient"), row=lambda **_: None)
     bench.train = SimpleNamespace(image=np.zeros((1, 8, 8, 3)))
     bench.rows = [row("real", 1, 0), row("chosen", 30, 1), row("real", 10, 0), {"kind": "paired", "draw": 0}]
-    assert "; 30 patients looked at for shots, 1 of their pictures refused." in real_report.told_plan(bench)
+    assert "; 30 patients looked at for shots, 1 of their images refused." in real_report.told_plan(bench)
     bench.rows += [row("real", 11, 1, draw=1), row("real", 2, 0, draw=1)]
-    assert "; 41 patients looked at for shots, 2 of their pictures refused." in real_report.told_plan(bench)
+    assert "; 41 patients looked at for shots, 2 of their images refused." in real_report.told_plan(bench)
     bench.rows = bench.rows[:1]
-    assert "; 1 patients looked at for shots, none of their pictures refused." in real_report.told_plan(bench)
+    assert "; 1 patients looked at for shots, none of their images refused." in real_report.told_plan(bench)
 
 
 def test_two_classes_are_compared_with_two_classes():
     rows = [
-        ROW | {"kind": "supervised", "pictures": n, "miou": m, "foreground_miou": f}
+        ROW | {"kind": "supervised", "images": n, "miou": m, "foreground_miou": f}
         for n, m, f in ((5, 0.3, 0.7), (500, 0.6, 0.9))
     ]
     two = {"kind": "shots", "method": "stylemix", "source": "none", "shots": 0, "two_class": True}
     rows += [ROW | two | {"miou": 0.8, "foreground_miou": 0.8}]
-    rows += [ROW | two | {"method": "linear", "source": "real", "shots": 1, "pictures": 1, "miou": 0.8}]
+    rows += [ROW | two | {"method": "linear", "source": "real", "shots": 1, "images": 1, "miou": 0.8}]
     lines, _, entries = real_report.summary(rows)
     stylemix = next(e for e in entries if e["method"] == "stylemix")
     assert stylemix["matched_by"] == "50"  # not "> 500", as 0.8 is on the curve of all classes
-    assert list(lines) == ["supervised on real pictures"]
+    assert list(lines) == ["supervised on real images"]
     cells = real_report.cells(stylemix, ("a",))
     assert cells[5] == "two classes" and cells[6].startswith("0.800") and cells[9] == "50 (foreground)"
     assert len(cells) == 15 and cells[-1] == "-" and cells[10:14] == ["-", "1", "-", "-"]
@@ -420,7 +418,7 @@ def test_a_generator_can_grow_from_half_the_size(real, tmp_path):
     plan = tiny(real, write(tmp_path / "mini.h5"), tmp_path / "w", grow={"images": 4})
     bench = real.Bench(plan)
     bench.generator()
-    with h5py.File(bench.pictures(2)) as f:
+    with h5py.File(bench.images(2)) as f:
         blocks = bench.train.image.reshape(-1, 8, 2, 8, 2, 3).mean(axis=(2, 4))
         np.testing.assert_allclose(f["image"][:], blocks, atol=0.5)
     seen = {n: read_header(bench.made / f"{n}.safetensors")["facts"] for n in ("half", "generator")}

@@ -1,4 +1,4 @@
-"""Pictures out to people, masks back in."""
+"""Images out to people, masks back in."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
-"""The exchange bundle: a folder with the pictures to annotate, blank masks to paint, and the classes to paint with.
+"""The exchange bundle: a folder with the images to annotate, blank masks to paint, and the classes to paint with.
 
-exemplar-00000042.png          the picture of seed 42
+exemplar-00000042.png          the image of seed 42
 exemplar-00000042.mask.png     its mask: indexed PNG of the same size, all 0 until somebody paints; never overwritten
-exemplar-00000042.latent.npy   w+ after truncation, float32 [1,num_ws,w]: what the picture was made from
+exemplar-00000042.latent.npy   w+ after truncation, float32 [1,num_ws,w]: what the image was made from
 labels.json                    classes: id = mask value, name, colour
 labels.txt · README.txt        the same for reading, and what to do next in each tool
 labels.gpl · labelme-labels.txt · cvat-labels.json · label-studio.xml     the same as each tool takes it
-exemplars.json                 which sample each picture is and why it was chosen, sha256 of its pixels and its latent,
+exemplars.json                 which sample each image is and why it was chosen, sha256 of its pixels and its latent,
                                where it comes from
 """
 
@@ -25,7 +25,7 @@ from PIL import Image
 
 from gansegctl.annotation import tool_files as handouts
 from gansegctl.annotation.mask_png import folder_labels, is_blank, read_mask
-from gansegctl.annotation.same_image import same_picture
+from gansegctl.annotation.same_image import same_image
 from gansegctl.errors import UsageError, did_you_mean
 from gansegctl.io.atomic import write_bytes, write_text
 from gansegctl.io.image import read_image, save_png
@@ -36,7 +36,7 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True)
 class BundleItem:
-    """One picture to annotate. index: its place in the dataset; image uint8 [H,W,c]; mask uint8 [H,W] if any.
+    """One image to annotate. index: its place in the dataset; image uint8 [H,W,c]; mask uint8 [H,W] if any.
 
     latent: float32 [1,num_ws,w] that makes it, if known. why: the reason for which it was chosen.
     """
@@ -49,8 +49,8 @@ class BundleItem:
     why: str = ""
 
 
-def picture_path(folder: Path, seed: int) -> Path:
-    """Where the picture of a seed lies."""
+def image_path(folder: Path, seed: int) -> Path:
+    """Where the image of a seed lies."""
     return Path(folder) / f"exemplar-{seed:08d}.png"
 
 
@@ -72,24 +72,24 @@ def listed_seeds(folder: Path) -> list[int]:
 def write_bundle(folder: Path, items: Sequence[BundleItem], labels: LabelMap, provenance: dict[str, Any]) -> list[Path]:
     """Write the bundle, or add to it; returns the paths of the masks. Masks that exist stay as they are.
 
-    provenance: what the pictures come from, kept in exemplars.json; its "dataset" is named in README.txt.
-    Errors: UsageError when the folder holds masks for other classes, or painted masks of other pictures.
+    provenance: what the images come from, kept in exemplars.json; its "dataset" is named in README.txt.
+    Errors: UsageError when the folder holds masks for other classes, or painted masks of other images.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     kept = _entries(folder)
     hashes = {item.seed: _sha256(item.image) for item in items}
-    _check_pictures(folder, kept, {item.seed: item.image for item in items}, hashes)
+    _check_images(folder, kept, {item.seed: item.image for item in items}, hashes)
     if any(folder.glob("exemplar-*.mask.png")):
         labels = _kept_labels(folder, labels)
     for item in items:
-        save_png(picture_path(folder, item.seed), item.image)
+        save_png(image_path(folder, item.seed), item.image)
         if not mask_path(folder, item.seed).exists():
             _save_mask(mask_path(folder, item.seed), item, labels)
         kept[item.seed] = kept.get(item.seed, {}) | {
             "seed": item.seed,
             "index": item.index,
-            "picture": picture_path(folder, item.seed).name,
+            "image": image_path(folder, item.seed).name,
             "mask": mask_path(folder, item.seed).name,
             "sha256": hashes[item.seed],
         }
@@ -123,7 +123,7 @@ def saved_masks(
 
     Ids and colours are those of the folder's labels.json, where there is one, and are matched to `labels` by name.
     Errors: UsageError naming the file, for masks that are missing, no PNG, of another size, with values or colours that
-    no class has, or blank (one class over the whole picture) unless `allow_blank`.
+    no class has, or blank (one class over the whole image) unless `allow_blank`.
     """
     folder = Path(folder)
     size = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
@@ -142,13 +142,13 @@ def saved_masks(
             raise UsageError(
                 f"got {mask_path(folder, seed)}, one value ({int(mask.flat[0])}) all over",
                 wanted="a painted mask",
-                remedy=f"paint {picture_path(folder, seed).name} with the classes of labels.txt",
+                remedy=f"paint {image_path(folder, seed).name} with the classes of labels.txt",
             )
     return masks
 
 
 def check_bundle(folder: Path, seed: int, image: np.ndarray, latent: np.ndarray) -> None:
-    """UsageError unless the bundle's picture and latent of a seed are those that the dataset makes of it now.
+    """UsageError unless the bundle's image and latent of a seed are those that the dataset makes of it now.
 
     image uint8 [H,W,c] and latent [1,num_ws,w] made now. Rounding apart: another device rounds otherwise. A bundle
     that holds neither hash nor latent of the seed says nothing.
@@ -170,19 +170,19 @@ def check_bundle(folder: Path, seed: int, image: np.ndarray, latent: np.ndarray)
     if "sha256" not in row or _sha256(image) == row["sha256"] or _shown_alike(Path(folder), seed, row, image):
         return
     raise UsageError(
-        f"got {Path(folder) / 'exemplars.json'}, whose seed {seed} is another picture than this dataset makes",
+        f"got {Path(folder) / 'exemplars.json'}, whose seed {seed} is another image than this dataset makes",
         wanted="a bundle of the same generator, truncation and noise",
         remedy=remedy,
     )
 
 
 def _shown_alike(folder: Path, seed: int, row: dict[str, Any], image: np.ndarray) -> bool:
-    """Whether the picture file is the one that was written, and `image` the same but for another device's rounding."""
-    path = picture_path(folder, seed)
+    """Whether the image file is the one that was written, and `image` the same but for another device's rounding."""
+    path = image_path(folder, seed)
     if not path.is_file():
         return False
     shown = read_image(path, 1 if image.shape[-1] == 1 else 3)
-    return _sha256(shown) == row.get("sha256") and same_picture(shown, image)
+    return _sha256(shown) == row.get("sha256") and same_image(shown, image)
 
 
 def _sha256(pixels: np.ndarray) -> str:
@@ -208,18 +208,18 @@ def _entries(folder: Path) -> dict[int, dict[str, Any]]:
         raise UsageError(f"got {path}: {e!r}", wanted="what this program wrote", remedy="use another folder") from None
 
 
-def _check_pictures(
+def _check_images(
     folder: Path, kept: dict[int, dict[str, Any]], images: dict[int, np.ndarray], hashes: dict[int, str]
 ) -> None:
-    """A mask painted on one picture must not become that of another with the same seed."""
+    """A mask painted on one image must not become that of another with the same seed."""
     for seed, sha256 in hashes.items():
         if seed in kept and kept[seed].get("sha256") != sha256 and mask_path(folder, seed).exists():
             if _shown_alike(folder, seed, kept[seed], images[seed]):
                 continue
             raise UsageError(
-                f"got {picture_path(folder, seed)}, which shows another picture than seed {seed} does now",
+                f"got {image_path(folder, seed)}, which shows another image than seed {seed} does now",
                 wanted="a bundle of this dataset",
-                remedy="use another folder; the masks in this one belong to its pictures",
+                remedy="use another folder; the masks in this one belong to its images",
             )
 
 
@@ -248,6 +248,6 @@ def _save_mask(path: Path, item: BundleItem, labels: LabelMap) -> None:
         raise UsageError(
             f"got a mask of {list(mask.shape)} pixels for seed {item.seed}", wanted=f"{list(item.image.shape[:2])}"
         )
-    picture = Image.fromarray(np.ascontiguousarray(mask, np.uint8))
-    picture.putpalette(labels.flat_palette())
-    save_png(path, picture)
+    image = Image.fromarray(np.ascontiguousarray(mask, np.uint8))
+    image.putpalette(labels.flat_palette())
+    save_png(path, image)

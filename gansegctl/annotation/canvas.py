@@ -1,4 +1,4 @@
-"""What an annotation file says of one picture, shape by shape, on one canvas: the later shape wins, and it is told."""
+"""What an annotation file says of one image, shape by shape, on one canvas: the later shape wins, and it is told."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class Drawing:
-    """mask uint8 [H,W] in class ids, 255 = ignored; notes: what the user should know; picture uint8 [H,W(,3)]: the one
+    """mask uint8 [H,W] in class ids, 255 = ignored; notes: what the user should know; image uint8 [H,W(,3)]: the one
     it was painted on, where the file brings it.
     """
 
     mask: np.ndarray
     notes: tuple[str, ...] = ()
-    picture: np.ndarray | None = None
+    image: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
 class Item:
-    """One picture's annotation, found but not yet read. name: the picture's, as the file has it; format: of FORMATS."""
+    """One image's annotation, found but not yet read. name: the image's, as the file has it; format: of FORMATS."""
 
     name: str
     source: Path
@@ -66,13 +66,13 @@ class Canvas:
         """Something to tell the user, after the file's name."""
         self._notes.append(f"{self.file}: {text}")
 
-    def finish(self, picture: np.ndarray | None = None) -> Drawing:
+    def finish(self, image: np.ndarray | None = None) -> Drawing:
         """The mask; pixels that no shape covers are the first class. UsageError where there are no shapes at all."""
         if not self.shapes:
             raise UsageError(
                 f"got {self.file} without a shape",
                 wanted="a shape for every class but the background",
-                remedy="annotate the picture, save, and export again",
+                remedy="annotate the image, save, and export again",
             )
         notes = list(self._notes)
         for (over, under), count in self._over.items():
@@ -81,17 +81,17 @@ class Canvas:
         first, left = self.labels.names[0], int((~self.drawn).sum())
         if left and "background" not in first.lower():
             notes.append(f"{self.file}: {left} pixels that no shape covers became {first!r}, the first class")
-        return Drawing(self.mask, tuple(notes), picture)
+        return Drawing(self.mask, tuple(notes), image)
 
     def _name(self, k: int) -> str:
         return "ignored" if k == IGNORE else repr(self.labels.names[k])
 
 
 def check_size(found: Size, size: Size, where: str) -> None:
-    """UsageError when an annotation says that its picture has another size."""
+    """UsageError when an annotation says that its image has another size."""
     if found != size:
         raise UsageError(
-            f"got {where} for a picture of {found[1]}x{found[0]} pixels (width x height)",
-            wanted=f"{size[1]}x{size[0]}, the size of the generator's pictures",
+            f"got {where} for an image of {found[1]}x{found[0]} pixels (width x height)",
+            wanted=f"{size[1]}x{size[0]}, the size of the generator's images",
             remedy="annotate the bundle's own PNG, not a scaled, cropped or rotated copy",
         )

@@ -1,4 +1,4 @@
-"""Masks from whatever people bring back: found, told which picture each belongs to, checked, and read."""
+"""Masks from whatever people bring back: found, told which image each belongs to, checked, and read."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gansegctl.annotation.bundle import listed_seeds, mask_path, picture_path
+from gansegctl.annotation.bundle import image_path, listed_seeds, mask_path
 from gansegctl.annotation.canvas import Item, Size
 from gansegctl.annotation.detect_format import WANTED, items_of
 from gansegctl.annotation.mask_png import is_blank
@@ -38,18 +38,18 @@ LOSSY = (".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
 @dataclass
 class Found:
-    """Annotations by the seed of their picture, unread, in the order of the bundle; what was left out, as notes."""
+    """Annotations by the seed of their image, unread, in the order of the bundle; what was left out, as notes."""
 
     items: dict[int, list[Item]]
     notes: list[str]
 
 
 def find_masks(paths: Path | Sequence[Path], bundle: Path | None = None) -> Found:
-    """Which pictures there are annotations for, in files or folders of any format. Nothing is decoded yet.
+    """Which images there are annotations for, in files or folders of any format. Nothing is decoded yet.
 
-    Pictures are known by `exemplar-SEED` in their names. An annotation of a picture called otherwise is taken when it
-    is the only one and the bundle (by default: the folder itself) has only one picture; in a larger file it is left
-    out. Errors: UsageError for what is not there, of no known format, damaged, or of no picture of ours.
+    Images are known by `exemplar-SEED` in their names. An annotation of an image called otherwise is taken when it
+    is the only one and the bundle (by default: the folder itself) has only one image; in a larger file it is left
+    out. Errors: UsageError for what is not there, of no known format, damaged, or of no image of ours.
     """
     paths = [Path(paths)] if isinstance(paths, str | Path) else [Path(p) for p in paths]
     items, notes = [], []
@@ -72,8 +72,8 @@ def find_masks(paths: Path | Sequence[Path], bundle: Path | None = None) -> Foun
             names = ", ".join(repr(i.name) for i in strangers[:3])
             raise UsageError(
                 f"got {strangers[0].source} with annotations of {names}, which name no exemplar",
-                wanted="pictures called exemplar-SEED.png, as the bundle calls them",
-                remedy="annotate the bundle's own pictures, and do not rename them in the tool",
+                wanted="images called exemplar-SEED.png, as the bundle calls them",
+                remedy="annotate the bundle's own images, and do not rename them in the tool",
             )
         found[listed[0]] = strangers
         notes.append(f"{strangers[0].source} taken as the mask of seed {listed[0]}, the only exemplar")
@@ -89,13 +89,13 @@ def read_masks(
     size: int | Size,
     seeds: Sequence[int] | None = None,
     bundle: Path | None = None,
-    pictures: Callable[[int], np.ndarray] | None = None,
+    images: Callable[[int], np.ndarray] | None = None,
     allow_blank: bool = False,
 ) -> dict[int, PaintedMask]:
     """Seed → mask in the ids of `labels`, from files or folders of any format; labels are matched by name.
 
     size: (height, width), or a square's side. seeds: those wanted, else all found. bundle: the folder with
-    exemplars.json, when it is another. pictures: seed → uint8 [H,W,c] that its latent makes, compared with the picture
+    exemplars.json, when it is another. images: seed → uint8 [H,W,c] that its latent makes, compared with the image
     that the annotation brings. Errors: UsageError naming the file, and the place in it, for all that can be wrong.
     """
     size = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
@@ -114,13 +114,13 @@ def read_masks(
     for i, seed in enumerate(wanted):
         item = _the_one(found.items[seed], seed, size)
         drawing = item.load(labels, size)
-        if pictures is not None and drawing.picture is not None:
-            check_belongs(drawing.picture, pictures(seed), str(item.source), seed)
+        if images is not None and drawing.image is not None:
+            check_belongs(drawing.image, images(seed), str(item.source), seed)
         if not allow_blank and is_blank(drawing.mask):
             raise UsageError(
                 f"got {item.source}, one value ({int(drawing.mask.flat[0])}) all over",
                 wanted="a painted mask",
-                remedy=_as_png(paths) or f"paint {picture_path(Path(), seed).name} with the classes of labels.txt",
+                remedy=_as_png(paths) or f"paint {image_path(Path(), seed).name} with the classes of labels.txt",
             )
         notes = (*(() if i else found.notes), *drawing.notes)
         read[seed] = PaintedMask(drawing.mask, item.source, item.format, notes)
@@ -128,7 +128,7 @@ def read_masks(
 
 
 def _as_png(paths: Path | Sequence[Path]) -> str:
-    """What to do about a picture in these folders that is no mask for its format alone; "" where there is none."""
+    """What to do about an image in these folders that is no mask for its format alone; "" where there is none."""
     other = [f.name for f in _files_in(paths) if f.suffix.lower() in LOSSY]
     return f"masks are not read from {other[0]}: export PNG, which changes no value" if other else ""
 
@@ -146,7 +146,7 @@ def _files_in(paths: Path | Sequence[Path]) -> list[Path]:
 
 
 def _the_one(items: list[Item], seed: int, size: Size) -> Item:
-    """A blank mask gives way to what was brought beside it. UsageError for two annotations of one picture."""
+    """A blank mask gives way to what was brought beside it. UsageError for two annotations of one image."""
     if len(items) > 1:
         items = [i for i in items if i.format not in _PAINTED or not _unpainted(i.source, size)] or items[:1]
     if len(items) > 1:

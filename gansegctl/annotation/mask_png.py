@@ -14,7 +14,7 @@ __all__ = ["FolderLabels", "folder_labels", "is_blank", "read_mask"]
 
 
 def is_blank(mask: np.ndarray) -> bool:
-    """One value over the whole picture: nobody painted."""
+    """One value over the whole image: nobody painted."""
     return bool((mask == mask.flat[0]).all())
 
 
@@ -23,6 +23,6 @@ def read_mask(path: Path, size: tuple[int, int], declared: FolderLabels) -> np.n
 
     Errors: UsageError naming the file.
     """
-    picture = open_png(path, size)
-    form = {"P": palette, "PA": palette, "RGB": rgb, "RGBA": rgb}.get(picture.mode, grey)
-    return form.read(path, picture, declared)
+    image = open_png(path, size)
+    form = {"P": palette, "PA": palette, "RGB": rgb, "RGBA": rgb}.get(image.mode, grey)
+    return form.read(path, image, declared)

@@ -2,7 +2,7 @@
 
 Coordinates are in pixels, (0, 0) the top left corner of the top left pixel, as canvases and COCO count; the centre of
 pixel (x, y) is (x + 0.5, y + 0.5). What a shape cuts itself out of (even-odd rule) is outside, as in the tools' own
-converters; what lies beyond the picture is cut off.
+converters; what lies beyond the image is cut off.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ def read_bytes(path: Path) -> bytes:
     except OSError as e:
         raise UsageError(f"got {path}: {e.strerror or e}", wanted="a file that can be read") from None
     if len(data) > LIMIT:
-        raise UsageError(f"got {path}, of over {LIMIT >> 20} MiB", wanted="the masks of a few pictures")
+        raise UsageError(f"got {path}, of over {LIMIT >> 20} MiB", wanted="the masks of a few images")
     return data
 
 
@@ -73,22 +73,22 @@ def open_png(path: Path | str, size: tuple[int, int], data: bytes | None = None)
     if found != size:
         raise UsageError(
             f"got {path}: {found[1]}x{found[0]} pixels (width x height)",
-            wanted=f"{size[1]}x{size[0]}, the size of its picture",
-            remedy="paint on the picture itself, and export without scaling or cropping",
+            wanted=f"{size[1]}x{size[0]}, the size of its image",
+            remedy="paint on the image itself, and export without scaling or cropping",
         )
     try:
-        with Image.open(io.BytesIO(data), formats=["PNG"]) as picture:
-            picture.load()
-            return picture.copy()
+        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+            image.load()
+            return image.copy()
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
         raise UsageError(
             f"got {path}, a damaged PNG: {e}", wanted="a whole PNG file", remedy="export the mask again"
         ) from None
 
 
-def opaque(path: Path | str, picture: Image.Image) -> np.ndarray:
-    """uint8 [H,W,3] of a picture with alpha. UsageError when any pixel is less than opaque."""
-    pixels = np.asarray(picture.convert("RGBA"))
+def opaque(path: Path | str, image: Image.Image) -> np.ndarray:
+    """uint8 [H,W,3] of an image with alpha. UsageError when any pixel is less than opaque."""
+    pixels = np.asarray(image.convert("RGBA"))
     clear = int((pixels[..., 3] < 255).sum())
     if clear:
         raise UsageError(

@@ -1,4 +1,4 @@
-"""What lies in a bundle besides pictures and masks: the classes in each tool's own form, and what to do next."""
+"""What lies in a bundle besides images and masks: the classes in each tool's own form, and what to do next."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from gansegctl.labels import LabelMap
 README = """Masks to paint
 ==============
 
-Each exemplar-SEED.png is a picture; exemplar-SEED.mask.png is its mask, blank so far. Classes and colours: labels.txt.
-Keep the names of the pictures: the mask is found by exemplar-SEED. Never scale, crop or turn a picture.
+Each exemplar-SEED.png is an image; exemplar-SEED.mask.png is its mask, blank so far. Classes and colours: labels.txt.
+Keep the names of the images: the mask is found by exemplar-SEED. Never scale, crop or turn an image.
 Pixels that you leave out become the first class ({first}); value 255, or white in RGB, means "learn nothing here".
 Classes are matched by name, so their order in the tool does not matter.
 
@@ -21,25 +21,25 @@ IN THE BROWSER
 GIMP, KRITA, PHOTOSHOP, PROCREATE
   1. Load the palette labels.gpl (GIMP: Windows > Dockable Dialogs > Palettes; Krita: Palette docker > Import).
   2. Open exemplar-SEED.png; paint on a new layer with the PENCIL, anti-aliasing and feathering off. Cover every pixel.
-  3. Hide the picture, flatten, and export over exemplar-SEED.mask.png as PNG (8 bits, no scaling, never JPEG).
+  3. Hide the image, flatten, and export over exemplar-SEED.mask.png as PNG (8 bits, no scaling, never JPEG).
   Or paint one layer a class and export each as exemplar-SEED.CLASS.png (not 0 = the class).
   gansegctl annotate {dataset} --shots {shots} --masks {folder}
 
 LABELME
   labelme {folder} --labels {folder}/labelme-labels.txt
   Draw polygons, rectangles, circles or AI masks (lines and points have no inside); what is drawn later lies on top.
-  Save beside the picture as exemplar-SEED.json.
+  Save beside the image as exemplar-SEED.json.
   gansegctl annotate {dataset} --shots {shots} --masks {folder}
 
 CVAT
-  1. New task; in the label constructor choose "Raw" and paste cvat-labels.json; upload the exemplar-*.png pictures.
+  1. New task; in the label constructor choose "Raw" and paste cvat-labels.json; upload the exemplar-*.png images.
   2. Draw brush masks or polygons; save.
   3. Menu > Export task dataset > "Segmentation mask 1.1", with or without images.
   gansegctl annotate {dataset} --shots {shots} --masks TASK.zip
 
 LABEL STUDIO
-  1. New project; Labeling Setup > Custom template > Code: paste label-studio.xml; import the exemplar-*.png pictures.
-  2. Draw with the brush or polygons; Submit, once for each picture.
+  1. New project; Labeling Setup > Custom template > Code: paste label-studio.xml; import the exemplar-*.png images.
+  2. Draw with the brush or polygons; Submit, once for each image.
   3. Export > JSON (not JSON-MIN).
   gansegctl annotate {dataset} --shots {shots} --masks PROJECT.json
 

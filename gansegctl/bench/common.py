@@ -71,7 +71,7 @@ def make_generator(shape: str, device: str = "cpu", seed: int = 0) -> Generator:
 
 
 def levels_of(shape: str) -> tuple[int, list[tuple[int, int, int]]]:
-    """The picture's size and (resolution, channels, margin) of each tap, without a network. UsageError as above."""
+    """The image's size and (resolution, channels, margin) of each tap, without a network. UsageError as above."""
     config = _config(shape)
     if isinstance(config, StyleGAN2Config):
         convs = [r for r in config.resolutions for _ in range(1 if r == 4 else 2)]

@@ -28,7 +28,7 @@ from gansegctl.features.pyramid import FeaturePyramid
 from gansegctl.pipeline.runtime.memory import available_memory, peak_extra
 
 OPERATIONS = ("project", "conv", "ensemble", "kmeans")
-WIDTH, CLASSES, MEMBERS, CLUSTERS, ROUNDS, PICTURES = 128, 16, 10, 12, 10, 2
+WIDTH, CLASSES, MEMBERS, CLUSTERS, ROUNDS, IMAGES = 128, 16, 10, 12, 10, 2
 DENSE, COMPILED, KEPT, OURS = "upsample and concatenate", "the same, torch.compile", "hypercolumns kept", "pyramid"
 _POINTS = 2048
 _TIE = 1e-4  # probabilities this near to each other may change places by rounding
@@ -54,10 +54,10 @@ def random_head(widths: Sequence[int], stream: torch.Generator, device: str) -> 
 def bench_features(
     shapes: Sequence[str], operations: Sequence[str], repeats: int, device: str = "cpu", try_compile: bool = False
 ) -> Iterator[Row]:
-    """Rows of each operation on each shape, one picture at a time, random activations and weights.
+    """Rows of each operation on each shape, one image at a time, random activations and weights.
 
     project: 1×1 to 128 maps. conv: 3×3 to 128. ensemble: the mask of ten perceptrons ΣC → 128 → 32 → 16 (DatasetGAN).
-    kmeans: 12 clusters, 10 rounds over two pictures. No speed before both agree; where the hypercolumn does not fit
+    kmeans: 12 clusters, 10 rounds over two images. No speed before both agree; where the hypercolumn does not fit
     into memory ours is checked at sampled pixels and stands alone. Errors: UsageError, GansegError for disagreement.
     """
     for operation in operations:
@@ -137,19 +137,19 @@ def _ensemble(shape: str, p: FeaturePyramid, repeats: int, device: str, try_comp
 
 
 def _kmeans(shape: str, p: FeaturePyramid, repeats: int, device: str, try_compile: bool) -> Iterator[Row]:
-    pictures = [p, random_pyramid(shape, device=device, seed=1)]
+    images = [p, random_pyramid(shape, device=device, seed=1)]
     points = random_points(p, CLUSTERS)
     start = p.at(points)
-    operation = f"k-means, {CLUSTERS} clusters, {ROUNDS} rounds, {PICTURES} pictures"
+    operation = f"k-means, {CLUSTERS} clusters, {ROUNDS} rounds, {IMAGES} images"
 
     def ours() -> Tensor:
-        return kmeans(pictures, CLUSTERS, iterations=ROUNDS, tol=0.0, start=start).centroids
+        return kmeans(images, CLUSTERS, iterations=ROUNDS, tol=0.0, start=start).centroids
 
     def dense(kept: Sequence[Tensor] | None = None) -> Tensor:
         centroids = start
         for _ in range(ROUNDS):
             sums, counts = torch.zeros_like(centroids), torch.zeros(len(centroids), device=centroids.device)
-            for i, one in enumerate(pictures):
+            for i, one in enumerate(images):
                 x = (hypercolumn(one.levels, one.size) if kept is None else kept[i])[0].flatten(1)  # [ΣC, H·W]
                 scores = centroids @ x - 0.5 * centroids.square().sum(dim=1, keepdim=True)
                 onehot = F.one_hot(scores.argmax(dim=0), len(centroids)).to(x.dtype)  # [H·W, K]
@@ -163,17 +163,17 @@ def _kmeans(shape: str, p: FeaturePyramid, repeats: int, device: str, try_compil
         yield Row(shape, operation, OURS, note="not run: nothing to hold it against")
         return
     theirs = dense()
-    for picture in pictures:
-        check_labels("labels of k-means", picture.assign(ours()), picture.assign(theirs))
+    for image in images:
+        check_labels("labels of k-means", image.assign(ours()), image.assign(theirs))
     seconds = interleaved({DENSE: dense, OURS: ours}, repeats, device)
-    moved = PICTURES * ROUNDS * (_dense_bytes(p) + p.hypercolumn_bytes)
+    moved = IMAGES * ROUNDS * (_dense_bytes(p) + p.hypercolumn_bytes)
     yield _row(shape, operation, DENSE, seconds, peak_extra(dense, device), moved)
-    read = 2 * _native_bytes(p) * PICTURES * (ROUNDS + 1)
+    read = 2 * _native_bytes(p) * IMAGES * (ROUNDS + 1)
     yield _row(shape, operation, OURS, seconds, peak_extra(ours, device), read)
-    if (PICTURES + 2) * p.hypercolumn_bytes < 0.8 * available_memory(device):
-        kept = [hypercolumn(one.levels, one.size) for one in pictures]
+    if (IMAGES + 2) * p.hypercolumn_bytes < 0.8 * available_memory(device):
+        kept = [hypercolumn(one.levels, one.size) for one in images]
         seconds = interleaved({KEPT: lambda: dense(kept), OURS: ours}, repeats, device)
-        row = _row(shape, operation, KEPT, seconds, None, moved - PICTURES * (ROUNDS - 1) * _dense_bytes(p))
+        row = _row(shape, operation, KEPT, seconds, None, moved - IMAGES * (ROUNDS - 1) * _dense_bytes(p))
         row.note = f"{median_ratio(seconds[KEPT], seconds[OURS]):.1f} times the pyramid's time, building them left out"
         yield row
 

@@ -1,4 +1,4 @@
-"""`gansegctl bench pairs`: what a mask costs beside its picture, on real generator sizes with random weights."""
+"""`gansegctl bench pairs`: what a mask costs beside its image, on real generator sizes with random weights."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from gansegctl.pipeline.runtime.memory import peak_extra
 
 HEADS = ("linear", "mlp", *CNN_HEADS, "ensemble")
 CLASSES, UNITS, MEMBERS = 10, 128, 10
-IMAGE = "picture alone"
+IMAGE = "image alone"
 _POINTS = 512
 
 Mask = Callable[[FeaturePyramid], Annotation]
@@ -30,8 +30,8 @@ Mask = Callable[[FeaturePyramid], Annotation]
 def bench_pairs(
     shapes: Sequence[str], heads: Sequence[str], repeats: int, device: str = "cpu", batch: int = 1
 ) -> Iterator[Row]:
-    """Rows of the picture alone and of picture and mask in one pass, both as uint8 arrays on the host; `ratio` is pair
-    over picture, the median over repeats, and `peak` the mask's own extra memory.
+    """Rows of the image alone and of image and mask in one pass, both as uint8 arrays on the host; `ratio` is pair
+    over image, the median over repeats, and `peak` the mask's own extra memory.
 
     linear: 10 classes. mlp: one perceptron of 128 units. cnn-s, cnn-m, cnn-l: heads of `repurpose`. ensemble: ten
     perceptrons of 128 and 32 units. Each head is first held against sampled hypercolumns. Errors: UsageError for an
@@ -48,7 +48,7 @@ def bench_pairs(
         masks = {name: _mask(name, pyramid, device) for name in heads}
         del pyramid
 
-        def picture(generator: Generator = generator, ws=ws, seeds=seeds) -> Any:
+        def image(generator: Generator = generator, ws=ws, seeds=seeds) -> Any:
             return to_uint8(generator.synthesize(ws, "const", (), seeds).image)
 
         def pair(mask: Mask, generator: Generator = generator, ws=ws, seeds=seeds) -> Any:
@@ -56,17 +56,17 @@ def bench_pairs(
             found = mask(made.pyramid)
             return to_uint8(made.image), found.labels.cpu().numpy(), found.confidence.cpu().numpy(), found.score.cpu()
 
-        picture()
-        for name, mask in masks.items():  # each beside its own pictures: a row's ratio is of neighbours in time
-            seconds = interleaved({IMAGE: picture, name: lambda m=mask: pair(m)}, repeats, device)
+        image()
+        for name, mask in masks.items():  # each beside its own images: a row's ratio is of neighbours in time
+            seconds = interleaved({IMAGE: image, name: lambda m=mask: pair(m)}, repeats, device)
             made = generator.synthesize(ws, "const", None, seeds)
             peak = peak_extra(lambda m=mask, p=made.pyramid: m(p), device)
             del made
             alone, both = seconds[IMAGE], seconds[name]
             facts = {"image_seconds": statistics.median(alone), "batch": batch}
             ratio = median_ratio(both, alone)
-            note = f"picture alone {1e3 * facts['image_seconds']:,.0f} ms"
-            operation, middle = f"{batch} × picture + mask", statistics.median(both)
+            note = f"image alone {1e3 * facts['image_seconds']:,.0f} ms"
+            operation, middle = f"{batch} × image + mask", statistics.median(both)
             yield Row(shape, operation, name, middle, min(both), peak, None, ratio, note, facts)
 
 

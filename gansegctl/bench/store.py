@@ -39,7 +39,7 @@ PACKED = ("image", "mask", "confidence")
 def drawn_pairs(count: int, size: int, seed: int = 0) -> ShardArrays:
     """Portraits of the demo with grain of one grey level, their masks, and confidences that fall towards borders.
 
-    With the grain ISA-L packs the pictures to 0.71 of their bytes at level 1, as it does crops of photographs (0.72).
+    With the grain ISA-L packs the images to 0.71 of their bytes at level 1, as it does crops of photographs (0.72).
     size: 32-256, else UsageError.
     """
     image, mask = render(range(seed, seed + count), size)
@@ -143,7 +143,7 @@ class PngFolder(torch.utils.data.Dataset):
 
     def __getitem__(self, i: int) -> dict[str, torch.Tensor]:
         read = {name: Image.open(self.stems[i].with_suffix(end)) for name, end in PNG_ENDS.items()}
-        return {name: torch.from_numpy(np.array(picture)) for name, picture in read.items()}
+        return {name: torch.from_numpy(np.array(image)) for name, image in read.items()}
 
 
 def _random_reads(out: Path, arrays: ShardArrays, repeats: int, raw: int, shard_bytes: int) -> Iterator[Row]:

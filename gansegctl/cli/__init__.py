@@ -19,8 +19,8 @@ COMMANDS = {
     "annotate": "Fit a segmenter on annotated exemplars and write masks into a dataset.",
     "distill": "Train a segmenter that needs no generator on a dataset of pairs.",
     "eval": "Score a dataset, segmenter or student against a truth.",
-    "predict": "Masks for pictures, by a student.",
-    "project": "Latents, and masks, for real pictures by inversion of a generator.",
+    "predict": "Masks for images, by a student.",
+    "project": "Latents, and masks, for real images by inversion of a generator.",
     "run": "All stages from one preset, resumable.",
     "inspect": "What a checkpoint, segmenter, student or dataset is.",
     "convert": "Another project's checkpoint to a safetensors file, once.",
@@ -28,7 +28,7 @@ COMMANDS = {
     "status": "How far a dataset is, over all tasks.",
     "sbatch": "A Slurm script for all stages of a preset.",
     "verify": "Whether a dataset is whole.",
-    "train": "Train a small StyleGAN2 on pictures of a domain.",
+    "train": "Train a small StyleGAN2 on images of a domain.",
     "compare": "Several methods on one generator and one truth, in one table.",
     "demo": "The built-in domain: scenes with exact masks, and the whole job on it.",
     "bench": "Speed and memory against stated baselines.",
@@ -64,7 +64,7 @@ class LazyGroup(click.Group):
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.pass_context
 def cli(ctx: click.Context, debug: bool) -> None:
-    """Turn a trained StyleGAN into a labelled segmentation dataset, from one annotated picture or none, and into a
+    """Turn a trained StyleGAN into a labelled segmentation dataset, from one annotated image or none, and into a
     segmenter that runs without the GAN.
 
     Exit status: 0 done, 1 failed, 2 usage, 3 no usable device or backend, 4 dataset wrong or unfinished,

@@ -28,7 +28,7 @@ from gansegctl.cli import console, options
 )
 @options.segmenter
 @click.option("--exemplars", metavar="SEEDS", help="Annotate these seeds instead of letting the tool choose.")
-@click.option("--real", type=options.PATH, metavar="PATH", help="Real annotated pictures as exemplars, by projection.")
+@click.option("--real", type=options.PATH, metavar="PATH", help="Real annotated images as exemplars, by projection.")
 @click.option(
     "--real-split",
     type=int,
@@ -48,7 +48,7 @@ from gansegctl.cli import console, options
     type=click.IntRange(min=0),
     default=32,
     show_default=True,
-    help="Own samples to tell foreign pictures by, which are refused; 0 = judge by --real-error alone.",
+    help="Own samples to tell foreign images by, which are refused; 0 = judge by --real-error alone.",
 )
 @click.option("--ui", is_flag=True, help="Paint on a local page; fit and label when you press Finish.")
 @click.option("--port", type=click.IntRange(1, 65535), help="Port of the page; else any that is free.")
@@ -93,7 +93,7 @@ def command(
     With --masks, a folder or file of PNG, labelme, CVAT, Label Studio or COCO masks, it fits, keeps the segmenter as
     DATASET/segmenter.safetensors, and labels every sample. With --shots 0 an unsupervised method (stylemix,
     segment_in_style, labels4free) labels every sample with classes of its own.
-    With --real the exemplars are real pictures with masks beside them, projected as by `project`; those that the
+    With --real the exemplars are real images with masks beside them, projected as by `project`; those that the
     generator cannot draw are refused.
     With --ui (extra `ui`) the exemplars are painted on a page of this machine: regions of the generator's features to
     click on, and what a segmenter makes of every stroke; "Finish" there goes on as --masks does.
@@ -171,7 +171,7 @@ def command(
         told = {"exemplars": str(folder), "seeds": list(choice.seeds), "why": choice.reason, "reasons": why}
         console.emit(told, as_json)
         console.say(
-            f"Paint {folder}/exemplar-*.mask.png with the classes of {folder}/labels.txt, or annotate the pictures in\n"
+            f"Paint {folder}/exemplar-*.mask.png with the classes of {folder}/labels.txt, or annotate the images in\n"
             f"labelme, CVAT, Label Studio or another tool ({folder}/README.txt), then run:\n"
             f"  gansegctl annotate {dataset} --shots {len(choice.seeds)} --masks {folder}"
         )
@@ -182,9 +182,9 @@ def command(
         console.say(f"{shots + len(unused)} masks and --shots {shots}: not used are seeds {format_seeds(unused)}")
     labels = known_labels(folder, dataset, classes, source.settings.generator)
     seeds = exemplar_seeds(folder, shots, parse_seeds(exemplars) if exemplars else None, dataset)
-    pictures = exemplars_of(source, seeds, folder, labels, console.say)
+    images = exemplars_of(source, seeds, folder, labels, console.say)
     if dry_run:
         console.emit({"dataset": str(dataset), "exemplars": seeds, "method": method, "options": chosen}, as_json)
         return
-    console.follow(stage.annotate(source, pictures, labels, settings, task))
+    console.follow(stage.annotate(source, images, labels, settings, task))
     console.emit(describe_dataset(dataset), as_json)

@@ -82,7 +82,7 @@ def pairs(
 
     device = _prepare(device, threads)
     rows = bench_pairs(_split(shapes), _split(heads), repeats, device, batch_size)
-    _report("pairs", rows, "pair ÷ picture", device, as_json, into)
+    _report("pairs", rows, "pair ÷ image", device, as_json, into)
 
 
 @command.command()

@@ -68,7 +68,7 @@ def command(
 ) -> None:
     """Several methods on one generator and one truth: quality, seconds, memory, and who beats whom.
 
-    Each method is fitted on the same exemplars (--draws sets of --shots pictures, annotated by the labeller), --seeds
+    Each method is fitted on the same exemplars (--draws sets of --shots images, annotated by the labeller), --seeds
     times each, and scored on the same fresh samples. Interrupted, the same command goes on where it was. A method that
     fails does not stop the others; the exit status is then 1.
     """

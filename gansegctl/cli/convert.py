@@ -19,7 +19,7 @@ def command(checkpoint: Path, out: Path, as_json: bool) -> None:
     Lossless: the file is read back and compared before it counts. What the checkpoint does not say and was assumed is
     kept in the header, with the sha256 of CHECKPOINT.
 
-    With -o X.onnx, CHECKPOINT is a student, and the file takes pictures and gives labels in any ONNX runtime (extra
+    With -o X.onnx, CHECKPOINT is a student, and the file takes images and gives labels in any ONNX runtime (extra
     `onnx`).
     """
     if out.suffix == ".onnx":

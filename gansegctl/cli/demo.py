@@ -41,7 +41,7 @@ def run(out: Path, as_json: bool) -> None:
     if as_json:
         console.emit(result.to_json(), True)
         return
-    console.table(f"demo, one annotated picture ({out})", COLUMNS, result.rows())
+    console.table(f"demo, one annotated image ({out})", COLUMNS, result.rows())
     console.say(result.legend())
     for file in result.files:
         console.say(f"wrote {file}")

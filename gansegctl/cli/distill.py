@@ -55,7 +55,7 @@ from gansegctl.cli import console, options
     "--real",
     type=options.PATH,
     metavar="PATH",
-    help="Real annotated pictures to learn from too: the exemplars of `annotate --real`, or any pairs.",
+    help="Real annotated images to learn from too: the exemplars of `annotate --real`, or any pairs.",
 )
 @click.option("--real-split", type=int, help="Of an HDF5 file in --real: this value of its `split`.")
 @click.option("--real-share", type=float, default=0.5, show_default=True, help="Of every step: what --real gives.")
@@ -91,7 +91,7 @@ def command(
     """Train a student (U-Net) on the pairs of DATASET: a segmenter that runs without the generator.
 
     DATASET may also be an HDF5 file with `image`, `mask` and the attribute `classes`, or a folder of NAME.png with
-    NAME.mask.png beside it and labels.json. The student takes the pictures' channels: one where all files are grey.
+    NAME.mask.png beside it and labels.json. The student takes the images' channels: one where all files are grey.
     Run again after an interruption, the same command goes on from its checkpoint, half a minute back at most; what is
     finished is left alone. On several devices: torchrun --nproc-per-node N -m gansegctl distill DATASET -o STUDENT,
     with the same result.

@@ -24,7 +24,7 @@ from gansegctl.cli import console, options
 @click.option(
     "--bootstrap", type=click.IntRange(min=0), default=1000, show_default=True, help="Resamples for intervals."
 )
-@options.out("Folder for report.json and its pictures.", required=False)
+@options.out("Folder for report.json and its images.", required=False)
 @options.device
 @options.json_flag
 def command(
@@ -42,7 +42,7 @@ def command(
 ) -> None:
     """Score SUBJECT (a dataset, segmenter or student) against a truth: IoU per class, mIoU, both weighted IoUs, trimap.
 
-    A segmenter is scored on fresh samples of --generator, -n of them or --seeds. Pictures go to -o, by default
+    A segmenter is scored on fresh samples of --generator, -n of them or --seeds. Images go to -o, by default
     SUBJECT-eval.
     """
     from gansegctl.config import EvalSettings
@@ -59,7 +59,7 @@ def command(
         console.emit(report.to_json() | {"files": [str(f) for f in files]}, True)
         return
     classes = [(name, *values) for name, values in report.class_rows()]
-    console.table(f"{subject} against {against}: {report.images} pictures", ("class", *CLASS_COLUMNS), classes)
+    console.table(f"{subject} against {against}: {report.images} images", ("class", *CLASS_COLUMNS), classes)
     console.table("", ("measure", *SCORE_COLUMNS), [(name, *values) for name, values in report.rows()])
     for file in files:
         console.say(f"wrote {file}")

@@ -46,7 +46,7 @@ def command(
 ) -> None:
     """Write the pairs of DATASET in the layout of another tool, with a card that states licence and provenance.
 
-    In conditions stand score, seed and class names (their share of the picture, 0 to 1; quote names with spaces),
+    In conditions stand score, seed and class names (their share of the image, 0 to 1; quote names with spaces),
     joined by and, or, not and parentheses. A sample's split follows from its seed, whatever else is kept.
     Run again, the same command goes on where it was stopped, and ends in the same bytes.
     """

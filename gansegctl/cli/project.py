@@ -32,10 +32,10 @@ from gansegctl.cli import console, options
     show_default=True,
     help="Own samples that off-domain verdicts are measured against; 0 = no verdicts.",
 )
-@click.option("--known", metavar="PATH", default="", help="As many pictures of the domain to measure them by instead.")
+@click.option("--known", metavar="PATH", default="", help="As many images of the domain to measure them by instead.")
 @options.noise
 @options.class_index
-@click.option("--batch-size", type=options.POSITIVE, default=8, show_default=True, help="Pictures at once.")
+@click.option("--batch-size", type=options.POSITIVE, default=8, show_default=True, help="Images at once.")
 @options.device
 @options.backend
 @options.json_flag
@@ -59,7 +59,7 @@ def command(
 ) -> None:
     """Latents for real IMAGES (files and folders), by inversion of a generator; with --segmenter also their masks.
 
-    A picture is centre-cropped to a square and resized to the generator's size. Pictures outside the generator's world
+    An image is centre-cropped to a square and resized to the generator's size. Images outside the generator's world
     are flagged: their masks mean little. What is there is left alone; a file that cannot be read is refused by name.
     """
     from gansegctl.generators.inversion.search import InversionSettings
@@ -86,11 +86,11 @@ def command(
     count = max(len(found), 1)
     facts = {
         "projections": str(out),
-        "pictures": last.total,
+        "images": last.total,
         "skipped": last.facts["skipped"],
         "mean_error": sum(f["error"] for f in found.values()) / count,
         "mean_pixel_error": sum(f["pixel_error"] for f in found.values()) / count,
-        "seconds_a_picture": sum(f["seconds"] for f in found.values()) / count,
+        "seconds_a_image": sum(f["seconds"] for f in found.values()) / count,
         "flagged": flagged,
         "refused": refused,
     }

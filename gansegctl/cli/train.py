@@ -14,7 +14,7 @@ from gansegctl.cli import console, options
 @options.out("The generator, a .safetensors file; OUT.ckpt and OUT.png (samples) beside it.")
 @click.option("--resolution", type=click.Choice(["32", "64", "128", "256"]), default="64", show_default=True)
 @click.option("--grey", is_flag=True, help="One image channel.")
-@click.option("--images-seen", type=options.POSITIVE, default=400_000, show_default=True, help="Pictures to train on.")
+@click.option("--images-seen", type=options.POSITIVE, default=400_000, show_default=True, help="Images to train on.")
 @click.option("--batch-size", type=options.POSITIVE, default=32, show_default=True)
 @click.option("--lr", type=float, default=2.5e-3, show_default=True)
 @click.option("--r1", type=float, default=1.0, show_default=True, help="Weight of the R1 penalty.")
@@ -25,9 +25,9 @@ from gansegctl.cli import console, options
 @click.option("--z-dim", type=options.POSITIVE, default=128, show_default=True)
 @click.option("--w-dim", type=options.POSITIVE, default=128, show_default=True)
 @click.option("--split", type=int, help="Of an HDF5 file: this value of its `split`; wanted where it has several.")
-@click.option("--mirror", is_flag=True, help="Also show mirrored pictures.")
-@click.option("--upside-down", is_flag=True, help="Also show pictures upside down.")
-@click.option("--quarter-turns", is_flag=True, help="Also show pictures turned by 90, 180 and 270 degrees.")
+@click.option("--mirror", is_flag=True, help="Also show mirrored images.")
+@click.option("--upside-down", is_flag=True, help="Also show images upside down.")
+@click.option("--quarter-turns", is_flag=True, help="Also show images turned by 90, 180 and 270 degrees.")
 @click.option(
     "--augment",
     type=click.Choice(["none", "diff", "ada"]),
@@ -80,13 +80,13 @@ def command(
     device: str,
     as_json: bool,
 ) -> None:
-    """Train a small StyleGAN2 on IMAGES: a folder of pictures, an HDF5 file with `image`, or a dataset.
+    """Train a small StyleGAN2 on IMAGES: a folder of images, an HDF5 file with `image`, or a dataset.
 
     For domains that have no generator yet, at 32 to 256 px; for large ones use the official trainers. Below some
-    10,000 pictures take --augment ada, and the flips and turns that show a picture as it could be. Run again, the same
+    10,000 images take --augment ada, and the flips and turns that show an image as it could be. Run again, the same
     command goes on from OUT.ckpt.
 
-    Few pictures a second (a CPU, large pictures)? Train at half the resolution first, with the same channels, and
+    Few images a second (a CPU, large images)? Train at half the resolution first, with the same channels, and
     --grow-from its .ckpt, --r1 four times as large.
     """
     import torch

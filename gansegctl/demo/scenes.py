@@ -1,8 +1,8 @@
 """Procedural portraits with exact masks: the built-in domain. Drawings by rule, never photographs.
 
-Each picture is painted back to front from signed distances in a head frame (turned, shifted, scaled) and a body frame.
-An edge is one pixel soft in the picture and hard in the mask: a pixel belongs to the topmost shape that covers its
-centre. All ten classes are in (almost) every picture; long hair may cover the ears. Tones of skin, hair, clothes and
+Each image is painted back to front from signed distances in a head frame (turned, shifted, scaled) and a body frame.
+An edge is one pixel soft in the image and hard in the mask: a pixel belongs to the topmost shape that covers its
+centre. All ten classes are in (almost) every image; long hair may cover the ears. Tones of skin, hair, clothes and
 backgrounds are drawn from overlapping ranges, so that colour alone does not tell the parts apart.
 """
 
@@ -34,11 +34,11 @@ LABELS = LabelMap(
 )
 BACKGROUND, FACE, HAIR, EYES, EYEBROWS, NOSE, MOUTH, EARS, NECK, CLOTHES = range(10)
 RANDOMS = 96
-"""Uniform numbers drawn for a picture, in one go, from the stream of its seed."""
+"""Uniform numbers drawn for an image, in one go, from the stream of its seed."""
 
 
 class _Draws:
-    """The uniform numbers of N pictures, handed out one column at a time; every use has its own column."""
+    """The uniform numbers of N images, handed out one column at a time; every use has its own column."""
 
     def __init__(self, seeds: Sequence[int]) -> None:
         rows = [np.random.RandomState(int(s)).random_sample(RANDOMS) for s in seeds]
@@ -56,14 +56,14 @@ class _Draws:
 
 
 class _Canvas:
-    """Picture [N,3,H,W] in 0..1 and mask [N,H,W], painted over layer by layer."""
+    """Image [N,3,H,W] in 0..1 and mask [N,H,W], painted over layer by layer."""
 
     def __init__(self, background: Tensor, pixel: float) -> None:
         self.image, self.pixel = background, pixel
         self.mask = torch.zeros(background.shape[0], *background.shape[2:], dtype=torch.uint8)
 
     def paint(self, distance: Tensor, colour: Tensor, label: int) -> None:
-        """Cover what lies inside the shape (distance [N,H,W] < 0, in picture units) with colour [N,3,H|1,W|1]."""
+        """Cover what lies inside the shape (distance [N,H,W] < 0, in image units) with colour [N,3,H|1,W|1]."""
         alpha = (0.5 - distance / self.pixel).clamp(0, 1).unsqueeze(1)
         self.image = torch.lerp(self.image, colour.expand_as(self.image), alpha)
         self.mask = self.mask.masked_fill(distance < 0, label)

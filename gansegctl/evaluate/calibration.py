@@ -15,7 +15,7 @@ BINS = 15
 
 
 class Reliability:
-    """Counts pixels by their confidence, and how many of them are right; memory does not grow with the pictures."""
+    """Counts pixels by their confidence, and how many of them are right; memory does not grow with the images."""
 
     def __init__(self) -> None:
         self.pixels = np.zeros(256, np.int64)

@@ -1,4 +1,4 @@
-"""Learning curves: a score against the number of annotated pictures, drawn, and read backwards."""
+"""Learning curves: a score against the number of annotated images, drawn, and read backwards."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Point = tuple[float, float, float]
 
 
 def labels_to_match(curve: Sequence[tuple[float, float]], score: float) -> tuple[float, str]:
-    """How many annotated pictures the curve (pictures, score) needs to reach `score` → number and text.
+    """How many annotated images the curve (images, score) needs to reach `score` → number and text.
 
     Between two points it is straight over the logarithm of the number. A score below the curve's first point gives
     (0, "< FIRST"), one that the curve never reaches (inf, "> LAST"). Error: UsageError for an empty curve.
@@ -37,7 +37,7 @@ def labels_to_match(curve: Sequence[tuple[float, float]], score: float) -> tuple
 
 
 def learning_curve(
-    series: Mapping[str, Sequence[Point]], title: str, across: str = "annotated pictures", along: str = "mIoU"
+    series: Mapping[str, Sequence[Point]], title: str, across: str = "annotated images", along: str = "mIoU"
 ) -> Image.Image:
     """Lines with points and spreads over a logarithmic axis of numbers, names at the right.
 

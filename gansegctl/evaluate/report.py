@@ -1,4 +1,4 @@
-"""One report a comparison: scores of a stream of masks against their truth, as JSON, table rows and pictures."""
+"""One report a comparison: scores of a stream of masks against their truth, as JSON, table rows and images."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from gansegctl.evaluate.trimap import per_image_trimap_confusion
 from gansegctl.io.atomic import write_text
 from gansegctl.io.image import save_png
 from gansegctl.labels import LabelMap
-from gansegctl.visualize import sheets as pictures
+from gansegctl.visualize import sheets
 from gansegctl.visualize.charts import heat_map, line_chart
 
 SCORE_COLUMNS = ("score", "low", "high", "labeller")
@@ -37,7 +37,7 @@ Batch = tuple[Any, ...]
 
 @dataclass(frozen=True)
 class Case:
-    """One image of the worst: its place in the stream, its own mIoU, masks uint8 [H, W], picture uint8 [H, W, c]."""
+    """One image of the worst: its place in the stream, its own mIoU, masks uint8 [H, W], image uint8 [H, W, c]."""
 
     index: int
     miou: float
@@ -92,7 +92,7 @@ class Report:
         return _plain({**self.scores, "iou": dict(zip(self.labels.names, self.iou.tolist(), strict=True))})
 
     def to_json(self) -> dict[str, Any]:
-        """Everything but the pictures, ready for `json.dumps`: nan becomes null."""
+        """Everything but the images, ready for `json.dumps`: nan becomes null."""
         classes = {
             name: {"iou": self.iou[i], "interval": self.iou_intervals[i], "dice": self.dice[i], "share": self.share[i]}
             for i, name in enumerate(self.labels.names)
@@ -137,15 +137,15 @@ class Report:
             for i, name in enumerate(self.labels.names)
         ]
 
-    def write_pictures(self, folder: Path | str) -> list[Path]:
+    def write_images(self, folder: Path | str) -> list[Path]:
         """Write confusion.png, per_class.csv and what there is of coverage, reliability and worst.png; their paths."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         rows = self.confusion.sum(1, keepdims=True)
         shares = np.divide(self.confusion, rows, out=np.full(self.confusion.shape, np.nan), where=rows > 0)
         title = "Where the pixels of each true class went, in percent"
-        picture = heat_map(shares, self.labels.names, rows="truth", columns="predicted", title=title)
-        save_png(folder / "confusion.png", picture)
+        image = heat_map(shares, self.labels.names, rows="truth", columns="predicted", title=title)
+        save_png(folder / "confusion.png", image)
         write_text(folder / "per_class.csv", self._csv())
         written = [folder / "confusion.png", folder / "per_class.csv"]
         if self.coverage:
@@ -153,8 +153,8 @@ class Report:
             lines = {"least certain left out": zip(kept, found, strict=True)}
             lines["worst left out (oracle)"] = zip(kept, oracle, strict=True)
             title = "mIoU of the samples that are kept"
-            picture = line_chart({k: list(v) for k, v in lines.items()}, "share of samples kept", "mIoU", title)
-            save_png(folder / "coverage.png", picture)
+            image = line_chart({k: list(v) for k, v in lines.items()}, "share of samples kept", "mIoU", title)
+            save_png(folder / "coverage.png", image)
             written.append(folder / "coverage.png")
         if self.reliability:
             lines = {"here": [row[:2] for row in self.reliability], "as it should be": [(0.0, 0.0), (1.0, 1.0)]}
@@ -178,8 +178,8 @@ class Report:
         with_image = all(case.image is not None for case in self.worst)
         panels, captions = [], []
         for case in self.worst:
-            masks = [pictures.colourise(case.truth, self.labels), pictures.colourise(case.predicted, self.labels)]
-            errors = pictures.errors_map(case.predicted, case.truth)
+            masks = [sheets.colourise(case.truth, self.labels), sheets.colourise(case.predicted, self.labels)]
+            errors = sheets.errors_map(case.predicted, case.truth)
             panels.append([*([case.image] if with_image else []), *masks, errors])
             conf = c.confusion(case.predicted, case.truth, len(self.labels))
             captions.append(
@@ -187,8 +187,8 @@ class Report:
                 f"   worst class: {self.labels.names[int(np.nanargmin(c.iou(conf)))]}"
             )
         headings = [*(["image"] if with_image else []), "truth", "predicted", "error"]
-        marks = [("wrong pixel", pictures.WRONG), ("ignored", pictures.IGNORED)]
-        return pictures.panel_sheet(panels, headings, captions, [*pictures.legend_of(self.labels), *marks])
+        marks = [("wrong pixel", sheets.WRONG), ("ignored", sheets.IGNORED)]
+        return sheets.panel_sheet(panels, headings, captions, [*sheets.legend_of(self.labels), *marks])
 
 
 def score(

@@ -76,7 +76,7 @@ def kmeans(
 
 
 def _samples(pyramids: Sequence[FeaturePyramid]):
-    """One picture at a time, so that K score maps exist for one picture only."""
+    """One image at a time, so that K score maps exist for one image only."""
     for pyramid in pyramids:
         for i in range(pyramid.batch):
             yield pyramid[i : i + 1].map(

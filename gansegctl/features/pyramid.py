@@ -1,6 +1,6 @@
 """FeaturePyramid: generator activations at their native sizes, standing for the hypercolumn that is never built.
 
-The hypercolumn of a picture is [ΣC_i, H, W]: every activation upsampled to full size and concatenated. Upsampling is
+The hypercolumn of an image is [ΣC_i, H, W]: every activation upsampled to full size and concatenated. Upsampling is
 linear and acts on each channel alone, so projections, convolutions, norms, k-means and sampling of that tensor can be
 computed from the native maps exactly; each method states the identity it uses.
 """
@@ -123,7 +123,7 @@ class FeaturePyramid:
     # -- what it stands for -----------------------------------------------------------------------------------------
 
     def dense(self) -> Tensor:
-        """The hypercolumn itself, [N,ΣC,H,W]: for checks, plots and small pictures."""
+        """The hypercolumn itself, [N,ΣC,H,W]: for checks, plots and small images."""
         return kernels.upsample_concat(self.levels, self.size, self.mode, backend=self.backend)
 
     def project(self, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -187,7 +187,7 @@ class FeaturePyramid:
             )
 
     def conv(self, weight: Tensor, bias: Tensor | None = None, dilation: int = 1) -> Tensor:
-        """k×k convolution, k odd: weight [K,ΣC,k,k], bias [K] → [N,K,H,W]; outside the picture is 0.
+        """k×k convolution, k odd: weight [K,ΣC,k,k], bias [K] → [N,K,H,W]; outside the image is 0.
 
         The k² taps are projected at native size; shifts and upsampling follow on K channels instead of ΣC.
         """

@@ -1,4 +1,4 @@
-"""Which pictures to annotate: those that stand for the others (k-medoids), or the most typical and then the least like
+"""Which images to annotate: those that stand for the others (k-medoids), or the most typical and then the least like
 those already chosen.
 """
 
@@ -11,7 +11,7 @@ from gansegctl.features.pyramid import FeaturePyramid
 
 
 def descriptors(pyramid: FeaturePyramid) -> Tensor:
-    """A whole picture as one vector: the mean of every native map, [N,ΣC]."""
+    """A whole image as one vector: the mean of every native map, [N,ΣC]."""
     return torch.cat([x.mean(dim=(2, 3)) for x in pyramid.levels], dim=1)
 
 

@@ -47,7 +47,7 @@ class Discriminator(nn.Module):
         self.register_buffer("share", torch.ones(()), persistent=False)
 
     def fade_in(self, before: Conv | None, share: float) -> None:
-        """From here on the first block counts `share`, and `before`, of the picture at half the size, the rest.
+        """From here on the first block counts `share`, and `before`, of the image at half the size, the rest.
 
         before: `fromrgb` of the network of half the size that this one has grown from (Karras et al. 2018, figure 2);
         None ends it. It does not learn.

@@ -150,7 +150,7 @@ class Block(nn.Module):
 
 
 class SynthesisNetwork(nn.Module):
-    """ws → picture; hands every activation it makes to `tap`."""
+    """ws → image; hands every activation it makes to `tap`."""
 
     def __init__(self, config: StyleGAN2Config) -> None:
         super().__init__()
@@ -190,7 +190,7 @@ class SynthesisNetwork(nn.Module):
 
 
 class StyleGAN2(StyleGAN):
-    """A StyleGAN2 generator that gives its activations with its pictures (protocol `contracts.Generator`).
+    """A StyleGAN2 generator that gives its activations with its images (protocol `contracts.Generator`).
 
     A tap is what a convolution gives after its non-linearity; in residual blocks before the shortcut is added.
     """
@@ -220,14 +220,14 @@ class StyleGAN2(StyleGAN):
     def use_precision(self, precision: str) -> None:
         """fp32, or fp16 | bf16 for the largest blocks (StyleGAN2-ADA, section 4: four); taps are then of that type.
 
-        The mapping, small blocks and the sum of pictures stay float32. Weights are kept as they are.
+        The mapping, small blocks and the sum of images stay float32. Weights are kept as they are.
         """
         self.synthesis.half = HALVES[precision]
 
     def compile_synthesis(self, backend: str = "inductor") -> None:
         """Let torch.compile make the synthesis network at its first call, once a batch size; on a GPU as a CUDA graph.
 
-        Pictures then differ from uncompiled ones by rounding. What a call gave is overwritten by the next on a GPU.
+        Images then differ from uncompiled ones by rounding. What a call gave is overwritten by the next on a GPU.
         """
         mode = "reduce-overhead" if backend == "inductor" and self.mapping.w_avg.is_cuda else None
         self.synthesis.compile(dynamic=False, backend=backend, mode=mode)

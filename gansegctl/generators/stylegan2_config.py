@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from gansegctl.errors import UsageError
 
 ARCHITECTURES = ("skip", "resnet", "orig")
-"""skip: every block adds to the picture; resnet: residual blocks, one picture at the end; orig: neither."""
+"""skip: every block adds to the image; resnet: residual blocks, one image at the end; orig: neither."""
 DEFAULT_TAPS = (1, 3, 3, 1)
 _ALWAYS_WRITTEN = (
     11  # the fields of the first format: always in a header; the later ones only where they are not default

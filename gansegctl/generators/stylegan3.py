@@ -23,7 +23,7 @@ from gansegctl.generators.stylegan3_filters import filtered_leaky_relu, lowpass
 
 
 class SynthesisInput(nn.Module):
-    """Fourier features that w turns and shifts; `transform` [3,3] is the user's own, inverse, of the picture."""
+    """Fourier features that w turns and shifts; `transform` [3,3] is the user's own, inverse, of the image."""
 
     def __init__(self, config: StyleGAN3Config) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class SynthesisLayer(nn.Module):
 
     The official code divides the styles by their root mean square over the whole batch, so that a sample depends on its
     batch mates through the 1e-8 in the demodulation. Here it is each sample's own: the same but for that 1e-8, which a
-    unit style and a unit kernel outweigh by 1e-8 / fan-in; pictures do not depend on their batch.
+    unit style and a unit kernel outweigh by 1e-8 / fan-in; images do not depend on their batch.
     """
 
     def __init__(self, layer: LayerConfig, w_dim: int) -> None:
@@ -110,7 +110,7 @@ def _filter(taps: int, cutoff: float, half_width: float, rate: float, radial: bo
 
 
 class SynthesisNetwork(nn.Module):
-    """ws → picture; hands every activation it makes to `tap`."""
+    """ws → image; hands every activation it makes to `tap`."""
 
     def __init__(self, config: StyleGAN3Config) -> None:
         super().__init__()
@@ -133,7 +133,7 @@ class StyleGAN3(StyleGAN):
     """A StyleGAN3 or StyleGAN-XL generator (protocol `contracts.Generator`). It has no noise: all modes are one.
 
     A tap is a layer's output, named as the layer; its resolution is the sampling rate, and the margin that lies outside
-    the picture is cropped, so that every level of the pyramid covers exactly the picture.
+    the image is cropped, so that every level of the pyramid covers exactly the image.
     """
 
     def __init__(self, config: StyleGAN3Config) -> None:

@@ -17,7 +17,7 @@ KINDS = {"T": (3, 32768, 512), "R": (1, 65536, 1024)}
 
 @dataclass(frozen=True)
 class LayerConfig:
-    """One layer. Sizes in pixels, margins included; rates, cutoffs and half-widths in cycles per picture width.
+    """One layer. Sizes in pixels, margins included; rates, cutoffs and half-widths in cycles per image width.
 
     padding: (low, high) of the oversampled map on both axes. up_taps, down_taps: lengths of the filters, 1 for none;
     radial: the second one is [n,n]. cutoff 0: not known; then the filters are only what the file stores.
@@ -59,7 +59,7 @@ class LayerConfig:
 
     @property
     def margin(self) -> int:
-        """Pixels on every side of the output that lie outside the picture."""
+        """Pixels on every side of the output that lie outside the image."""
         return (self.out_size - self.out_rate) // 2
 
 
@@ -140,7 +140,7 @@ def design(
     """The network of the paper's rule (appendix C and D) for a size and a kind, "T" or "R"; nothing is stored for it.
 
     channel_base, channel_max: as the constructor takes them, those of `KINDS` when None; `channels` [num_layers+1]
-    gives the channels outright, the picture's last. Filters are six taps a factor; activations run at twice the rate.
+    gives the channels outright, the image's last. Filters are six taps a factor; activations run at twice the rate.
     """
     if kind not in KINDS:
         raise UsageError(f"got StyleGAN3 kind {kind!r}", wanted=" | ".join(KINDS))

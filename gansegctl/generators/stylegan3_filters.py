@@ -25,7 +25,7 @@ _AT_ONCE_ELSEWHERE = 2**26
 def lowpass(taps: int, cutoff: float, width: float, rate: float, radial: bool = False) -> Tensor | None:
     """A low-pass of sum 1: float32 [taps], or [taps, taps] when radial; None, the identity, for one tap.
 
-    cutoff, width of the transition band and sampling rate in cycles per picture width.
+    cutoff, width of the transition band and sampling rate in cycles per image width.
     """
     if taps == 1:
         return None

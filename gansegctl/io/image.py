@@ -18,7 +18,7 @@ def to_uint8(image: Any) -> np.ndarray:
     """Float [N, c, H, W] in [-1, 1] (a tensor on any device, or numpy) → uint8 [N, H, W, c].
 
     Rounds as the official StyleGAN scripts do: clamp(x · 127.5 + 128, 0, 255), cut to an integer.
-    Error: GansegError for a picture with NaN in it.
+    Error: GansegError for an image with NaN in it.
     """
     if hasattr(image, "detach"):  # a tensor: round where it lies and move a quarter of the bytes
         scaled = image.detach().float().permute(0, 2, 3, 1) * 127.5 + 128
@@ -28,7 +28,7 @@ def to_uint8(image: Any) -> np.ndarray:
         broken, pixels = bool(np.isnan(scaled).any()), np.clip(np.nan_to_num(scaled), 0, 255).astype(np.uint8)
     if broken:
         raise GansegError(
-            "got a generated picture with NaN in it",
+            "got a generated image with NaN in it",
             wanted="finite values",
             remedy="try float32 (--device cpu), or check the checkpoint with `gansegctl inspect`",
         )
@@ -42,7 +42,7 @@ def as_rgb(image: np.ndarray) -> np.ndarray:
         image = image[..., None]
     if image.ndim != 3 or image.shape[-1] not in (1, 3) or image.dtype != np.uint8:
         raise UsageError(
-            f"got a picture {image.dtype} {list(image.shape)}", wanted="uint8 [H, W], [H, W, 1] or [H, W, 3]"
+            f"got an image {image.dtype} {list(image.shape)}", wanted="uint8 [H, W], [H, W, 1] or [H, W, 3]"
         )
     return np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3)))
 
@@ -58,39 +58,39 @@ def save_png(path: Path | str, image: np.ndarray | Image.Image) -> None:
 
 
 def read_image(path: Path | str, channels: int = 3) -> np.ndarray:
-    """A picture file → uint8 [H, W, channels] (3 or 1), turned as its EXIF orientation says; 16-bit grey is cut to 8.
+    """An image file → uint8 [H, W, channels] (3 or 1), turned as its EXIF orientation says; 16-bit grey is cut to 8.
 
-    What is transparent lies on white. Errors: UsageError for files that are missing, no picture, cut short, animated or
+    What is transparent lies on white. Errors: UsageError for files that are missing, no image, cut short, animated or
     of several pages, or of 32-bit values without a known range.
     """
-    wanted = "a picture file such as PNG, JPEG, BMP or TIFF"
+    wanted = "an image file such as PNG, JPEG, BMP or TIFF"
     if channels not in (1, 3):
         raise UsageError(f"got {channels} channels", wanted="1 (grey) or 3 (RGB)")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # twice its limit is an error, below
-            with Image.open(path) as picture:
+            with Image.open(path) as image:
                 # MPO is what telephones write as .jpg: further frames are previews of the first.
-                frames = 1 if picture.format == "MPO" else getattr(picture, "n_frames", 1)
+                frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
                 if frames == 1:
-                    picture = ImageOps.exif_transpose(picture)
-                    picture.load()
+                    image = ImageOps.exif_transpose(image)
+                    image.load()
     except FileNotFoundError:
         raise UsageError(f"got {path}, which does not exist", wanted=wanted) from None
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UsageError(f"got {path}: {error}", wanted=wanted) from None
     if frames > 1:
-        raise UsageError(f"got {path} with {frames} frames or pages", wanted="one picture a file", remedy="split it")
-    if picture.mode.startswith("I;16"):
-        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
-    elif picture.mode in ("I", "F"):
+        raise UsageError(f"got {path} with {frames} frames or pages", wanted="one image a file", remedy="split it")
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    elif image.mode in ("I", "F"):
         raise UsageError(
             f"got {path} with 32-bit pixels, whose range is unknown",
             wanted="8 or 16 bits a channel",
             remedy="scale the values to 0-255 and save as 8-bit PNG",
         )
-    if picture.has_transparency_data:
-        clear = picture.convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", clear.size, (255, 255, 255, 255)), clear)
-    pixels = np.asarray(picture.convert("L" if channels == 1 else "RGB"))
+    if image.has_transparency_data:
+        clear = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", clear.size, (255, 255, 255, 255)), clear)
+    pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"))
     return np.ascontiguousarray(pixels.reshape(*pixels.shape[:2], channels))

@@ -2,7 +2,7 @@
 
 Xu & Zheng: Linear Semantics in Generative Adversarial Networks, CVPR 2021 (LSE, "linear semantic extractor"). Every
 layer has a 1x1 convolution without bias; its maps are upsampled and summed. Written as one [K,ΣC] matrix that is
-`FeaturePyramid.project`. Memory to label a picture: K maps of its size, 2.6 MB for ten classes at 256 px.
+`FeaturePyramid.project`. Memory to label an image: K maps of its size, 2.6 MB for ten classes at 256 px.
 """
 
 from __future__ import annotations
@@ -64,13 +64,13 @@ steps are those of one exemplar, times the root of how many there are.
 release: 50 epochs of 128 gradients, of which those of all K exemplars make one step: ⌈128/K⌉ an epoch. Its quirks:
 - channels as they come: layers of large scale lead;
 - corners coincide in upsampling; each layer's weights are drawn within ±1/√C of that layer alone;
-- new noise every epoch, so that the mask and the activations it teaches belong to slightly different pictures;
+- new noise every epoch, so that the mask and the activations it teaches belong to slightly different images;
 - the rate falls tenfold at epoch 20 of 50, and 6,400 gradients are taken whatever the number of exemplars.
 Not repeated: where K does not divide 128, the last step of an epoch takes the remaining exemplars alone. The released
 software takes its labels from a trained segmenter; here they are the exemplars'.
 """
 
-EPOCHS, PICTURES = 50, 128  # of the release; pictures an epoch
+EPOCHS, IMAGES = 50, 128  # of the release; images an epoch
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class LinearSettings:
         """The same settings with values in place of None, for that many exemplars."""
         values = dict(PROFILES[self.profile])
         if self.profile == "release":
-            epoch = math.ceil(PICTURES / exemplars)
+            epoch = math.ceil(IMAGES / exemplars)
             values |= {"batch": exemplars, "steps": EPOCHS * epoch, "redraw_noise": epoch}
         else:
             values["steps"] = grown(values["steps"], exemplars)
@@ -236,7 +236,7 @@ def _descend(features, targets: Tensor, pixel_weights: Tensor, settings: LinearS
     bias = torch.zeros(len(weight), device=device, requires_grad=settings.standardise)
     parameters = [weight, *([bias] if settings.standardise else []), *([shares] if settings.combine != "sum" else [])]
     optimizer = torch.optim.AdamW(parameters, lr=settings.lr, weight_decay=settings.weight_decay)
-    usable = pixel_weights.flatten(1).sum(dim=1).nonzero().flatten().cpu()  # pictures that are not ignored whole
+    usable = pixel_weights.flatten(1).sum(dim=1).nonzero().flatten().cpu()  # images that are not ignored whole
     size = min(settings.batch, len(usable))
     losses, queue = [], torch.empty(0, dtype=torch.long)
     with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
@@ -277,7 +277,7 @@ class LinearSegmenter(BaseSegmenter):
         return pyramid.project(self.weight.to(device), self.bias.to(device))
 
     def predict(self, generator: Generator, synthesis: Synthesis, probabilities: bool = False) -> Annotation:
-        """Masks of the pictures in `synthesis`, which must hold the taps of this segmenter."""
+        """Masks of the images in `synthesis`, which must hold the taps of this segmenter."""
         pyramid = self.features(generator, synthesis).with_mode(self.settings["mode"])
         device = pyramid.levels[0].device
         return annotation_by_heads(

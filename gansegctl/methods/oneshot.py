@@ -1,11 +1,11 @@
-"""oneshot: gansegctl's own method for one or a few annotated pictures.
+"""oneshot: gansegctl's own method for one or a few annotated images.
 
 A small ensemble of perceptrons on single pixels of standardised activations (as DatasetGAN, Zhang et al. 2021, reads
-them), kept from leaning on what one picture happens to show:
+them), kept from leaning on what one image happens to show:
 - pixels are drawn so that rare classes are seen often (weight share^-balance);
 - every draw of a pixel is moved by Gaussian noise of random strength, in deviations of each channel over the
-  generator's world, so that classes are learned as regions and not as the points of one picture;
-- a draw of pixels wears the style of another picture: its channels get the mean and deviation that they have in a
+  generator's world, so that classes are learned as regions and not as the points of one image;
+- a draw of pixels wears the style of another image: its channels get the mean and deviation that they have in a
   random sample of the generator, in part or whole (as in style transfer, Huang & Belongie 2017), so that tone and
   texture of one exemplar do not stand for a class;
 - channels of a level count less the more of them there are, so that coarse levels, which are wide, do not outvote the
@@ -14,7 +14,7 @@ them), kept from leaning on what one picture happens to show:
 - members see different pixels, noise and levels, and their mean probability is the answer;
 - logits are moved towards the classes' shares again, by a part of what the drawing of pixels took (as in logit
   adjustment, Menon et al. 2021, the other way round);
-- logits are divided by a temperature (Guo et al. 2017), since who learned from one picture is too sure of others.
+- logits are divided by a temperature (Guo et al. 2017), since who learned from one image is too sure of others.
 Each part can be switched off (balance 0, noise 0, restyle 0, level_balance 0, level_dropout 0, members 1, prior 0,
 temperature 1);
 docs/methods.md has the ablation.
@@ -59,11 +59,11 @@ LEAST_SHARE = 1e-4
 @dataclass(frozen=True)
 class OneShotSettings:
     """Settings of `oneshot`; None takes what is right for the number K of exemplars: steps 300·√K, restyle 1/√K,
-    noise 1/√K, level_dropout 0.2/√K, temperature 1.5 + 0.5/√K. More pictures show more of what these make up for, and
+    noise 1/√K, level_dropout 0.2/√K, temperature 1.5 + 0.5/√K. More images show more of what these make up for, and
     take longer to learn.
 
     members: perceptrons. hidden: their hidden widths, a list or "128,64". steps: of `batch` pixels a member. lr: peak,
-    falling as a cosine. restyle: share of draws that wear another picture's style, by a random part of the way; styles
+    falling as a cosine. restyle: share of draws that wear another image's style, by a random part of the way; styles
     are those of the statistics samples. noise: largest deviation of the Gaussian noise, in those of each channel.
     level_balance: a channel of a level of C channels is multiplied by C^-level_balance, and all by what makes the mean
     square 1 (0: channels count alike, 0.5: levels do, 1: a level counts the less the wider it is). level_dropout: share
@@ -230,7 +230,7 @@ class OneShotSegmenter(BaseSegmenter):
     biases: list[Tensor] | None = None
 
     def predict(self, generator: Generator, synthesis: Synthesis, probabilities: bool = False) -> Annotation:
-        """Masks of the pictures in `synthesis`: the mean of the members' probabilities; score: their divergence."""
+        """Masks of the images in `synthesis`: the mean of the members' probabilities; score: their divergence."""
         pyramid: FeaturePyramid = self.features(generator, synthesis).with_mode(self.settings["mode"])
         device = pyramid.levels[0].device
         self.weights, self.biases = [w.to(device) for w in self.weights], [b.to(device) for b in self.biases]
@@ -274,7 +274,7 @@ def channel_weights(widths: Sequence[int], level_balance: float) -> Tensor:
 
 
 def style_of(pyramid: FeaturePyramid) -> Tensor:
-    """Mean and deviation of every channel over each picture, at native size: [2,N,ΣC]."""
+    """Mean and deviation of every channel over each image, at native size: [2,N,ΣC]."""
     means = [x.mean(dim=(2, 3)) for x in pyramid.levels]
     deviations = [(x.var(dim=(2, 3), correction=0) + 1e-2).sqrt() for x in pyramid.levels]
     return torch.stack([torch.cat(means, dim=1), torch.cat(deviations, dim=1)])
@@ -293,9 +293,9 @@ def _reader(shown: FeaturePyramid, points: Tensor) -> Callable[[Tensor], Tensor]
 
 
 def _restyled(x: Tensor, worn: Tensor, styles: Tensor, share: float, stream: torch.Generator) -> Tensor:
-    """x [M,B,ΣC] of style worn [2,M|1,B|1,ΣC] → the same pixels on their way to the styles [2,S,ΣC] of other pictures.
+    """x [M,B,ΣC] of style worn [2,M|1,B|1,ΣC] → the same pixels on their way to the styles [2,S,ΣC] of other images.
 
-    Pixels of a member go in eight groups, each in one direction: a style belongs to a picture, not to a pixel.
+    Pixels of a member go in eight groups, each in one direction: a style belongs to an image, not to a pixel.
     """
     members, batch = x.shape[:2]
     groups = min(8, batch)
@@ -317,14 +317,14 @@ def _fit_members(
     stream: torch.Generator,
     styles: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[list[Tensor], list[Tensor], float]:
-    """Pictures shown, points [P,3] of them and their classes [P] → weights [M,C_in,C_out], biases [M,1,C_out] a layer,
+    """Images shown, points [P,3] of them and their classes [P] → weights [M,C_in,C_out], biases [M,1,C_out] a layer,
     and the last loss. The first weights are those of channels times `channel_weights`.
 
-    styles: those of the pictures shown [2,N,ΣC], and those of others [2,S,ΣC].
+    styles: those of the images shown [2,N,ΣC], and those of others [2,S,ΣC].
     """
     s, device = settings, shown.levels[0].device
     levels = torch.repeat_interleave(torch.arange(len(shown.widths)), torch.tensor(shown.widths))  # [ΣC]
-    read, picture = _reader(shown, points), points[:, 0]
+    read, image = _reader(shown, points), points[:, 0]
     weights, biases = [], []
     for c_in, c_out in pairwise((shown.channels, *s.hidden, count)):
         drawn = torch.randn(s.members, c_in, c_out, generator=stream) * math.sqrt(2 / (1 + SLOPE**2) / c_in)
@@ -341,7 +341,7 @@ def _fit_members(
         y = read(chosen.to(device))  # [M, B, ΣC]
         if styles is not None:
             own = styles[0]
-            worn = own[:, picture[chosen].to(device)] if own.shape[1] > 1 else own[:, :, None]
+            worn = own[:, image[chosen].to(device)] if own.shape[1] > 1 else own[:, :, None]
             y = _restyled(y, worn, styles[1], s.restyle, stream)
         if s.noise:
             strength = s.noise * torch.rand(s.members, s.batch, 1, generator=stream)

@@ -1,7 +1,7 @@
-"""repurpose: a small segmenter on generator activations, from one or a few annotated pictures.
+"""repurpose: a small segmenter on generator activations, from one or a few annotated images.
 
 Tritrong, Rewatbowornwong, Suwajanakorn: Repurposing GANs for One-shot Semantic Part Segmentation, CVPR 2021.
-Every pixel is described by the activations that made it, all upsampled to the picture's size; a convolutional head (or
+Every pixel is described by the activations that made it, all upsampled to the image's size; a convolutional head (or
 a perceptron on single pixels) learns the classes from the exemplars with a per-pixel cross-entropy.
 """
 
@@ -34,7 +34,7 @@ from gansegctl.methods.base.segmenter import (
 
 AT_ONCE_ON_CPU = 2
 """Samples a head labels at one time. Temporaries of more leave the cache and are paged in anew for every batch: the
-demo's batches of 32 went at 21 pictures a second on two cores at once, and at 33 in pairs."""
+demo's batches of 32 went at 21 images a second on two cores at once, and at 33 in pairs."""
 
 PROFILES: dict[str, dict] = {
     "fixed": {
@@ -88,7 +88,7 @@ OFFICIAL = {
 }
 """What profile release puts there with head official, as the authors' own code has it: activations of 8 px and more,
 upsampled with coinciding corners; 1,000 epochs of one exemplar a step, the rate times 0.9 every 50. Not repeated:
-pictures other than of 512 px are read at 512, larger maps by area; exemplars come in the order of their files."""
+images other than of 512 px are read at 512, larger maps by area; exemplars come in the order of their files."""
 
 
 @dataclass(frozen=True)
@@ -269,7 +269,7 @@ class RepurposeSegmenter(BaseSegmenter):
         return torch.cat([head(pyramid[i : i + step]) for i in range(0, pyramid.batch, step)])
 
     def predict(self, generator: Generator, synthesis: Synthesis, probabilities: bool = False) -> Annotation:
-        """Masks of the pictures in `synthesis`, which must hold the taps of this segmenter."""
+        """Masks of the images in `synthesis`, which must hold the taps of this segmenter."""
         if self.head.per_pixel:
             pyramid = self.features(generator, synthesis).with_mode(self.settings["mode"])
             head = self.head.to(pyramid.levels[0].device)

@@ -1,11 +1,11 @@
-"""segment_in_style: k-means on the activations of many pictures; clusters are parts, to be named once.
+"""segment_in_style: k-means on the activations of many images; clusters are parts, to be named once.
 
 Pakhomov et al.: Segmentation in Style: Unsupervised Semantic Image Segmentation with StyleGAN and CLIP, 2021. The same
-part of two pictures has similar activations, so clusters found over many pictures mean the same in each. A person names
-them; here, an annotated picture does (`--shots 1`), or a table of cluster numbers, or nobody (segment-0, …).
+part of two images has similar activations, so clusters found over many images mean the same in each. A person names
+them; here, an annotated image does (`--shots 1`), or a table of cluster numbers, or nobody (segment-0, …).
 
-k-means is exact, on all pixels of all pictures and all chosen levels (`features.kmeans`). Memory at StyleGAN2-256
-shapes, 40 pictures: 11 MB each of half-precision maps of 8 to 64 px (0.45 GB), and one picture's k maps beside.
+k-means is exact, on all pixels of all images and all chosen levels (`features.kmeans`). Memory at StyleGAN2-256
+shapes, 40 images: 11 MB each of half-precision maps of 8 to 64 px (0.45 GB), and one image's k maps beside.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ PROFILES: dict[str, dict] = {
     "release": {"standardise": False, "images": 50, "truncation": 0.7, "mode": "bilinear-corners", "softness": 0.0},
 }
 """What a profile puts where the settings leave None. fixed: clusters of what the dataset will hold, untruncated, every
-channel heard. release: 50 pictures at psi 0.7 and raw channels of one layer, upsampled with coinciding corners; a pixel
+channel heard. release: 50 images at psi 0.7 and raw channels of one layer, upsampled with coinciding corners; a pixel
 belongs to its nearest cluster alone. Not repeated by either: masks at 128 px; the library's k-means, 10 starts of up to
 300 iterations, of which the best is kept, where one of up to `iterations`, 30, is made here; a person who names the
 clusters, for whom exemplars stand (`naming` balanced is ours)."""
@@ -59,7 +59,7 @@ class SegmentInStyleSettings:
     together (on standardised ones). iterations: of k-means. naming: majority (a cluster is the class most of its
     exemplar pixels have) | balanced (classes count alike). names: class → cluster numbers; what is not listed is
     "background". output, without exemplars and names: segments | foreground, by `rule` (see `foreground_clusters`) and
-    `sides` (of t, l, r, b) over the clustered pictures. softness: how far a pixel may belong to several clusters, in
+    `sides` (of t, l, r, b) over the clustered images. softness: how far a pixel may belong to several clusters, in
     units of the mean squared distance (fixed 0.3; release 0 = not at all). Errors: UsageError for values out of range.
     """
 
@@ -143,11 +143,11 @@ class SegmentInStyle:
         taps = choose_taps(generator.spec, settings.min_resolution, settings.max_resolution)
         taps = taps[-1:] if last_alone else taps
         noise = exemplars[0].noise if exemplars else "const"
-        pictures, (mean, scale) = _pictures(generator, taps, settings, noise, device, stream)
-        widths = tuple(pictures[0].widths)
-        coords = _coordinates(pictures[0].size, settings.coordinates, sum(widths), settings.coordinate_weight)
+        images, (mean, scale) = _images(generator, taps, settings, noise, device, stream)
+        widths = tuple(images[0].widths)
+        coords = _coordinates(images[0].size, settings.coordinates, sum(widths), settings.coordinate_weight)
         coords = coords.to(device)
-        found = kmeans([_with(p, coords) for p in pictures], settings.k, settings.iterations, seed)
+        found = kmeans([_with(p, coords) for p in images], settings.k, settings.iterations, seed)
         channels, places = found.centroids.split([sum(widths), len(coords)], dim=1)
         # argmin‖x − c‖² = argmax c·x − ½‖c‖²; x = (raw − mean)·scale goes into the weights
         weight, bias = fold_affine(channels, -0.5 * found.centroids.square().sum(dim=1), scale, -mean * scale)
@@ -172,7 +172,7 @@ class SegmentInStyle:
         elif settings.names:
             segmenter.labels, segmenter.table = _by_hand(settings.names, settings.k)
         elif settings.output == "foreground":
-            maps = torch.cat([_with(p, coords).map(lambda x: x.float()).assign(found.centroids) for p in pictures])
+            maps = torch.cat([_with(p, coords).map(lambda x: x.float()).assign(found.centroids) for p in images])
             inside = foreground_clusters(maps, settings.k, settings.rule, settings.sides)
             segmenter.labels = FOREGROUND
             segmenter.table = torch.stack([~inside, inside], dim=1).float()
@@ -197,7 +197,7 @@ class SegmentInStyle:
 
 
 @torch.no_grad()
-def _pictures(generator, taps, settings, noise, device, stream):
+def _images(generator, taps, settings, noise, device, stream):
     """Standardised half-precision (release: raw float32) pyramids of random samples, one each; mean and 1/deviation."""
     mean = scale = None
     made = []
@@ -297,7 +297,7 @@ class SegmentInStyleSegmenter(BaseSegmenter):
 
     @torch.no_grad()
     def predict(self, generator: Generator, synthesis: Synthesis, probabilities: bool = False) -> Annotation:
-        """Masks of the pictures in `synthesis`: the classes of the clusters that a pixel is near."""
+        """Masks of the images in `synthesis`: the classes of the clusters that a pixel is near."""
         pyramid = self.features(generator, synthesis).with_mode(self.settings["mode"])
         table, softness = self.table.to(pyramid.levels[0].device), self.settings["softness"]
         logits = []

@@ -18,12 +18,12 @@ from gansegctl.io.atomic import write_text
 from gansegctl.labels import IGNORE, LabelMap
 from gansegctl.pipeline.inputs.generators import grouped, latents_of_seeds, open_generator
 from gansegctl.pipeline.inputs.labelled_sets import LabelledSet, load_truth
-from gansegctl.pipeline.labelling import picture_and_mask
+from gansegctl.pipeline.labelling import image_and_mask
 from gansegctl.store.manifest import NAME
 from gansegctl.students.student import Student, predict_masks
 
 Rows = Iterator[tuple[np.ndarray, ...]]
-"""(predicted, truth, picture[, uncertainty of each sample[, confidence of each pixel]])."""
+"""(predicted, truth, image[, uncertainty of each sample[, confidence of each pixel]])."""
 BATCH = 50
 
 
@@ -43,8 +43,8 @@ def kind_of(path: Path) -> str:
         return "segmenter"
 
 
-SAME_PICTURE = 2.0
-"""Grey levels, on average over a picture, by which rendering it on another device may change it."""
+SAME_IMAGE = 2.0
+"""Grey levels, on average over an image, by which rendering it on another device may change it."""
 
 
 def truth_path(name_or_file: str) -> tuple[Path, str]:
@@ -60,14 +60,14 @@ def truth_path(name_or_file: str) -> tuple[Path, str]:
     return path, kind_of(path)
 
 
-def _check_pictures(own: np.ndarray, truth: np.ndarray) -> None:
-    """UsageError unless masks that are compared sample by sample are of the same pictures, but for rounding."""
+def _check_images(own: np.ndarray, truth: np.ndarray) -> None:
+    """UsageError unless masks that are compared sample by sample are of the same images, but for rounding."""
     for i, (a, b) in enumerate(zip(own, truth, strict=True)):
-        if a.shape != b.shape or np.abs(a.astype(np.int16) - b).mean() > SAME_PICTURE:
+        if a.shape != b.shape or np.abs(a.astype(np.int16) - b).mean() > SAME_IMAGE:
             raise UsageError(
-                f"got pictures that are not those of the truth, first at sample {i}",
-                wanted="a dataset of the very pictures that the truth labels",
-                remedy="distill a student to score on other pictures, or pass a labeller as --against",
+                f"got images that are not those of the truth, first at sample {i}",
+                wanted="a dataset of the very images that the truth labels",
+                remedy="distill a student to score on other images, or pass a labeller as --against",
             )
 
 
@@ -82,8 +82,8 @@ def evaluate(
 ) -> Report:
     """Score a subject.
 
-    dataset × labeller: its masks against the labeller's on the same pictures. dataset × labelled set: sample by sample.
-    student × labelled set: predictions on its pictures, of the student's channels where they are files. segmenter ×
+    dataset × labeller: its masks against the labeller's on the same images. dataset × labelled set: sample by sample.
+    student × labelled set: predictions on its images, of the student's channels where they are files. segmenter ×
     labeller: on samples of `generator` made for it.
     Clusters without names are matched to classes, and two-part masks score the truth in two parts: see `aligned`.
     Errors: UsageError for pairs of another kind, other classes, or a missing subject.
@@ -120,10 +120,10 @@ def evaluate(
             own_labels = own.labels
             if own.mask.shape != truth.mask.shape:
                 raise UsageError(f"got masks {own.mask.shape}", wanted=f"{truth.mask.shape}, sample by sample")
-            _check_pictures(own.image, truth.image)
+            _check_images(own.image, truth.image)
             rows = ((own.mask[i], truth.mask[i], own.image[i], *_score_of(own, i)) for i in _slices(own))
         else:
-            raise UsageError(f"got a {subject_kind} against labelled pictures", wanted="a student or a dataset")
+            raise UsageError(f"got a {subject_kind} against labelled images", wanted="a student or a dataset")
     of_truth = labels.names
     rows, labels, matched = aligned(rows, own_labels, labels)
     report = score(
@@ -140,8 +140,8 @@ def evaluate(
 
 
 def write_report(report: Report, folder: Path) -> list[Path]:
-    """report.json and what `Report.write_pictures` draws in `folder`; returns their paths."""
-    files = report.write_pictures(folder)
+    """report.json and what `Report.write_images` draws in `folder`; returns their paths."""
+    files = report.write_images(folder)
     path = folder / "report.json"
     write_text(path, json.dumps(report.to_json(), indent=1) + "\n")
     return [path, *files]
@@ -158,7 +158,7 @@ def _segmenter_rows(path: Path, labeller: Student, generator: str | None, seeds:
     segmenter, network = methods.load(path), open_generator(generator, device)
     for batch in grouped(seeds, BATCH):
         ws = latents_of_seeds(network, batch, device=device)
-        image, annotation = picture_and_mask(network, ws, batch, "const", segmenter)
+        image, annotation = image_and_mask(network, ws, batch, "const", segmenter)
         doubts = (annotation.score.cpu().numpy(), annotation.confidence.cpu().numpy())
         yield annotation.labels.cpu().numpy(), predict_masks(labeller, image), image, *doubts
 
@@ -181,7 +181,7 @@ def aligned(rows: Rows, subject: LabelMap, truth: LabelMap) -> tuple[Rows, Label
     """Rows whose two masks have the same classes, those classes, and which cluster was taken for which class.
 
     Equal names: as they are. Clusters without names: each is taken for the class that makes the best score
-    (`match_segments`), over all pictures at once; their confidences are left out, which are of a cluster and not of the
+    (`match_segments`), over all images at once; their confidences are left out, which are of a cluster and not of the
     class that it is part of. Two-part masks against more classes: the truth's first class is
     background, the others foreground. Errors: UsageError for any other difference.
     """

@@ -39,7 +39,7 @@ def describe_generator(path: Path) -> dict[str, Any]:
     """Sizes, taps and digests of a generator, and what its file left open.
 
     taps: [name, native size, channels, margin], the native size being that of the map which the network makes, margin
-    included. hypercolumn_bytes_avoided: of one picture's dense float32 features.
+    included. hypercolumn_bytes_avoided: of one image's dense float32 features.
     """
     generator, report = open_checkpoint(path)
     spec = generator.spec

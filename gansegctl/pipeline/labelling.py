@@ -1,4 +1,4 @@
-"""Picture and mask of one batch, from one pass: the only place where the two are joined."""
+"""Image and mask of one batch, from one pass: the only place where the two are joined."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gansegctl.io.image import to_uint8
 
 
 @torch.no_grad()
-def picture_and_mask(
+def image_and_mask(
     generator: Generator,
     ws: Tensor,
     seeds: Sequence[int],
@@ -21,7 +21,7 @@ def picture_and_mask(
     segmenter: Segmenter | None,
     probabilities: bool = False,
 ) -> tuple[np.ndarray, Annotation | None]:
-    """ws [N,num_ws,w] → uint8 pictures [N,H,W,c] and what the segmenter says of these very activations.
+    """ws [N,num_ws,w] → uint8 images [N,H,W,c] and what the segmenter says of these very activations.
 
     probabilities: whether it shall say them too.
     """

@@ -1,4 +1,4 @@
-"""The stage `predict`: a student on picture files of any kind and size; what cannot be read is refused by name."""
+"""The stage `predict`: a student on image files of any kind and size; what cannot be read is refused by name."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from gansegctl.contracts import Progress
 from gansegctl.errors import GansegError, UsageError
 from gansegctl.io.atomic import write_text
 from gansegctl.io.image import save_png
-from gansegctl.pipeline.inputs.images import named_pictures, read_or_refuse
-from gansegctl.students.large_images import label_picture
+from gansegctl.pipeline.inputs.images import named_images, read_or_refuse
+from gansegctl.students.large_images import label_image
 from gansegctl.students.student import Student
 from gansegctl.visualize.sheets import overlay
 
 RECORD = "predict.json"
 OUTPUTS = ("mask", "grey", "confidence", "overlay")
 FILES = {"mask": ".mask.png", "grey": ".mask-grey.png", "confidence": ".confidence.png", "overlay": ".overlay.png"}
-SMALL = 1 << 20  # pixels up to which pictures of one size go through the network together
+SMALL = 1 << 20  # pixels up to which images of one size go through the network together
 ROOM = 256 << 20  # bytes of the probabilities of one such pass, as float32: a few times that is held at its height
 SHOWN = 2048  # pixels of an overlay's longer side at most: it is for looking at
 
 
 @dataclass(frozen=True)
 class PredictSettings:
-    """tile: side in pixels of the windows a picture is labelled in, 0 = all of it resized. outputs: of OUTPUTS."""
+    """tile: side in pixels of the windows an image is labelled in, 0 = all of it resized. outputs: of OUTPUTS."""
 
     tile: int = 0
     outputs: tuple[str, ...] = ("mask", "overlay")
@@ -56,14 +56,14 @@ def predict(
     settings: PredictSettings | None = None,
     refused: dict[str, str] | None = None,
 ) -> Iterator[Progress]:
-    """Write the outputs of every picture below OUT, in the folders it came from; those that are there are skipped.
+    """Write the outputs of every image below OUT, in the folders it came from; those that are there are skipped.
 
     refused: is filled with why a file has no mask, by its path; nothing stops at one. Errors: UsageError for two
-    pictures of one name, none at all, or an OUT begun with another student or tile.
+    images of one name, none at all, or an OUT begun with another student or tile.
     """
     settings, refused = settings or PredictSettings(), {} if refused is None else refused
     model = Student.load(student, device)
-    files = named_pictures(images)
+    files = named_images(images)
     _begin(out, student, settings)
     skipped, pending = 0, []
 
@@ -75,15 +75,15 @@ def predict(
         if all((out / (name + FILES[o])).exists() for o in settings.outputs):
             skipped += 1
         else:
-            for picture in read_or_refuse(file, model.channels, refused):
-                if pending and picture.shape != pending[-1][1].shape:
+            for image in read_or_refuse(file, model.channels, refused):
+                if pending and image.shape != pending[-1][1].shape:
                     flush()
-                pending.append((name, picture))
-                if len(pending) >= _a_pass(picture, model, settings):
+                pending.append((name, image))
+                if len(pending) >= _a_pass(image, model, settings):
                     flush()
         if i + 1 == len(files):
             flush()
-        yield Progress("predict", i + 1, len(files), "pictures", {"skipped": skipped, "refused": len(refused)})
+        yield Progress("predict", i + 1, len(files), "images", {"skipped": skipped, "refused": len(refused)})
 
 
 def _begin(out: Path, student: Path, settings: PredictSettings) -> None:
@@ -107,9 +107,9 @@ def _begin(out: Path, student: Path, settings: PredictSettings) -> None:
         )
 
 
-def _a_pass(picture: np.ndarray, model: Student, settings: PredictSettings) -> int:
-    """How many pictures of this size go through the network together; 0 for one that `label_picture` is for."""
-    pixels = picture.shape[0] * picture.shape[1]
+def _a_pass(image: np.ndarray, model: Student, settings: PredictSettings) -> int:
+    """How many images of this size go through the network together; 0 for one that `label_image` is for."""
+    pixels = image.shape[0] * image.shape[1]
     if settings.tile or pixels > SMALL:
         return 0
     return min(settings.batch_size, ROOM // (4 * pixels * len(model.labels)))
@@ -117,32 +117,32 @@ def _a_pass(picture: np.ndarray, model: Student, settings: PredictSettings) -> i
 
 def _label(
     model: Student,
-    pictures: list[tuple[str, np.ndarray]],
+    images: list[tuple[str, np.ndarray]],
     out: Path,
     settings: PredictSettings,
     refused: dict[str, str],
     files: dict[str, Path],
 ) -> None:
-    """Label and write pictures of one size, or one of any."""
-    if not pictures:
+    """Label and write images of one size, or one of any."""
+    if not images:
         return
     try:
-        if _a_pass(pictures[0][1], model, settings):
-            said = model.predict(torch.from_numpy(np.stack([p for _, p in pictures])))
+        if _a_pass(images[0][1], model, settings):
+            said = model.predict(torch.from_numpy(np.stack([p for _, p in images])))
             rows = list(zip(said.labels.cpu().numpy(), said.confidence.cpu().numpy(), strict=True))
         else:
-            rows = [label_picture(model, p, settings.tile) for _, p in pictures]
+            rows = [label_image(model, p, settings.tile) for _, p in images]
     except (MemoryError, torch.OutOfMemoryError) as e:
-        for name, picture in pictures:
-            refused[str(files[name])] = f"{picture.shape[1]}x{picture.shape[0]} pixels are more than memory holds ({e})"
+        for name, image in images:
+            refused[str(files[name])] = f"{image.shape[1]}x{image.shape[0]} pixels are more than memory holds ({e})"
         return
-    for (name, picture), (labels, confidence) in zip(pictures, rows, strict=True):
-        _write(out / name, picture, labels, confidence, model, settings)
+    for (name, image), (labels, confidence) in zip(images, rows, strict=True):
+        _write(out / name, image, labels, confidence, model, settings)
 
 
 def _write(
     stem: Path,
-    picture: np.ndarray,
+    image: np.ndarray,
     labels: np.ndarray,
     confidence: np.ndarray,
     model: Student,
@@ -156,12 +156,12 @@ def _write(
             indexed.putpalette(model.labels.flat_palette())
             save_png(path, indexed)
         elif kind == "overlay":
-            save_png(path, _overlay(picture, labels, model))
+            save_png(path, _overlay(image, labels, model))
         else:
             save_png(path, labels if kind == "grey" else confidence)
 
 
-def _overlay(picture: np.ndarray, labels: np.ndarray, model: Student) -> np.ndarray:
-    """Every n-th pixel where the picture is larger than a screen."""
+def _overlay(image: np.ndarray, labels: np.ndarray, model: Student) -> np.ndarray:
+    """Every n-th pixel where the image is larger than a screen."""
     n = -(-max(labels.shape) // SHOWN)
-    return overlay(np.ascontiguousarray(picture[::n, ::n]), np.ascontiguousarray(labels[::n, ::n]), model.labels)
+    return overlay(np.ascontiguousarray(image[::n, ::n]), np.ascontiguousarray(labels[::n, ::n]), model.labels)

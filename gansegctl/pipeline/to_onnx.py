@@ -1,4 +1,4 @@
-"""A student as an ONNX file, for runtimes without Python: pictures in as they are, labels out."""
+"""A student as an ONNX file, for runtimes without Python: images in as they are, labels out."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OPSET = 18
 
 
 class WholeStudent(nn.Module):
-    """From bytes to labels: what `Student.predict` does with pictures of the training's size."""
+    """From bytes to labels: what `Student.predict` does with images of the training's size."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -84,7 +84,7 @@ def student_to_onnx(path: Path, out: Path) -> dict[str, Any]:
 
 
 def _agreement(student: Student, path: Path, noise: np.ndarray) -> float:
-    """Share of pixels with equal labels, of three pictures: another number than it was written with."""
+    """Share of pixels with equal labels, of three images: another number than it was written with."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])

@@ -1,4 +1,4 @@
-"""The stage `train`: pictures of a domain → a small StyleGAN2, with checkpoints and sample sheets on the way."""
+"""The stage `train`: images of a domain → a small StyleGAN2, with checkpoints and sample sheets on the way."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gansegctl.generators.latents import z_of_seeds
 from gansegctl.generators.training.trainer import Trainer, TrainSettings
 from gansegctl.generators.weights import read_header, save_generator
 from gansegctl.io.image import save_png, to_uint8
-from gansegctl.pipeline.inputs.images import check_split, load_pictures
+from gansegctl.pipeline.inputs.images import check_split, load_images
 from gansegctl.visualize.sheets import image_grid
 
 SAMPLE_SEEDS = range(64)
@@ -33,21 +33,21 @@ def train(
     compiled: bool = False,
     grow_from: Path | None = None,
 ) -> Iterator[Progress]:
-    """Train on the pictures in `source` (of an HDF5 file: with this `split`) and write `out` (.safetensors), the
+    """Train on the images in `source` (of an HDF5 file: with this `split`) and write `out` (.safetensors), the
     averaged generator.
 
     Beside it: `out`.ckpt (resumed from when present, removed by nobody) and `out`.png, 64 samples at psi 0.7, both
     renewed every `checkpoint_every` seconds and at the end. grow_from: the `.ckpt` of a run at half the resolution, to
     begin with what it learned; a run that has one of its own goes on from that. Errors: UsageError for a file of
-    several splits of which none was chosen, and what `load_pictures` and `Trainer` say.
+    several splits of which none was chosen, and what `load_images` and `Trainer` say.
     """
     if out.suffix != ".safetensors":
         raise UsageError(f"got -o {out}", wanted="a name ending in .safetensors")
     check_split(source, split, "pass --split {}")
     out.parent.mkdir(parents=True, exist_ok=True)
     net = settings.network
-    pictures = load_pictures(source, net.resolution, net.image_channels, split)
-    trainer = Trainer(torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous(), settings, device, compiled)
+    images = load_images(source, net.resolution, net.image_channels, split)
+    trainer = Trainer(torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), settings, device, compiled)
     checkpoint = out.with_suffix(".ckpt")
     if checkpoint.exists():
         trainer.resume(checkpoint)
@@ -58,23 +58,23 @@ def train(
         finished = progress.done >= progress.total
         if finished or time.monotonic() - saved >= checkpoint_every:
             # The checkpoint last: killed in between, the next run has something left to do, and writes both again.
-            _write(trainer, out, len(pictures), dtype)
+            _write(trainer, out, len(images), dtype)
             trainer.save(checkpoint)
             saved = time.monotonic()
         yield progress
     if _images_of(out) != trainer.images_seen:  # the checkpoint was complete already, the generator is not of it
-        _write(trainer, out, len(pictures), dtype)
+        _write(trainer, out, len(images), dtype)
 
 
 def _images_of(out: Path) -> int | None:
-    """Pictures that the generator in `out` was trained on, as it says; None where there is none."""
+    """Images that the generator in `out` was trained on, as it says; None where there is none."""
     return read_header(out).get("facts", {}).get("images_seen") if out.exists() else None
 
 
-def _write(trainer: Trainer, out: Path, pictures: int, dtype: torch.dtype) -> None:
+def _write(trainer: Trainer, out: Path, images: int, dtype: torch.dtype) -> None:
     facts = {
         "images_seen": trainer.images_seen,
-        "training_pictures": pictures,
+        "training_images": images,
         "seconds": round(trainer.seconds),
         "device": str(trainer.device),
         "batch_size": trainer.settings.batch_size,
@@ -93,7 +93,7 @@ def _write(trainer: Trainer, out: Path, pictures: int, dtype: torch.dtype) -> No
 
 @torch.no_grad()
 def sample_sheet(generator, device: torch.device | str = "cpu", truncation: float = 0.7):
-    """64 fixed seeds at psi 0.7 as one picture."""
+    """64 fixed seeds at psi 0.7 as one image."""
     z = z_of_seeds(SAMPLE_SEEDS, generator.spec.z_dim).to(device)
     c = None
     if generator.spec.c_dim:  # classes in turn

@@ -12,7 +12,7 @@ from gansegctl.store.shard import shard_record
 def write_card(folder: Path, contact_sheet: str | None = None) -> Path:
     """Write the card of a dataset from its manifest and the records of its finished shards.
 
-    contact_sheet: file name of a picture in the same folder.
+    contact_sheet: file name of an image in the same folder.
     """
     manifest = Manifest.read(folder)
     records = [r for r in (shard_record(folder, i) for i in manifest.done(folder)) if r]
@@ -22,7 +22,7 @@ def write_card(folder: Path, contact_sheet: str | None = None) -> Path:
     lines = [
         f"# {folder.resolve().name}",
         "",
-        f"{sum(r.count for r in records):,} generated pictures{' with masks' if manifest.labels else ''}, "
+        f"{sum(r.count for r in records):,} generated images{' with masks' if manifest.labels else ''}, "
         f"{g.get('resolution')} px, in {len(records)} shards.{unfinished}",
         "",
         "| | |",

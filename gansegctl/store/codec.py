@@ -1,7 +1,7 @@
 """How a sample's bytes are packed, outside HDF5 and its global lock.
 
 deflate: ISA-L where it is installed (seven times as fast as zlib); the filter that every HDF5 library has. none: as
-they are. zstd: needs a plugin to be read. delta: pictures as differences between rows, planar,
+they are. zstd: needs a plugin to be read. delta: images as differences between rows, planar,
 then deflate: smaller, and readers must add the rows up.
 """
 
@@ -32,7 +32,7 @@ except ImportError:
 
 CODECS = ("deflate", "none", "delta", "zstd")
 LEVEL = 2
-"""Of ISA-L: on pictures with grain 4 % smaller than 1, as fast end to end (`gansegctl bench store`)."""
+"""Of ISA-L: on images with grain 4 % smaller than 1, as fast end to end (`gansegctl bench store`)."""
 ZSTD_LEVEL = 1
 READ_ERRORS = (OSError, KeyError, TypeError, ValueError, RuntimeError, zlib.error, _error) + (
     (zstandard.ZstdError,) if zstandard else ()

@@ -66,12 +66,12 @@ class ShardDataset(torch.utils.data.Dataset):
 
     @property
     def resolution(self) -> int:
-        """Side of the pictures in pixels."""
+        """Side of the images in pixels."""
         return self.manifest.generator["resolution"]
 
     @property
     def channels(self) -> int:
-        """Channels of the pictures: 1 or 3."""
+        """Channels of the images: 1 or 3."""
         return self.manifest.generator["channels"]
 
     @property

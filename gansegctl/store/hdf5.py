@@ -11,7 +11,7 @@ from gansegctl.store.codec import filter_options, packer, row_differences, summe
 
 PACKED = ("image", "mask", "confidence", "probabilities")
 DIFFERENCES = "image_delta"
-"""Name of the pictures' dataset under codec delta: nobody shall take differences for pictures."""
+"""Name of the images' dataset under codec delta: nobody shall take differences for images."""
 RECIPE = "image = numpy.moveaxis(numpy.cumsum(image_delta, axis=-2, dtype='uint8'), -3, -1)"
 
 

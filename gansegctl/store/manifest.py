@@ -170,7 +170,7 @@ class Manifest:
         return self
 
     def sample_settings(self, masks: bool) -> dict[str, Any]:
-        """What determines the pictures and, on request, their masks."""
+        """What determines the images and, on request, their masks."""
         if masks:
             return {**self.settings, "generator": self.generator.get("sha256"), "segmenter": self.segmenter}
         return {"generate": self.settings.get("generate", {}), "generator": self.generator.get("sha256")}

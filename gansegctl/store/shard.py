@@ -43,7 +43,7 @@ def write_shard(
 ) -> ShardRecord:
     """Commit one shard and its json. Equal input gives equal bytes.
 
-    codec: how pictures, masks and confidences are packed (codec.py). candidates: the seeds that these samples were
+    codec: how images, masks and confidences are packed (codec.py). candidates: the seeds that these samples were
     chosen from, where not all were kept.
     Errors: GansegError when it cannot be written, or another process wrote the same shard with other content;
     DatasetError for mask values that name no class.
@@ -120,7 +120,7 @@ def _encoded(
 
 
 def read_shard(folder: Path, index: int, wanted: Collection[str] = FIELDS) -> ShardArrays:
-    """The shard in memory, of its fields those that are wanted, with pictures and seeds in any case.
+    """The shard in memory, of its fields those that are wanted, with images and seeds in any case.
 
     DatasetError when it is missing or cannot be read.
     """

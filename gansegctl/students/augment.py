@@ -1,7 +1,7 @@
-"""Augmentation of picture and mask together, one random draw a picture, vectorised over the batch.
+"""Augmentation of image and mask together, one random draw an image, vectorised over the batch.
 
 Rotation, shift, scale and mirror as in auto-shot (Tritrong et al. 2021); light, blur and grain so that a student of
-generated pictures does not lean on how the generator renders.
+generated images does not lean on how the generator renders.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from gansegctl.labels import IGNORE
 
 @dataclass(frozen=True)
 class AugmentSettings:
-    """Ranges: degrees, share of the picture, factor (scale in 1/scale..scale), and strengths of 0..1."""
+    """Ranges: degrees, share of the image, factor (scale in 1/scale..scale), and strengths of 0..1."""
 
     rotation: float = 10.0
     shift: float = 0.1
@@ -35,12 +35,12 @@ PRESETS = {
     "light": AugmentSettings(**STILL),
     "none": AugmentSettings(**STILL, mirror=0.0, light=0.0, blur=0.0, grain=0.0),
 }
-"""full: for a student of generated pictures. light: where there is plenty of exact truth and pose varies enough in it;
-no pixel is moved off its own label. none: the pictures as they are."""
+"""full: for a student of generated images. light: where there is plenty of exact truth and pose varies enough in it;
+no pixel is moved off its own label. none: the images as they are."""
 
 
 class _Draws:
-    """Numbers for each picture of a batch of `total`, of which rows `first` to `first + n` are wanted.
+    """Numbers for each image of a batch of `total`, of which rows `first` to `first + n` are wanted.
 
     They are drawn for all, so that the stream goes on as in a process that works on the whole batch.
     """
@@ -55,7 +55,7 @@ class _Draws:
         return torch.rand(self.total, generator=self.stream)[self.rows]
 
     def uniform(self, low: float, high: float, channels: int = 1) -> Tensor:
-        """[n * channels], picture by picture."""
+        """[n * channels], image by image."""
         drawn = low + (high - low) * torch.rand(self.total * channels, generator=self.stream)
         return drawn.view(self.total, channels)[self.rows].flatten()
 
@@ -69,8 +69,8 @@ def augment(
 ) -> tuple[Tensor, Tensor]:
     """x [N,c,H,W] in [-1,1]; target uint8/int64 [N,H,W] or probabilities [N,K,H,W] → both, warped alike.
 
-    What comes in from outside the picture is IGNORE in a hard target and all-zero in a soft one. share: (first, total)
-    when these N are the rows from `first` of a batch of `total`; each picture is varied as it would be in that batch.
+    What comes in from outside the image is IGNORE in a hard target and all-zero in a soft one. share: (first, total)
+    when these N are the rows from `first` of a batch of `total`; each image is varied as it would be in that batch.
     """
     n = x.shape[0]
     draws = _Draws(n, stream, share)

@@ -83,13 +83,13 @@ class StreamDropout(nn.Module):
 
 
 class PyramidPooling(nn.Module):
-    """One 1×1 and three dilated 3×3 convolutions and the picture's mean, side by side, then merged (ASPP)."""
+    """One 1×1 and three dilated 3×3 convolutions and the image's mean, side by side, then merged (ASPP)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         rates = [_unit(channels, POOLED, 3, rate) for rate in RATES]
         self.branches = nn.ModuleList([_unit(channels, POOLED, 1), *rates])
-        # A mean is one number a picture: no batch norm, which a batch of one could not train.
+        # A mean is one number an image: no batch norm, which a batch of one could not train.
         self.mean = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(channels, POOLED, 1), nn.ReLU(inplace=True))
         self.merge = nn.Sequential(_unit(POOLED * (2 + len(RATES)), POOLED, 1), StreamDropout(0.5))
 
@@ -102,7 +102,7 @@ class PyramidPooling(nn.Module):
 class DeepLabV3(nn.Module):
     """in_channels → class logits; widths: of ResNet's four stages. 39.6 million parameters at the default widths.
 
-    The features are at an eighth of the picture's size; logits are upsampled bilinearly from there.
+    The features are at an eighth of the image's size; logits are upsampled bilinearly from there.
     """
 
     def __init__(self, in_channels: int, classes: int, widths: Sequence[int] = WIDTHS) -> None:

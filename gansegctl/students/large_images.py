@@ -1,6 +1,6 @@
-"""A student on one picture of any size, in memory that grows with its width and not with its area.
+"""A student on one image of any size, in memory that grows with its width and not with its area.
 
-Whole: the picture is reduced to the student's size, and the probabilities are enlarged and decided band by band.
+Whole: the image is reduced to the student's size, and the probabilities are enlarged and decided band by band.
 In tiles: overlapping windows, blended where they overlap, decided as soon as no further window reaches a row.
 """
 
@@ -22,24 +22,22 @@ TILES_AT_ONCE = 16
 
 
 @torch.no_grad()
-def label_picture(student: Student, picture: np.ndarray, tile: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """picture uint8 [H,W,c] → labels uint8 [H,W], confidence uint8 [H,W] (255 = sure).
+def label_image(student: Student, image: np.ndarray, tile: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """image uint8 [H,W,c] → labels uint8 [H,W], confidence uint8 [H,W] (255 = sure).
 
-    tile 0: the whole picture at once, as `Student.predict` does. tile > 0: windows of tile×tile pixels, each resized to
-    the student's size; a picture smaller than a tile is continued by its edge. Errors: UsageError for a picture of
+    tile 0: the whole image at once, as `Student.predict` does. tile > 0: windows of tile×tile pixels, each resized to
+    the student's size; an image smaller than a tile is continued by its edge. Errors: UsageError for an image of
     other channels, or a negative tile.
     """
-    if picture.ndim != 3 or picture.shape[2] != student.channels or picture.dtype != np.uint8:
-        raise UsageError(
-            f"got a picture {picture.dtype} {list(picture.shape)}", wanted=f"uint8 [H, W, {student.channels}]"
-        )
+    if image.ndim != 3 or image.shape[2] != student.channels or image.dtype != np.uint8:
+        raise UsageError(f"got an image {image.dtype} {list(image.shape)}", wanted=f"uint8 [H, W, {student.channels}]")
     if tile < 0:
-        raise UsageError(f"got --tile {tile}", wanted="pixels, or 0 for the whole picture")
+        raise UsageError(f"got --tile {tile}", wanted="pixels, or 0 for the whole image")
     student.model.eval()
-    h, w = picture.shape[:2]
+    h, w = image.shape[:2]
     labels, confidence = np.empty((h, w), np.uint8), np.empty((h, w), np.uint8)
     row = 0
-    for p in _tiled(student, picture, tile) if tile else _whole(student, picture):
+    for p in _tiled(student, image, tile) if tile else _whole(student, image):
         top, label = p.max(dim=0)  # [rows, W]
         labels[row : row + len(label)] = label.to(torch.uint8).cpu().numpy()
         confidence[row : row + len(label)] = (top * 255).round().to(torch.uint8).cpu().numpy()
@@ -56,12 +54,12 @@ def _probabilities(student: Student, x: Tensor) -> Tensor:
     return student.model(x.contiguous(memory_format=torch.channels_last)).softmax(dim=1)
 
 
-def _whole(student: Student, picture: np.ndarray) -> Iterator[Tensor]:
+def _whole(student: Student, image: np.ndarray) -> Iterator[Tensor]:
     """Probabilities [K, rows, W] of one band of rows after the other."""
-    (h, w), device = picture.shape[:2], _device(student)
+    (h, w), device = image.shape[:2], _device(student)
     small = []
-    for channel in range(student.channels):  # one at a time: a large picture as float is four times as large
-        plane = torch.from_numpy(np.array(picture[..., channel])).to(device).float() / 127.5 - 1
+    for channel in range(student.channels):  # one at a time: a large image as float is four times as large
+        plane = torch.from_numpy(np.array(image[..., channel])).to(device).float() / 127.5 - 1
         if (h, w) == tuple(student.size):
             small.append(plane[None, None])
         else:
@@ -87,9 +85,9 @@ def _starts(length: int, tile: int) -> list[int]:
     return [*range(0, length - tile, step), length - tile]
 
 
-def _tiled(student: Student, picture: np.ndarray, tile: int) -> Iterator[Tensor]:
-    (h, w), device = picture.shape[:2], _device(student)
-    padded = np.pad(picture, ((0, max(0, tile - h)), (0, max(0, tile - w)), (0, 0)), mode="edge")
+def _tiled(student: Student, image: np.ndarray, tile: int) -> Iterator[Tensor]:
+    (h, w), device = image.shape[:2], _device(student)
+    padded = np.pad(image, ((0, max(0, tile - h)), (0, max(0, tile - w)), (0, 0)), mode="edge")
     ramp = torch.arange(1, tile + 1, device=device).float()
     weight = torch.minimum(ramp, ramp.flip(0))
     weight = weight[:, None] * weight[None, :]  # [tile, tile], highest in the middle of a window

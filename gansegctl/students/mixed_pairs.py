@@ -1,4 +1,4 @@
-"""Generated pairs and real annotated pictures as one set, so that a student learns from both (--real of `distill`)."""
+"""Generated pairs and real annotated images as one set, so that a student learns from both (--real of `distill`)."""
 
 from __future__ import annotations
 
@@ -49,15 +49,13 @@ def joined(first: Any, second: Any) -> tuple[Any, Any, Any]:
     """Columns image, target and confidence of Pairs `first` followed by the hard Pairs `second`, which is sure of all.
 
     Where the targets of `first` are probabilities, those of `second` become such: 1 for its class, 0 for all of an
-    ignored pixel. Errors: UsageError for pictures of another size or number of channels, and for soft targets second.
+    ignored pixel. Errors: UsageError for images of another size or number of channels, and for soft targets second.
     """
     if first.image.shape[1:] != second.image.shape[1:]:
-        raise UsageError(
-            f"got annotated pictures [H, W, c] {_told(second.image.shape)}", wanted=_told(first.image.shape)
-        )
+        raise UsageError(f"got annotated images [H, W, c] {_told(second.image.shape)}", wanted=_told(first.image.shape))
     target = second.target
     if target.ndim != 3:
-        raise UsageError("got probabilities for annotated pictures", wanted="masks")
+        raise UsageError("got probabilities for annotated images", wanted="masks")
     confidence = first.confidence
     if confidence is not None:
         confidence = Joined(confidence, torch.full(target.shape, 255, dtype=torch.uint8))

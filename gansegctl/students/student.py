@@ -1,4 +1,4 @@
-"""A student: a network that labels pictures without the generator, with everything needed to use it in one file."""
+"""A student: a network that labels images without the generator, with everything needed to use it in one file."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def build(arch: str, channels: int, classes: int, widths: tuple[int, ...]) -> nn
 def normalise(images: Tensor, channels: int) -> Tensor:
     """uint8 [N,H,W,c] → float [N,c,H,W] in [-1,1], channels-last in memory."""
     if images.ndim != 4 or images.dtype != torch.uint8 or images.shape[3] != channels:
-        raise UsageError(f"got pictures {list(images.shape)} {images.dtype}", wanted=f"uint8 [N, H, W, {channels}]")
+        raise UsageError(f"got images {list(images.shape)} {images.dtype}", wanted=f"uint8 [N, H, W, {channels}]")
     x = images.permute(0, 3, 1, 2).float() / 127.5 - 1
     return x.contiguous(memory_format=torch.channels_last)
 
@@ -57,9 +57,9 @@ class Student:
 
     @torch.no_grad()
     def predict(self, images: Tensor, probabilities: bool = False, batch_size: int = 32) -> Annotation:
-        """Pictures uint8 [N,H,W,c] of any size → labels, confidence, score (and probabilities) at that size.
+        """Images uint8 [N,H,W,c] of any size → labels, confidence, score (and probabilities) at that size.
 
-        Pictures of another size than the training's are resized to it bilinearly, and the probabilities back.
+        Images of another size than the training's are resized to it bilinearly, and the probabilities back.
         """
         self.model.eval()
         weight = next(self.model.parameters())

@@ -1,4 +1,4 @@
-"""Training a student on picture/mask pairs (auto-shot, Tritrong et al. 2021 section 3.4), resumable to the bit.
+"""Training a student on image/mask pairs (auto-shot, Tritrong et al. 2021 section 3.4), resumable to the bit.
 
 Several processes may train one student (parallel.py), and a batch may be cut into passes that are added up.
 """
@@ -46,7 +46,7 @@ HELD_BYTES = 200 << 20
 class StudentSettings:
     """How a student is trained. `steps` 0 means `epochs` passes over the pairs.
 
-    batch_size: pictures a step, of all ranks together. accumulate: passes a step is cut into, each with its own
+    batch_size: images a step, of all ranks together. accumulate: passes a step is cut into, each with its own
     statistics of batch normalisation; loss and gradients are those of all pixels of the step together.
     """
 
@@ -64,7 +64,7 @@ class StudentSettings:
     precision: str = "fp32"
     seed: int = 0
     temperature: float = 1.0  # of soft targets, which are softened by it already
-    real_share: float = 0.5  # of every step, where there are real annotated pictures beside the pairs
+    real_share: float = 0.5  # of every step, where there are real annotated images beside the pairs
     augment: AugmentSettings = field(default_factory=AugmentSettings)
 
     def __post_init__(self) -> None:
@@ -81,7 +81,7 @@ class StudentSettings:
 
 
 def check_share(share: float) -> None:
-    """UsageError for a share of real pictures that leaves nothing to one side."""
+    """UsageError for a share of real images that leaves nothing to one side."""
     if not 0 < share < 1:
         raise UsageError(f"got --real-share {share}", wanted="a share between 0 and 1")
 
@@ -98,9 +98,9 @@ class Pairs:
 
     def __post_init__(self) -> None:
         if not len(self.image):
-            raise UsageError("got no pairs to train on", wanted="at least one picture with its mask")
+            raise UsageError("got no pairs to train on", wanted="at least one image with its mask")
         if len(self.image) != len(self.target) or self.image.shape[1:3] != self.target.shape[-2:]:
-            raise UsageError(f"got pictures {list(self.image.shape)}, masks {list(self.target.shape)}", wanted="pairs")
+            raise UsageError(f"got images {list(self.image.shape)}, masks {list(self.target.shape)}", wanted="pairs")
 
     def __len__(self) -> int:
         return len(self.image)
@@ -110,7 +110,7 @@ class StudentTraining:
     """One training run: `run()` yields progress once an epoch, then `.student` is the result (the last weights).
 
     ranks: the processes that share the work, each with these same arguments. source: what names the pairs, so that a
-    run begun on others is not resumed. real: annotated pictures, of which `settings.real_share` of every step is drawn;
+    run begun on others is not resumed. real: annotated images, of which `settings.real_share` of every step is drawn;
     none is held back for validation. UsageError for a batch that does not divide by the ranks and passes.
     """
 
@@ -304,7 +304,7 @@ class StudentTraining:
         return {"classes": list(self.student.labels.names), **self._counts(), **self.source}
 
     def _counts(self) -> dict[str, int]:
-        real = {"real_pictures": len(self.real)} if len(self.real) else {}
+        real = {"real_images": len(self.real)} if len(self.real) else {}
         return {"pairs": len(self.pairs) - len(self.real)} | real
 
     def resume(self, path: Path) -> None:

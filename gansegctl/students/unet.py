@@ -1,6 +1,6 @@
-"""A U-Net (Ronneberger et al. 2015) for pictures of any size: the student of auto-shot (Tritrong et al. 2021).
+"""A U-Net (Ronneberger et al. 2015) for images of any size: the student of auto-shot (Tritrong et al. 2021).
 
-Cost at 64 px with the default widths: about 0.16 GMAC a picture; all maps stay channels-last on a CPU.
+Cost at 64 px with the default widths: about 0.16 GMAC an image; all maps stay channels-last on a CPU.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def _double(channels_in: int, channels_out: int) -> nn.Sequential:
 class UNet(nn.Module):
     """in_channels → class logits. widths: channels at full, half, quarter … size.
 
-    Pictures whose sides are no multiple of 2^(len(widths)-1) are padded by reflection and cropped back.
+    Images whose sides are no multiple of 2^(len(widths)-1) are padded by reflection and cropped back.
     """
 
     def __init__(self, in_channels: int, classes: int, widths: Sequence[int] = WIDTHS) -> None:

@@ -1,4 +1,4 @@
-"""Line charts as pictures, for reports: a few series, their intervals, ticks at round numbers. Pillow only."""
+"""Line charts as images, for reports: a few series, their intervals, ticks at round numbers. Pillow only."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def line_chart(
     low, high = _padded([v for p in everything for v in (*p[1:2], *(v for v in p[2:] if math.isfinite(v)))], 0.06)
 
     room = max(text_width(name, 12) for name in drawn) + 34
-    picture = Image.new("RGB", (SIZE[0] + room, SIZE[1]), PAPER)
-    draw = ImageDraw.Draw(picture)
+    image = Image.new("RGB", (SIZE[0] + room, SIZE[1]), PAPER)
+    draw = ImageDraw.Draw(image)
     width, height = SIZE[0] - _LEFT - _RIGHT, SIZE[1] - _TOP - _BOTTOM
 
     def place(px: float, py: float) -> tuple[float, float]:
@@ -62,7 +62,7 @@ def line_chart(
         draw.text((at, _TOP + height + 7), f"{value:g}", INK, font(12), anchor="ma")
     draw.rectangle((_LEFT, _TOP, _LEFT + width, _TOP + height), outline=FAINT)
     draw.text((_LEFT + width / 2, SIZE[1] - 24), x, INK, font(13), anchor="ma")
-    draw_upright(picture, y, (16, _TOP + height // 2), "mm", 13)
+    draw_upright(image, y, (16, _TOP + height // 2), "mm", 13)
     taken: list[float] = []
     for colour, (name, points) in zip(_colours(len(drawn)), drawn.items(), strict=True):
         for px, _, lowest, highest in (p for p in points if len(p) == 4 and all(map(math.isfinite, p))):
@@ -78,7 +78,7 @@ def line_chart(
         taken.append(at)
         draw.rectangle((SIZE[0] - _RIGHT + 8, at - 4, SIZE[0] - _RIGHT + 16, at + 4), colour)
         draw.text((SIZE[0] - _RIGHT + 23, at), name, INK, font(12), anchor="lm")
-    return picture
+    return image
 
 
 def round_numbers(low: float, high: float, most: int = 7) -> list[float]:
@@ -113,14 +113,14 @@ def heat_map(values: np.ndarray, names: Sequence[str], rows: str, columns: str, 
     shown = [_clip(name, room - 10, size) for name in names]
     left, top = _MARGIN + 24 + room, _MARGIN + (26 if title else 0) + 22 + room
     width = max(left + k * side + _MARGIN, 2 * _MARGIN + text_width(title, 14))
-    picture = Image.new("RGB", (width, top + k * side + _MARGIN), PAPER)
-    draw = ImageDraw.Draw(picture)
+    image = Image.new("RGB", (width, top + k * side + _MARGIN), PAPER)
+    draw = ImageDraw.Draw(image)
     draw.text((_MARGIN, _MARGIN + 8), title, font=font(14), fill=INK, anchor="lm")
     draw.text((left + k * side // 2, top - room - 14), columns, font=font(13), fill=INK, anchor="mm")
-    draw_upright(picture, rows, (_MARGIN + 8, top + k * side // 2), "mm", 13)
+    draw_upright(image, rows, (_MARGIN + 8, top + k * side // 2), "mm", 13)
     for i in range(k):
         draw.text((left - 7, top + i * side + side // 2), shown[i], font=font(size), fill=INK, anchor="rm")
-        draw_upright(picture, shown[i], (left + i * side + side // 2, top - 7), "mb", size)
+        draw_upright(image, shown[i], (left + i * side + side // 2, top - 7), "mb", size)
         for j in range(k):
             x, y, value = left + j * side, top + i * side, values[i, j]
             empty = np.isnan(value)
@@ -131,13 +131,13 @@ def heat_map(values: np.ndarray, names: Sequence[str], rows: str, columns: str, 
                 text = "-" if empty else "<1" if 0 < value < 0.01 else f"{100 * value:.0f}"
                 ink = PAPER if depth > 0.5 else FAINT if empty or value == 0 else INK
                 draw.text((x + side // 2, y + side // 2), text, font=font(13), fill=ink, anchor="mm")
-    return picture
+    return image
 
 
-def draw_upright(picture: Image.Image, text: str, at: tuple[int, int], anchor: str, size: int) -> None:
+def draw_upright(image: Image.Image, text: str, at: tuple[int, int], anchor: str, size: int) -> None:
     """Text that reads upwards, centred on `at` ("mm") or ending on it from above ("mb")."""
     strip = Image.new("RGB", (text_width(text, size) + 2, size + 6), PAPER)
     ImageDraw.Draw(strip).text((1, strip.height // 2), text, font=font(size), fill=INK, anchor="lm")
     strip = strip.rotate(90, expand=True)
     top = at[1] - strip.height // 2 if anchor == "mm" else at[1] - strip.height
-    picture.paste(strip, (at[0] - strip.width // 2, top))
+    image.paste(strip, (at[0] - strip.width // 2, top))

@@ -1,7 +1,7 @@
-"""Pictures for people: masks in colour, contact sheets, heat maps; reading and writing image files.
+"""Images for people: masks in colour, contact sheets, heat maps; reading and writing image files.
 
 Arrays are uint8: images [H, W, c] with c = 3 or 1 (or [H, W], grey), masks [H, W]. Sheets are dark on light, carry a
-legend, and magnify small pictures by whole factors without smoothing, so that single pixels can be judged.
+legend, and magnify small images by whole factors without smoothing, so that single pixels can be judged.
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ def colourise(mask: np.ndarray, labels: LabelMap) -> np.ndarray:
 
 
 def overlay(image: np.ndarray, mask: np.ndarray, labels: LabelMap, alpha: float = 0.5) -> np.ndarray:
-    """The picture with `alpha` of its mask's colours over it: uint8 [H, W(, c)], uint8 [H, W] → uint8 [H, W, 3].
+    """The image with `alpha` of its mask's colours over it: uint8 [H, W(, c)], uint8 [H, W] → uint8 [H, W, 3].
 
-    Error: UsageError when picture and mask differ in size.
+    Error: UsageError when image and mask differ in size.
     """
     below, above = as_rgb(image), colourise(mask, labels)
     if below.shape != above.shape:
         raise UsageError(
-            f"got a picture of {below.shape[:2]} and a mask of {above.shape[:2]} pixels (height, width)",
+            f"got an image of {below.shape[:2]} and a mask of {above.shape[:2]} pixels (height, width)",
             wanted="one size",
         )
     return np.rint(below * (1 - alpha) + above * alpha).astype(np.uint8)
@@ -65,27 +65,27 @@ def overlay(image: np.ndarray, mask: np.ndarray, labels: LabelMap, alpha: float 
 
 def errors_map(predicted: np.ndarray, truth: np.ndarray, ignore: int = 255) -> np.ndarray:
     """Two masks [H, W] → [H, W, 3]: wrong pixels red, right ones near white, ignored ones blue-grey."""
-    picture = np.where((predicted == truth)[..., None], np.uint8(RIGHT), np.uint8(WRONG))
-    return np.where(((predicted == ignore) | (truth == ignore))[..., None], np.uint8(IGNORED), picture)
+    image = np.where((predicted == truth)[..., None], np.uint8(RIGHT), np.uint8(WRONG))
+    return np.where(((predicted == ignore) | (truth == ignore))[..., None], np.uint8(IGNORED), image)
 
 
 def _fit(panel: np.ndarray, scale: int | None) -> Image.Image:
     """A panel in the size it is shown: `scale` times as large, or by itself (None) into the legible range."""
-    picture = Image.fromarray(as_rgb(panel))
-    longest = max(picture.size)
+    image = Image.fromarray(as_rgb(panel))
+    longest = max(image.size)
     if scale is None and longest > _LARGEST_SIDE:
-        return picture.reduce(-(-longest // _LARGEST_SIDE))
+        return image.reduce(-(-longest // _LARGEST_SIDE))
     factor = max(1, round(_SHOWN_SIDE / longest)) if scale is None else scale
     if factor < 1:
         raise UsageError(f"got a scale of {scale}", wanted="a whole factor of 1 or more")
-    return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+    return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
 
 
 def image_grid(images: np.ndarray, columns: int | None = None, scale: int | None = None) -> Image.Image:
-    """Pictures uint8 [N, H, W, c] side by side without captions; about square when `columns` is None."""
+    """Images uint8 [N, H, W, c] side by side without captions; about square when `columns` is None."""
     panels = [_fit(image, scale) for image in images]
     if not panels:
-        raise UsageError("got no pictures for a grid", wanted="one or more")
+        raise UsageError("got no images for a grid", wanted="one or more")
     columns = min(len(panels), columns or int(np.ceil(np.sqrt(len(panels)))))
     width, height = max(p.width for p in panels), max(p.height for p in panels)
     rows = -(-len(panels) // columns)
@@ -171,7 +171,7 @@ def contact_sheet(
     """Samples as image, mask over the image, confidence (white = sure); the classes below; `columns` samples a row.
 
     images uint8 [N, H, W(, c)]; masks, confidences uint8 [N, H, W]; captions N lines. scale: whole magnification;
-    None magnifies small pictures and reduces large ones. Error: UsageError for masks without `labels`.
+    None magnifies small images and reduces large ones. Error: UsageError for masks without `labels`.
     """
     if masks is not None and labels is None:
         raise UsageError("got masks without a label map", wanted="labels, for the colours and the legend")

@@ -1,4 +1,4 @@
-"""Annotations of one picture, written by each format's own writer where it is installed.
+"""Annotations of one image, written by each format's own writer where it is installed.
 
 `python tests/annotation/references.py FOLDER [FORMAT…]` writes what lies in tests/annotation/data; that was made
 with labelme 6.3.1, label-studio-converter 0.0.59, pycocotools 2.0.11 and datumaro 1.6.1 (which CVAT exports with).
@@ -24,7 +24,7 @@ ELSEWHERE = ("hair", "left eye", "background", "face")  # the order in which a t
 
 
 def truth() -> np.ndarray:
-    """uint8 [24,32]: a face of two parts, with holes, parts that touch at corners only and at the picture's border."""
+    """uint8 [24,32]: a face of two parts, with holes, parts that touch at corners only and at the image's border."""
     mask = np.zeros((HEIGHT, WIDTH), np.uint8)
     y, x = np.mgrid[:HEIGHT, :WIDTH]
     mask[(x - 14) ** 2 + (y - 12) ** 2 < 90] = 1
@@ -35,8 +35,8 @@ def truth() -> np.ndarray:
     return mask
 
 
-def picture() -> np.ndarray:
-    """uint8 [24,32,3], the picture that it annotates."""
+def image() -> np.ndarray:
+    """uint8 [24,32,3], the image that it annotates."""
     return np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
 
 
@@ -66,7 +66,7 @@ def labelme(path: Path) -> None:
                 "mask": base64.b64encode(png(box.astype(np.uint8) * 255)).decode(),
             }
         )
-    LabelFile().save(str(path), shapes, f"{STEM}.png", HEIGHT, WIDTH, png(picture()))
+    LabelFile().save(str(path), shapes, f"{STEM}.png", HEIGHT, WIDTH, png(image()))
 
 
 def label_studio(path: Path) -> None:
@@ -130,7 +130,7 @@ def cvat(path: Path) -> None:
 
     order = ("background", *(n for n in ELSEWHERE if n != "background"))
     masks = [Mask(image=truth() == k, label=order.index(NAMES[k]), z_order=k) for k in range(1, len(NAMES))]
-    media = Media.from_numpy(data=picture()[..., ::-1].astype(np.uint8))  # BGR
+    media = Media.from_numpy(data=image()[..., ::-1].astype(np.uint8))  # BGR
     item = DatasetItem(id=STEM, subset="default", media=media, annotations=masks)
     categories = {AnnotationType.label: LabelCategories.from_iterable(order)}
     colours = {n: [COLOURS[NAMES.index(n)], [], []] for n in order}

@@ -23,9 +23,9 @@ def item(seed: int = 42, index: int = 7, channels: int = 3, **options) -> Bundle
 
 
 def paint(folder, seed: int = 42, mask: np.ndarray = PAINTED) -> None:
-    picture = Image.fromarray(mask)
-    picture.putpalette(LABELS.flat_palette())
-    picture.save(folder / f"exemplar-{seed:08d}.mask.png")
+    image = Image.fromarray(mask)
+    image.putpalette(LABELS.flat_palette())
+    image.save(folder / f"exemplar-{seed:08d}.mask.png")
 
 
 def test_everything_a_person_needs_is_there(tmp_path):
@@ -77,7 +77,7 @@ def test_a_given_mask_is_written_and_read_back(tmp_path):
         write_bundle(tmp_path, [item(43, mask=PAINTED[:2])], LABELS, {})
 
 
-def test_painted_masks_survive_a_second_writing_and_more_pictures_join(tmp_path):
+def test_painted_masks_survive_a_second_writing_and_more_images_join(tmp_path):
     write_bundle(tmp_path, [item()], LABELS, {})
     paint(tmp_path)
     before = (tmp_path / "exemplar-00000042.mask.png").read_bytes()
@@ -87,11 +87,11 @@ def test_painted_masks_survive_a_second_writing_and_more_pictures_join(tmp_path)
     assert [r["seed"] for r in json.loads((tmp_path / "exemplars.json").read_text())["exemplars"]] == [42, 5, 6]
 
 
-def test_masks_of_other_pictures_are_not_adopted(tmp_path):
+def test_masks_of_other_images_are_not_adopted(tmp_path):
     write_bundle(tmp_path, [item()], LABELS, {})
     paint(tmp_path)
     other = BundleItem(7, 42, 255 - item().image)
-    with pytest.raises(UsageError, match="another picture"):
+    with pytest.raises(UsageError, match="another image"):
         write_bundle(tmp_path, [other], LABELS, {})
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "exemplar-00000042.png")), item().image)
     (tmp_path / "exemplar-00000042.mask.png").unlink()

@@ -162,7 +162,7 @@ CASES = {
         r"label 'hairs' in .*hairs\.png(.|\n)*did you mean 'hair'",
     ),
     "two answers": (two_answers, "2 masks of seed 42"),
-    "a renamed picture": (stranger, "'IMG_0001.png', which name no exemplar"),
+    "a renamed image": (stranger, "'IMG_0001.png', which name no exemplar"),
     # JSON
     "empty JSON": (lambda f: raw(f, b"  ", "a.json"), r"a\.json: an empty file"),
     "JSON in UTF-16": (lambda f: raw(f, '{"shapes": "é"}'.encode("utf-16"), "a.json"), "no UTF-8"),
@@ -189,7 +189,7 @@ CASES = {
     "a line": (lambda f: labelme(f, POLYGON | {"shape_type": "line"}), "is a line, which covers no area"),
     "an unknown shape": (lambda f: labelme(f, POLYGON | {"shape_type": "spline"}), "shape_type is 'spline'"),
     "a circle of one point": (lambda f: labelme(f, POLYGON | {"shape_type": "circle", "points": [[1, 2]]}), "1 points"),
-    "a mask beyond the picture": (
+    "a mask beyond the image": (
         lambda f: labelme(f, box_shape(points=[[20.0, 1.0], [40.0, 3.0]])),
         r"box \(20, 1\) to \(40, 3\)",
     ),
@@ -203,10 +203,10 @@ CASES = {
         r"shapes\[0\]\.mask: a GIF",
     ),
     "another size in labelme": (lambda f: labelme(f, POLYGON, imageHeight=48, imageWidth=64), "64x48 pixels"),
-    "a picture that is no base64": (lambda f: labelme(f, POLYGON, imageData="§"), "imageData is no base64"),
-    "a picture that is none": (
+    "an image that is no base64": (lambda f: labelme(f, POLYGON, imageData="§"), "imageData is no base64"),
+    "an image that is none": (
         lambda f: labelme(f, POLYGON, imageData=base64.b64encode(b"oops").decode()),
-        "imageData with a picture that cannot be read",
+        "imageData with an image that cannot be read",
     ),
     # Label Studio
     "the short export": (
@@ -219,7 +219,7 @@ CASES = {
         "holds 2 annotations",
     ),
     "no results": (lambda f: studio(f, task([], annotations=[{"id": 1}])), r"annotations\[0\] without 'result'"),
-    "a turned picture": (
+    "a turned image": (
         lambda f: studio(f, task([result("polygonlabels", SQUARE, image_rotation=90)])),
         "image_rotation is 90",
     ),
@@ -293,7 +293,7 @@ CASES = {
     "half a size": (lambda f: coco(f, SHAPE | {"segmentation": RUNS | {"size": [24]}}), r"size has 1 numbers"),
     "another size in COCO": (
         lambda f: coco(f, SHAPE, images=[{"id": 3, "file_name": f"{STEM}.png", "height": 24, "width": 23}]),
-        r"images\[0\] for a picture of 23x24",
+        r"images\[0\] for an image of 23x24",
     ),
     # CVAT
     "a damaged zip": (lambda f: raw(f, b"PK\x03\x04" + bytes(30), "task.zip"), "a damaged zip"),

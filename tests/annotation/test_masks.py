@@ -23,14 +23,14 @@ def read(folder, labels=LABELS, size=SIZE):
     return read_masks(folder, labels, size, [9])[9].mask
 
 
-def save(folder, picture) -> None:
-    (picture if isinstance(picture, Image.Image) else Image.fromarray(picture)).save(folder / NAME)
+def save(folder, image) -> None:
+    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(folder / NAME)
 
 
 def indexed(mask, palette=None) -> Image.Image:
-    picture = Image.fromarray(mask)
-    picture.putpalette(LABELS.flat_palette() if palette is None else palette)
-    return picture
+    image = Image.fromarray(mask)
+    image.putpalette(LABELS.flat_palette() if palette is None else palette)
+    return image
 
 
 def forms() -> dict[str, Image.Image]:
@@ -142,7 +142,7 @@ def test_another_size_is_refused(tmp_path):
 
 
 def test_files_that_are_no_png_are_refused(tmp_path):
-    (tmp_path / NAME).write_bytes(b"no picture")
+    (tmp_path / NAME).write_bytes(b"no image")
     with pytest.raises(UsageError, match=NAME):
         read(tmp_path)
     Image.fromarray(PAINTED).save(tmp_path / NAME, format="JPEG")

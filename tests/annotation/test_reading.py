@@ -1,4 +1,4 @@
-"""Which annotation is taken for which picture, what the user is told of it, and what lies in the bundle for tools."""
+"""Which annotation is taken for which image, what the user is told of it, and what lies in the bundle for tools."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from annotation import bring
 from annotation.bring import LABELS, SIZE, STEM
-from annotation.references import NAMES, SEED, picture, png, truth
+from annotation.references import NAMES, SEED, image, png, truth
 from PIL import Image
 
 from gansegctl.annotation import BundleItem, check_bundle, find_masks, read_masks, write_bundle
-from gansegctl.annotation.same_image import same_picture
+from gansegctl.annotation.same_image import same_image
 from gansegctl.errors import UsageError
 from gansegctl.labels import LabelMap
 
@@ -22,7 +22,7 @@ LATENT = np.linspace(-1, 1, 24, dtype=np.float32).reshape(1, 4, 6)
 
 
 def bundle(folder, seeds=(SEED,), **changes) -> None:
-    items = [BundleItem(i, s, picture(), None, LATENT, f"reason {i}") for i, s in enumerate(seeds)]
+    items = [BundleItem(i, s, image(), None, LATENT, f"reason {i}") for i, s in enumerate(seeds)]
     write_bundle(folder, items, changes.pop("labels", LABELS), {"dataset": "data/faces"})
 
 
@@ -41,7 +41,7 @@ def test_the_blank_mask_of_the_bundle_gives_way_to_what_is_brought_beside_it(tmp
 
 def test_files_of_the_bundle_and_of_the_page_are_no_annotations(tmp_path):
     bundle(tmp_path)
-    (tmp_path / f"{STEM}.overlay.png").write_bytes(png(picture()))
+    (tmp_path / f"{STEM}.overlay.png").write_bytes(png(image()))
     (tmp_path / "strokes.jsonl").write_text('{"kind": "paint"}\n')
     (tmp_path / ".ui-session.json").write_text("{}")
     (tmp_path / "settings.json").write_text('{"theme": "dark"}')
@@ -115,7 +115,7 @@ def test_pixels_that_nobody_drew_on_are_told_where_the_first_class_is_no_backgro
     assert f"{(truth() == 0).sum()} pixels that no shape covers became 'floor'" in got.notes[0]
 
 
-def test_the_only_picture_may_have_another_name(tmp_path):
+def test_the_only_image_may_have_another_name(tmp_path):
     bundle(tmp_path / "b")
     path = bring.labelme(tmp_path, truth(), "IMG_7.json", imagePath="IMG_7.png")
     got = read(path, bundle=tmp_path / "b")
@@ -142,46 +142,44 @@ def test_the_bundle_says_why_and_keeps_the_latent(tmp_path):
     rows = json.loads((tmp_path / "exemplars.json").read_text())["exemplars"]
     assert [r["why"] for r in rows] == ["reason 0", "reason 1"]
     np.testing.assert_array_equal(np.load(tmp_path / rows[0]["latent"], allow_pickle=False), LATENT)
-    write_bundle(tmp_path, [BundleItem(0, SEED, picture())], LABELS, {})
+    write_bundle(tmp_path, [BundleItem(0, SEED, image())], LABELS, {})
     again = json.loads((tmp_path / "exemplars.json").read_text())["exemplars"]
     assert again[0] == rows[0], "what is not said anew stays"
 
 
 def test_a_bundle_of_another_dataset_is_refused(tmp_path):
     bundle(tmp_path)
-    check_bundle(tmp_path, SEED, picture(), LATENT)
-    check_bundle(tmp_path, 5, picture() * 0, LATENT * 0)  # not in the bundle: nothing to compare
-    rounded = picture() ^ 1
+    check_bundle(tmp_path, SEED, image(), LATENT)
+    check_bundle(tmp_path, 5, image() * 0, LATENT * 0)  # not in the bundle: nothing to compare
+    rounded = image() ^ 1
     check_bundle(tmp_path, SEED, rounded, LATENT + 1e-4)
     with pytest.raises(UsageError, match="another latent"):
-        check_bundle(tmp_path, SEED, picture(), LATENT * 0.7)
-    with pytest.raises(UsageError, match="another picture"):
-        check_bundle(tmp_path, SEED, 255 - picture(), LATENT)
+        check_bundle(tmp_path, SEED, image(), LATENT * 0.7)
+    with pytest.raises(UsageError, match="another image"):
+        check_bundle(tmp_path, SEED, 255 - image(), LATENT)
     (tmp_path / f"{STEM}.png").write_bytes(png(rounded))  # no longer what was written
-    with pytest.raises(UsageError, match="another picture"):
+    with pytest.raises(UsageError, match="another image"):
         check_bundle(tmp_path, SEED, rounded, LATENT)
     (tmp_path / f"{STEM}.latent.npy").write_bytes(b"\x93NUMPY")
     with pytest.raises(UsageError, match=r"latent\.npy"):
-        check_bundle(tmp_path, SEED, picture(), LATENT)
+        check_bundle(tmp_path, SEED, image(), LATENT)
 
 
 def test_a_bundle_written_again_on_another_device_keeps_its_masks(tmp_path):
     bundle(tmp_path)
     bring.palette(tmp_path, truth())
-    write_bundle(tmp_path, [BundleItem(0, SEED, picture() ^ 1, None, LATENT)], LABELS, {})
+    write_bundle(tmp_path, [BundleItem(0, SEED, image() ^ 1, None, LATENT)], LABELS, {})
     np.testing.assert_array_equal(read(tmp_path).mask, truth())
 
 
-def test_pictures_are_the_same_up_to_rounding_and_grey():
-    made = picture()
+def test_images_are_the_same_up_to_rounding_and_grey():
+    made = image()
     spotted = made.copy()
     spotted[0, :7] = 255 - spotted[0, :7]
-    assert same_picture(made, made ^ 3) and same_picture(made, spotted)
+    assert same_image(made, made ^ 3) and same_image(made, spotted)
     spotted[1] = 255 - spotted[1]
-    assert not same_picture(made, spotted) and not same_picture(made, made[1:])
-    assert same_picture(made[..., :1], np.repeat(made[..., :1], 3, axis=2)) and same_picture(
-        made[..., 0], made[..., :1]
-    )
+    assert not same_image(made, spotted) and not same_image(made, made[1:])
+    assert same_image(made[..., :1], np.repeat(made[..., :1], 3, axis=2)) and same_image(made[..., 0], made[..., :1])
 
 
 def test_each_tool_gets_the_classes_in_its_own_form(tmp_path):

@@ -52,7 +52,7 @@ def test_what_goes_out_comes_back(tmp_path, form, names):
 
 @pytest.mark.parametrize(("name", "writer"), references.WRITERS.items(), ids=references.WRITERS)
 def test_files_of_the_formats_own_writers(name, writer):
-    got = read(DATA / writer[1], LabelMap(ORDERS[1]), pictures=lambda seed: references.picture())
+    got = read(DATA / writer[1], LabelMap(ORDERS[1]), images=lambda seed: references.image())
     np.testing.assert_array_equal(got.mask, as_named(truth(), LabelMap(ORDERS[1])))
     assert (got.format, got.notes) == (name, ())
 
@@ -90,7 +90,7 @@ def test_background_of_cvat_is_the_first_class_where_none_is_called_so(tmp_path)
     assert "became 'ground'" in got.notes[0]
 
 
-def test_one_file_may_hold_many_pictures(tmp_path):
+def test_one_file_may_hold_many_images(tmp_path):
     other = np.flip(truth(), axis=0)
     frame = json.loads(bring.coco(tmp_path, truth()).read_text())
     bring.coco(tmp_path, other)
@@ -171,19 +171,19 @@ def test_labels_that_label_studio_keeps_beside_the_brush(tmp_path):
     assert "a choices covers no area" in got.notes[0]
 
 
-def test_the_picture_that_an_annotation_brings_must_be_the_latents(tmp_path):
-    made = references.picture()
+def test_the_image_that_an_annotation_brings_must_be_the_latents(tmp_path):
+    made = references.image()
     near = (made.astype(np.int16) + np.random.default_rng(0).integers(-6, 7, made.shape)).clip(0, 255).astype(np.uint8)
     other = np.roll(made, 5, axis=1)
     embedded = {"imageData": base64.b64encode(references.png(made)).decode()}
     path = bring.labelme(tmp_path, truth(), **embedded)
     for same in (made, near):
-        np.testing.assert_array_equal(read(path, pictures=lambda seed, p=same: p).mask, truth())
-    with pytest.raises(UsageError, match=r"imageData|painted on another picture than seed 42 makes"):
-        read(path, pictures=lambda seed: other)
+        np.testing.assert_array_equal(read(path, images=lambda seed, p=same: p).mask, truth())
+    with pytest.raises(UsageError, match=r"imageData|painted on another image than seed 42 makes"):
+        read(path, images=lambda seed: other)
     (tmp_path / f"{STEM}.png").write_bytes(references.png(other))  # named by imagePath, and lying beside
-    with pytest.raises(UsageError, match="another picture"):
-        read(bring.labelme(tmp_path, truth()), pictures=lambda seed: made)
+    with pytest.raises(UsageError, match="another image"):
+        read(bring.labelme(tmp_path, truth()), images=lambda seed: made)
     files = bring.cvat_files(truth()) | {f"JPEGImages/{STEM}.png": references.png(other)}
-    with pytest.raises(UsageError, match="another picture"):
-        read(bring.zipped(tmp_path / "t.zip", files), pictures=lambda seed: made)
+    with pytest.raises(UsageError, match="another image"):
+        read(bring.zipped(tmp_path / "t.zip", files), images=lambda seed: made)

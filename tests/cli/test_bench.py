@@ -48,7 +48,7 @@ def test_a_table_goes_to_stdout_and_into_a_page(call, tmp_path):
 def test_pairs(call):
     status, out, _ = call("bench", "pairs", "--shapes", "demo", "--heads", "linear", "--repeats", 1, "--device", "cpu")
     assert status == 0
-    assert "pair ÷ picture" in out
+    assert "pair ÷ image" in out
 
 
 def test_kernels_without_a_gpu_end_in_status_3(call):

@@ -110,7 +110,7 @@ def test_the_main_job_by_hand(dataset, tmp_path, call):
     with Image.open(next((tmp_path / "p").glob("*.mask.png"))) as indexed:
         assert (indexed.mode, indexed.size) == ("P", (16, 16))
     status, out, _ = call("predict", student, dataset / "exemplars", "-o", tmp_path / "p", "--json")
-    assert json.loads(out)["skipped"] == json.loads(out)["pictures"] > 0
+    assert json.loads(out)["skipped"] == json.loads(out)["images"] > 0
     assert call("verify", dataset)[0] == 0
     assert call("inspect", dataset, "--json")[0] == 0
 
@@ -155,7 +155,7 @@ def test_doctor(call):
 
 BAD = {
     "a missing generator": (("generate", "--generator", "no.safetensors", "-n", "2", "-o", "{new}"), 2, "no such file"),
-    "a picture as generator": (("generate", "--generator", "{png}", "-n", "2", "-o", "{new}"), 2, "a PNG picture"),
+    "an image as generator": (("generate", "--generator", "{png}", "-n", "2", "-o", "{new}"), 2, "a PNG image"),
     "an unknown preset": (("generate", "--generator", "dmeo", "-n", "2", "-o", "{new}"), 2, "did you mean 'demo'"),
     "zero samples": (("generate", "--generator", "{gen}", "-n", "0", "-o", "{new}"), 2, "-n"),
     "a negative batch": (
@@ -190,8 +190,8 @@ BAD = {
     "no masks in it": (("annotate", "{data}", "--shots", "1", "--masks", "{full}", "--classes", "a,b"), 2, "0 masks"),
     "a split of a dataset": (("distill", "{data}", "-o", "{new}.safetensors", "--split", "0"), 2, "--split 0"),
     "an undistillable set": (("distill", "{data}", "-o", "{new}.safetensors"), 4, "annotate"),
-    "a split of no real pictures": (("distill", "{data}", "-o", "{new}.safetensors", "--real-split", "0"), 2, "--real"),
-    "real pictures nowhere": (("distill", "{data}", "-o", "{new}.safetensors", "--real", "{new}"), 2, "no such file"),
+    "a split of no real images": (("distill", "{data}", "-o", "{new}.safetensors", "--real-split", "0"), 2, "--real"),
+    "real images nowhere": (("distill", "{data}", "-o", "{new}.safetensors", "--real", "{new}"), 2, "no such file"),
     "a share of all": (
         ("distill", "{data}", "-o", "{new}.safetensors", "--real", "{data}", "--real-share", "1"),
         2,
@@ -199,11 +199,11 @@ BAD = {
     ),
     "a student without suffix": (("distill", "{data}", "-o", "{new}"), 2, ".safetensors"),
     "no subject": (("eval", "{new}", "--against", "demo"), 2, "no such file"),
-    "a picture as student": (("predict", "{png}", "{png}", "-o", "{new}"), 2, "not a safetensors"),
+    "an image as student": (("predict", "{png}", "{png}", "-o", "{new}"), 2, "not a safetensors"),
     "an unknown preset to run": (("run", "demmo", "-o", "{new}"), 2, "did you mean 'demo'"),
     "an unknown key": (("run", "{toml}", "-o", "{new}"), 2, "generate.trunkation"),
     "an unknown command": (("genrate",), 2, "did you mean 'generate'"),
-    "a png as checkpoint": (("inspect", "{png}"), 2, "a PNG picture"),
+    "a png as checkpoint": (("inspect", "{png}"), 2, "a PNG image"),
 }
 
 

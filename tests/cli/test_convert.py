@@ -51,7 +51,7 @@ def images(folder: Path) -> tuple[np.ndarray, list[int]]:
 
 @pytest.mark.parametrize("psi", ["1.0", "0.7"])
 @pytest.mark.parametrize("name", ["sg2ada_uncond.pkl", "sg3t.pkl", "rosinality_small.pt"])
-def test_generate_gives_the_official_pictures(name, psi, shared, tmp_path, call):
+def test_generate_gives_the_official_images(name, psi, shared, tmp_path, call):
     """Within one grey level of what the network's own official code rendered."""
     file = shared / "parity" / name
     sampling = ("--seeds", "0-3", "--truncation", psi, "--noise", "const")
@@ -134,7 +134,7 @@ WRONG = {
     "a directory": (lambda p, _: p.mkdir(), "directory", "file"),
     "an empty file": (lambda p, _: p.write_bytes(b""), "empty", "download"),
     "no file": (lambda p, _: None, "no such file", "check"),
-    "a picture": (lambda p, _: Image.new("RGB", (8, 8)).save(p, "png"), "PNG picture", "generator"),
+    "an image": (lambda p, _: Image.new("RGB", (8, 8)).save(p, "png"), "PNG image", "generator"),
     "a StyleGAN1 pickle": (lambda p, _: write_tensorflow(tiny(), p, version=3), "StyleGAN1", "StyleGAN2 file"),
     "a discriminator alone": (lambda p, _: write_network(p, "Discriminator", "D"), "discriminator", "G_ema"),
     "lucidrains": (

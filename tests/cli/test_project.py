@@ -49,9 +49,9 @@ def test_project_prints_one_object_and_refuses_by_name(folder, generator_file, t
     status, out, err = call("project", folder, "--generator", generator_file, "-o", tmp_path / "o", *QUICK, "--json")
     facts = json.loads(out)
     assert status == 1
-    assert "bad.png: " in err and "1 of 3 pictures" in err
+    assert "bad.png: " in err and "1 of 3 images" in err
     assert list(facts["refused"]) == [str(folder / "bad.png")]
-    assert (facts["pictures"], facts["skipped"], facts["flagged"]) == (3, 0, {})
+    assert (facts["images"], facts["skipped"], facts["flagged"]) == (3, 0, {})
     assert facts["mean_error"] > 0
     (folder / "bad.png").unlink()
     status, out, _ = call("project", folder, "--generator", generator_file, "-o", tmp_path / "o", *QUICK, "--json")
@@ -60,7 +60,7 @@ def test_project_prints_one_object_and_refuses_by_name(folder, generator_file, t
     assert status == 2 and "begun with" in err
 
 
-def test_project_warns_of_foreign_pictures(folder, generator_file, tmp_path, call):
+def test_project_warns_of_foreign_images(folder, generator_file, tmp_path, call):
     quick = ("--steps", "10", "--samples", "8", "--calibration", "8", "--space", "w")
     status, out, err = call("project", folder, "--generator", generator_file, "-o", tmp_path / "o", *quick, "--json")
     assert status == 0
@@ -68,7 +68,7 @@ def test_project_warns_of_foreign_pictures(folder, generator_file, tmp_path, cal
     assert "warning: p0 lies outside the generator's world" in err
 
 
-def test_annotate_with_real_pictures(folder, generator_file, tmp_path, call):
+def test_annotate_with_real_images(folder, generator_file, tmp_path, call):
     call("generate", "--generator", generator_file, "-n", "3", "-o", tmp_path / "d")
     status, _, err = call("annotate", tmp_path / "d", "--real", folder, "--masks", folder)
     assert status == 2 and "--real" in err

@@ -15,7 +15,7 @@ def scenes():
     return render(range(120), 64)
 
 
-def test_a_seed_gives_one_picture_whatever_the_batch(scenes):
+def test_a_seed_gives_one_image_whatever_the_batch(scenes):
     image, mask = render([7], 64)
     assert torch.equal(image[0], scenes[0][7])
     assert torch.equal(mask[0], scenes[1][7])
@@ -52,7 +52,7 @@ def test_scenes_differ(scenes):
 
 
 def test_colour_alone_does_not_separate_the_parts(scenes):
-    """A nearest-neighbour classifier on the colours of 60 pictures labels 20 others badly."""
+    """A nearest-neighbour classifier on the colours of 60 images labels 20 others badly."""
     image, mask = scenes
     stream = torch.Generator().manual_seed(0)
     known = image[:60].reshape(-1, 3).float()

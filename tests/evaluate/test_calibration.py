@@ -65,9 +65,9 @@ def test_a_report_has_it_where_every_pixel_has_a_confidence(tmp_path):
     assert report.calibration_error < 0.15  # 384 pixels in eight bins
     told = json.loads(json.dumps(report.to_json()))
     assert told["calibration_error"] == pytest.approx(report.calibration_error) and len(told["reliability"]) == 8
-    assert "reliability.png" in [p.name for p in report.write_pictures(tmp_path)]
+    assert "reliability.png" in [p.name for p in report.write_images(tmp_path)]
     without = score(batches(False), LABELS, bootstrap=0)
     assert without.calibration_error is None and without.reliability is None
-    assert "reliability.png" not in [p.name for p in without.write_pictures(tmp_path / "b")]
+    assert "reliability.png" not in [p.name for p in without.write_images(tmp_path / "b")]
     mixed = score([*batches(True), *batches(False)], LABELS, bootstrap=0)
     assert mixed.calibration_error is None  # of all pixels or of none

@@ -60,9 +60,9 @@ def test_a_report_has_the_curve_where_every_sample_has_a_score(tmp_path):
     report = score(stream(True), LABELS, bootstrap=0)
     assert report.coverage[0][1] == pytest.approx(report.miou) and report.coverage[-1][1] == 1.0
     assert json.loads(json.dumps(report.to_json()))["coverage"][-1][0] == 0.1
-    names = [p.name for p in report.write_pictures(tmp_path)]
+    names = [p.name for p in report.write_images(tmp_path)]
     assert "coverage.png" in names
     drawn = np.asarray(Image.open(tmp_path / "coverage.png").convert("RGB")).reshape(-1, 3)
     assert (drawn == COLOURS[1]).all(1).sum() > 500  # the oracle's line, which here covers the other
     without = score(stream(False), LABELS, bootstrap=0)
-    assert without.coverage is None and "coverage.png" not in [p.name for p in without.write_pictures(tmp_path / "b")]
+    assert without.coverage is None and "coverage.png" not in [p.name for p in without.write_images(tmp_path / "b")]

@@ -1,4 +1,4 @@
-"""Learning curves: how many labels a score is worth, and a picture of it."""
+"""Learning curves: how many labels a score is worth, and an image of it."""
 
 from __future__ import annotations
 

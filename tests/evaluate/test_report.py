@@ -1,4 +1,4 @@
-"""The report of a stream: its numbers, its memory, its JSON, tables and pictures."""
+"""The report of a stream: its numbers, its memory, its JSON, tables and images."""
 
 from __future__ import annotations
 
@@ -138,11 +138,11 @@ def test_an_empty_stream_is_refused():
 
 
 @pytest.mark.parametrize("channels", [1, 3, None])
-def test_pictures_and_table_on_disk(tmp_path, channels):
+def test_images_and_table_on_disk(tmp_path, channels):
     predicted, truth, image = stack(6, wrong=0.8)
     parts = (predicted, truth) if channels is None else (predicted, truth, image[..., :channels])
     report = score(batches(*parts), LABELS, bootstrap=10, worst=2)
-    paths = report.write_pictures(tmp_path / "out")
+    paths = report.write_images(tmp_path / "out")
     assert sorted(p.name for p in paths) == sorted(p.name for p in (tmp_path / "out").iterdir())
     assert {p.name for p in paths} == {"confusion.png", "per_class.csv", "worst.png"}
     with Image.open(tmp_path / "out" / "worst.png") as sheet:
@@ -157,12 +157,12 @@ def test_pictures_and_table_on_disk(tmp_path, channels):
     assert table["hat"]["iou"] == "" and float(table["hat"]["share"]) == 0
 
 
-def test_the_confusion_picture_is_darkest_where_the_pixels_went(tmp_path):
+def test_the_confusion_image_is_darkest_where_the_pixels_went(tmp_path):
     truth = np.repeat(np.arange(3, dtype=np.uint8), 8)[None, :, None].repeat(24, axis=2)
     predicted = np.where(truth == 2, 0, truth).astype(np.uint8)  # all hair goes to background
-    score([(predicted, truth)], LABELS, bootstrap=0).write_pictures(tmp_path)
-    with Image.open(tmp_path / "confusion.png") as picture:
-        pixels = np.asarray(picture.convert("RGB"))
+    score([(predicted, truth)], LABELS, bootstrap=0).write_images(tmp_path)
+    with Image.open(tmp_path / "confusion.png") as image:
+        pixels = np.asarray(image.convert("RGB"))
     corner = (pixels.shape[0] - 14 - 4 * 46, pixels.shape[1] - 14 - 4 * 46)
     cell = {(i, j): tuple(pixels[corner[0] + i * 46 + 5, corner[1] + j * 46 + 5]) for i in range(4) for j in range(4)}
     full, none, absent = (8, 60, 130), (255, 255, 255), (242, 242, 242)

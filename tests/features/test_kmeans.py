@@ -16,7 +16,7 @@ def random(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 def pyramids() -> list[FeaturePyramid]:
-    """Three pictures of two sizes, five channels."""
+    """Three images of two sizes, five channels."""
     return [
         FeaturePyramid([random(2, 3, 3, 5), random(2, 2, 7, 4, seed=1)], (9, 11)),
         FeaturePyramid([random(1, 3, 4, 4, seed=2), random(1, 2, 8, 8, seed=3)], (8, 8)),

@@ -1,4 +1,4 @@
-"""Which pictures to annotate."""
+"""Which images to annotate."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_scale_of_a_channel_does_not_decide():
     assert choose(vectors, 6) == choose(vectors * torch.tensor([1000.0, 1.0, 0.001]), 6)
 
 
-def test_no_picture_twice_even_when_all_are_equal():
+def test_no_image_twice_even_when_all_are_equal():
     assert sorted(choose(torch.ones(4, 2), 4)) == [0, 1, 2, 3]
 
 

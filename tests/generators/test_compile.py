@@ -1,4 +1,4 @@
-"""--compile: torch.compile takes the whole synthesis as one graph, pictures stay, and what cannot is refused."""
+"""--compile: torch.compile takes the whole synthesis as one graph, images stay, and what cannot is refused."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def tiny() -> StyleGAN2:
 
 
 @torch.no_grad()
-def test_the_network_is_one_graph_and_gives_the_same_pictures_and_taps():
+def test_the_network_is_one_graph_and_gives_the_same_images_and_taps():
     network, graphs = tiny(), []
 
     def count(graph, inputs):

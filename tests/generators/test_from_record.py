@@ -121,7 +121,7 @@ def _finish3(g: StyleGAN3, record: ModuleRecord, synthesis: ModuleRecord) -> Mod
     return record
 
 
-def picture(g: StyleGAN, truncation: float = 0.7) -> torch.Tensor:
+def image(g: StyleGAN, truncation: float = 0.7) -> torch.Tensor:
     c = torch.eye(g.spec.c_dim)[[0, 1]] if g.spec.c_dim else None
     return g.synthesize(g.map(z_of_seeds([3, 4], g.spec.z_dim), c, truncation)).image
 
@@ -151,7 +151,7 @@ def test_a_record_becomes_the_network_that_it_was_taken_from(kind):
     assert torch.equal(torch.get_rng_state(), before)  # nothing was drawn
     assert made.assumed == [] and not made.training and not any(p.requires_grad for p in made.parameters())
     assert made.spec == g.spec
-    assert torch.equal(picture(made), picture(g))
+    assert torch.equal(image(made), image(g))
     stored = record_of(g).state_dict()
     own = made.state_dict()
     unused = {k for k in own if k.endswith("conv1.resample_filter")}
@@ -181,10 +181,10 @@ def test_layer_attributes_of_stylegan3_are_used():
     g = small3()
     record = record_of(g)
     record.children["synthesis"].attributes["output_scale"] = 0.5
-    assert torch.allclose(picture(generator_from_record(record)), 2 * picture(g))
+    assert torch.allclose(image(generator_from_record(record)), 2 * image(g))
     record = record_of(g)
     record.children["synthesis"].children["input"].tensors["transform"][0, 2] = 0.3  # an editor's shift
-    assert not torch.allclose(picture(generator_from_record(record)), picture(g), atol=1e-2)
+    assert not torch.allclose(image(generator_from_record(record)), image(g), atol=1e-2)
 
 
 def test_missing_filters_are_filled_and_said():
@@ -194,7 +194,7 @@ def test_missing_filters_are_filled_and_said():
         if "resample_filter" in module.tensors:
             module.tensors["resample_filter"] = None
     made = generator_from_record(record)
-    assert torch.equal(picture(made), picture(g))
+    assert torch.equal(image(made), image(g))
     assert made.assumed == ["resample filter: not stored, taken as 1-3-3-1"]
 
 
@@ -210,16 +210,16 @@ def test_other_float_types_lose_nothing():
     record.children["mapping"].children["fc0"].tensors["bias"] = third[:5].clone()
     wide = generator_from_record(record)
     assert torch.equal(wide.mapping.fc0.bias, third[:5])
-    assert picture(wide).dtype == torch.float64
+    assert image(wide).dtype == torch.float64
 
 
 def test_tensors_are_copies():
     record = record_of(small2())
     g = generator_from_record(record)
-    before = picture(g)
+    before = image(g)
     for tensor in record.state_dict().values():
         tensor.zero_()
-    assert torch.equal(picture(g), before)
+    assert torch.equal(image(g), before)
 
 
 def superres() -> ModuleRecord:
@@ -251,7 +251,7 @@ def test_unconditional_stylegan_xl_leaves_its_table_aside():
     record.children["mapping"].children["embed"] = ModuleRecord("Embedding", {}, {"weight": torch.randn(4, 7)})
     g = generator_from_record(record)
     assert g.spec.family == "stylegan-xl" and g.spec.c_dim == 0
-    assert torch.equal(picture(g), picture(small3()))
+    assert torch.equal(image(g), image(small3()))
 
 
 def _set(record, path, value):
@@ -346,7 +346,7 @@ def test_other_architectures_are_refused_by_their_parts():
 
 @pytest.mark.parametrize("name", ["sg2ada_uncond", "sg3t"])
 @pytest.mark.parametrize("psi", [1.0, 0.7])
-def test_official_files_give_the_official_pictures(shared, name, psi):
+def test_official_files_give_the_official_images(shared, name, psi):
     record, _ = generator_record(read(shared / "parity" / f"{name}.pkl"))
     g = generator_from_record(record)
     with np.load(shared / "parity" / f"{name}.npz") as wanted:

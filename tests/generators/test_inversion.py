@@ -131,7 +131,7 @@ class TestInversion:
                 InversionSettings(**wrong)
 
 
-def test_noise_structure_tells_noise_from_pictures():
+def test_noise_structure_tells_noise_from_images():
     noise = torch.randn(2, 1, 32, 32, generator=torch.Generator().manual_seed(0))
     stripes = torch.sin(torch.arange(32) / 4).expand(1, 1, 32, 32)
     stripes = (stripes - stripes.mean()) / stripes.std()

@@ -1,4 +1,4 @@
-"""Our StyleGAN2 against pictures that another implementation's own code rendered from the same weights."""
+"""Our StyleGAN2 against images that another implementation's own code rendered from the same weights."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def from_rosinality(file) -> StyleGAN2:
 
 
 @pytest.mark.parametrize("psi", [1.0, 0.7])
-def test_pictures_equal_those_of_the_other_implementation(shared, psi):
+def test_images_equal_those_of_the_other_implementation(shared, psi):
     generator = from_rosinality(shared / "parity" / "rosinality_small.pt")
     with np.load(shared / "parity" / "rosinality_small.npz") as wanted:
         image = torch.from_numpy(wanted[f"image_psi{psi}"])

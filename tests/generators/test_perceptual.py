@@ -1,4 +1,4 @@
-"""Distances between pictures: what they see, what they do not, and where they come from."""
+"""Distances between images: what they see, what they do not, and where they come from."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from gansegctl.generators.training.trainer import Trainer, TrainSettings
 SMALL = StyleGAN2Config(resolution=16, z_dim=4, w_dim=4, channel_base=64, channel_max=8, mapping_layers=1)
 
 
-def pictures(n=3, seed=0, channels=3, side=32):
+def images(n=3, seed=0, channels=3, side=32):
     return torch.rand(n, channels, side, side, generator=torch.Generator().manual_seed(seed)) * 2 - 1
 
 
@@ -40,7 +40,7 @@ def checkpoint(tmp_path_factory):
 
 
 def test_scales_halve_down_to_eight_pixels():
-    x = pictures(side=32)
+    x = images(side=32)
     assert [tuple(s.shape[2:]) for s in scales(x)] == [(32, 32), (16, 16), (8, 8)]
     assert torch.allclose(scales(x)[1][0, 0, 0, 0], x[0, 0, :2, :2].mean())
 
@@ -51,14 +51,14 @@ def test_pixel_distance_is_the_mean_over_scales():
 
 
 @pytest.mark.parametrize("measure", [Gradients(), DiscriminatorFeatures(Discriminator(SMALL))], ids=lambda m: m.name)
-def test_equal_pictures_are_at_no_distance_and_others_at_some(measure):
-    x = pictures(side=16)
+def test_equal_images_are_at_no_distance_and_others_at_some(measure):
+    x = images(side=16)
     f = measure.features(x)
     assert torch.allclose(measure.distance(f, f), torch.zeros(3), atol=1e-6)
-    g = measure.features(pictures(seed=1, side=16))
+    g = measure.features(images(seed=1, side=16))
     d = measure.distance(f, g)
     assert d.shape == (3,) and (d > 0.01).all()
-    one = measure.distance(f, [t[:1] for t in g])  # one picture is compared with all
+    one = measure.distance(f, [t[:1] for t in g])  # one image is compared with all
     assert one.shape == (3,) and torch.allclose(one[0], d[0])
 
 
@@ -72,16 +72,16 @@ def test_gradients_see_edges_not_brightness():
 
 
 def test_gradients_can_be_followed():
-    x = pictures(1, side=16).requires_grad_(True)
+    x = images(1, side=16).requires_grad_(True)
     m = Gradients()
-    m.distance(m.features(x), m.features(pictures(1, 2, side=16))).sum().backward()
+    m.distance(m.features(x), m.features(images(1, 2, side=16))).sum().backward()
     assert x.grad.isfinite().all() and x.grad.abs().sum() > 0
 
 
 def test_a_discriminator_comes_back_from_a_checkpoint(checkpoint):
     path, trained = checkpoint
     found = open_discriminator(path)
-    x = pictures(2, side=16)
+    x = images(2, side=16)
     assert torch.allclose(found(x), trained(x))
     measure = choose_perceptual("auto", path, 16, 3)
     assert measure.name == "discriminator"
@@ -118,6 +118,6 @@ def test_lpips_is_an_extra(monkeypatch):
 
     monkeypatch.setitem(sys.modules, "lpips", types.SimpleNamespace(LPIPS=lambda net, verbose: Net()))
     m = choose_perceptual("lpips", None, 16, 1)
-    grey = m.features(pictures(2, channels=1, side=16))
+    grey = m.features(images(2, channels=1, side=16))
     assert tuple(grey[0].shape) == (2, 3, 64, 64)  # as large as that network needs
     assert m.distance(grey, [grey[0][:1]])[0] == 0

@@ -1,4 +1,4 @@
-"""Half precision of the large blocks: near the float32 picture, taps of that type, no overflow, weights kept."""
+"""Half precision of the large blocks: near the float32 image, taps of that type, no overflow, weights kept."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def network():
 
 @torch.no_grad()
 def made(network, precision):
-    """Picture and taps at a precision."""
+    """Image and taps at a precision."""
     network.use_precision(precision)
     try:
         return network.synthesize(network.map(torch.randn(2, 8, generator=torch.Generator().manual_seed(1))))
@@ -27,9 +27,9 @@ def made(network, precision):
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_pictures_and_taps_are_near_those_of_float32(network, precision):
+def test_images_and_taps_are_near_those_of_float32(network, precision):
     exact, half = made(network, "fp32"), made(network, precision)
-    assert half.image.dtype == torch.float32  # the sum of pictures never is half
+    assert half.image.dtype == torch.float32  # the sum of images never is half
     near = 0.05 if precision == "bf16" else 0.01
     assert float((half.image - exact.image).abs().max()) < near * float(exact.image.abs().max())
     assert not torch.equal(half.image, exact.image)

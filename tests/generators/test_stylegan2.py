@@ -1,4 +1,4 @@
-"""StyleGAN2 by property, and against the pictures of the official networks where they are at hand."""
+"""StyleGAN2 by property, and against the images of the official networks where they are at hand."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_shapes_and_taps(channels):
     assert g.spec.num_ws == 6
 
 
-def test_taps_are_chosen_by_name_and_do_not_change_the_picture():
+def test_taps_are_chosen_by_name_and_do_not_change_the_image():
     g = tiny()
     ws = g.map(z_of_seeds([0], 8))
     full, some = g.synthesize(ws), g.synthesize(ws, taps=["b8.conv1"])
@@ -78,10 +78,10 @@ def test_batching_changes_nothing_beyond_rounding():
 def test_noise_modes_differ_and_repeat():
     g = tiny()
     ws = g.map(z_of_seeds([5], 8))
-    pictures = {m: g.synthesize(ws, m, seeds=[5]).image for m in ("const", "seed", "none")}
-    assert not torch.allclose(pictures["const"], pictures["none"])
-    assert not torch.allclose(pictures["const"], pictures["seed"])
-    assert torch.equal(pictures["seed"], g.synthesize(ws, "seed", seeds=[5]).image)
+    images = {m: g.synthesize(ws, m, seeds=[5]).image for m in ("const", "seed", "none")}
+    assert not torch.allclose(images["const"], images["none"])
+    assert not torch.allclose(images["const"], images["seed"])
+    assert torch.equal(images["seed"], g.synthesize(ws, "seed", seeds=[5]).image)
     with pytest.raises(UsageError, match="free"):
         g.synthesize(ws, "free")
     with pytest.raises(UsageError, match="seeds"):
@@ -155,7 +155,7 @@ TWELVE = (1, 2, 4, 7, 10, 12, 12, 10, 7, 4, 2, 1)
     ],
     ids=["skip", "resnet", "orig", "resnet-clamp-12-grey", "clamp-quiet", "12-table", "odd"],
 )
-def test_picture_and_taps_equal_the_textbook(changes):
+def test_image_and_taps_equal_the_textbook(changes):
     """Every architecture against the formulas written out in float64, with one kernel a sample; taps in their order."""
     g = tiny(**changes)
     ws = g.map(z_of_seeds([0, 1], 8))
@@ -203,7 +203,7 @@ def test_a_hand_computed_activation():
     assert torch.allclose(tap, wanted, atol=1e-6)
 
 
-def test_network_without_noise_has_no_maps_and_one_picture():
+def test_network_without_noise_has_no_maps_and_one_image():
     g = tiny(use_noise=False)
     assert not [k for k in g.state_dict() if "noise" in k]
     ws = g.map(z_of_seeds([5], 8))

@@ -133,7 +133,7 @@ def test_input_equals_the_formula_pixel_by_pixel():
         assert (made[i] - textbook.fourier_input(source, w[i : i + 1])).abs().max() < 1e-5
 
 
-def test_transform_moves_the_picture():
+def test_transform_moves_the_image():
     """A shift by one pixel of the input grid is a shift of its map by one column."""
     source, w = tiny().synthesis.input, torch.zeros(1, 5)
     still = source(w)
@@ -244,7 +244,7 @@ def test_shapes_taps_and_noise(kind, channels):
             g.synthesize(ws, **arguments)
 
 
-def test_taps_cover_exactly_the_picture():
+def test_taps_cover_exactly_the_image():
     """The map of the input is a wave in x of known phase: cropped, its first column lies half a pixel inside."""
     g = tiny()
     first = g.spec.taps[0]

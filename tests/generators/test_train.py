@@ -22,8 +22,8 @@ from gansegctl.io.training_state import save_state
 NETWORK = StyleGAN2Config(resolution=8, z_dim=8, w_dim=8, channel_base=64, channel_max=8, mapping_layers=2)
 
 
-def pictures(n: int = 32) -> torch.Tensor:
-    """Pictures of one colour each, red to yellow, on black borders."""
+def images(n: int = 32) -> torch.Tensor:
+    """Images of one colour each, red to yellow, on black borders."""
     x = torch.zeros(n, 3, 8, 8, dtype=torch.uint8)
     x[:, 0, 1:7, 1:7] = 230
     x[:, 1, 1:7, 1:7] = torch.linspace(0, 230, n).to(torch.uint8).view(n, 1, 1)
@@ -35,7 +35,7 @@ def settings(**changes) -> TrainSettings:
 
 
 def test_learns_the_colours_and_the_border():
-    trainer = Trainer(pictures(), settings(images=8 * 160, r1=0.1, ema_images=200))
+    trainer = Trainer(images(), settings(images=8 * 160, r1=0.1, ema_images=200))
     list(trainer.run())
     g = trainer.average
     image = g.synthesize(g.map(z_of_seeds(range(16), 8))).image.mean(dim=0)  # [3, 8, 8]
@@ -45,12 +45,12 @@ def test_learns_the_colours_and_the_border():
 
 
 def test_an_interrupted_run_equals_an_unbroken_one(tmp_path):
-    unbroken = Trainer(pictures(), settings(augment="ada"))
+    unbroken = Trainer(images(), settings(augment="ada"))
     list(unbroken.run())
-    first = Trainer(pictures(), settings(images=32, augment="ada"))
+    first = Trainer(images(), settings(images=32, augment="ada"))
     list(first.run())
     first.save(tmp_path / "x.ckpt")
-    second = Trainer(pictures(), settings(augment="ada"))
+    second = Trainer(images(), settings(augment="ada"))
     second.resume(tmp_path / "x.ckpt")
     assert second.images_seen == 32
     list(second.run())
@@ -59,38 +59,38 @@ def test_an_interrupted_run_equals_an_unbroken_one(tmp_path):
         assert torch.allclose(a, b, atol=1e-6)
 
 
-def test_a_resumed_run_of_another_batch_size_counts_its_pictures(tmp_path):
-    first = Trainer(pictures(), settings(images=32))
+def test_a_resumed_run_of_another_batch_size_counts_its_images(tmp_path):
+    first = Trainer(images(), settings(images=32))
     list(first.run())
     first.save(tmp_path / "x.ckpt")
-    second = Trainer(pictures(), settings(batch_size=4))
+    second = Trainer(images(), settings(batch_size=4))
     second.resume(tmp_path / "x.ckpt")
     assert (second.images_seen, second.step) == (32, 4)
     assert [p.done for p in second.run(0.0)] == [36, 40, 44, 48, 52, 56, 60, 64]
     second.save(tmp_path / "x.ckpt")
-    third = Trainer(pictures(), settings(batch_size=16))
+    third = Trainer(images(), settings(batch_size=16))
     third.resume(tmp_path / "x.ckpt")
     assert (third.images_seen, list(third.run())) == (64, [])
 
 
-def test_a_checkpoint_without_a_count_of_pictures_has_it_from_its_steps(tmp_path):
-    first = Trainer(pictures(), settings(images=32))
+def test_a_checkpoint_without_a_count_of_images_has_it_from_its_steps(tmp_path):
+    first = Trainer(images(), settings(images=32))
     list(first.run())
     counters = {"step": first.step, "seconds": 3.0, "augment_p": 0.0, "sign": 0.1}
     facts = {"settings": asdict(first.settings), "counters": counters}
     save_state(tmp_path / "x.ckpt", KIND, facts, first._parts(), first._optimizers(), first.stream)
     for batch_size in (8, 4):
-        second = Trainer(pictures(), settings(batch_size=batch_size))
+        second = Trainer(images(), settings(batch_size=batch_size))
         second.resume(tmp_path / "x.ckpt")
         assert (second.images_seen, second.step, second.seconds) == (32, 4, 3.0)
 
 
 def test_resume_refuses_another_network(tmp_path):
-    trainer = Trainer(pictures(), settings(images=8))
+    trainer = Trainer(images(), settings(images=8))
     trainer.save(tmp_path / "x.ckpt")
     other = StyleGAN2Config(resolution=8, z_dim=4, w_dim=8, channel_base=64, channel_max=8, mapping_layers=2)
     with pytest.raises(UsageError, match="another network"):
-        Trainer(pictures(), settings(network=other)).resume(tmp_path / "x.ckpt")
+        Trainer(images(), settings(network=other)).resume(tmp_path / "x.ckpt")
 
 
 DOUBLE = replace(NETWORK, resolution=16)
@@ -98,15 +98,15 @@ DOUBLE = replace(NETWORK, resolution=16)
 
 @pytest.fixture
 def small(tmp_path):
-    """A run at half the size that has seen 24 pictures, and its checkpoint."""
-    trainer = Trainer(pictures(), settings(images=24))
+    """A run at half the size that has seen 24 images, and its checkpoint."""
+    trainer = Trainer(images(), settings(images=24))
     list(trainer.run())
     trainer.save(tmp_path / "small.ckpt")
     return trainer, tmp_path / "small.ckpt"
 
 
 def enlarged() -> torch.Tensor:
-    return pictures().repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+    return images().repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
 
 
 def test_a_grown_run_begins_with_what_the_smaller_one_draws_and_thinks(small):
@@ -126,7 +126,7 @@ def test_a_grown_run_begins_with_what_the_smaller_one_draws_and_thinks(small):
 
 
 def test_a_grown_run_takes_over_how_much_was_augmented(tmp_path):
-    small = Trainer(pictures(), settings(images=24, augment="ada"))
+    small = Trainer(images(), settings(images=24, augment="ada"))
     list(small.run())
     small.augment_p = 0.3
     small.save(tmp_path / "small.ckpt")
@@ -136,7 +136,7 @@ def test_a_grown_run_takes_over_how_much_was_augmented(tmp_path):
         assert grown.augment_p == p
 
 
-def test_a_grown_run_takes_a_checkpoint_without_a_count_of_pictures(small, tmp_path):
+def test_a_grown_run_takes_a_checkpoint_without_a_count_of_images(small, tmp_path):
     old = small[0]
     counters = {"step": 3, "seconds": 3.0, "augment_p": 0.0, "sign": 0.1}
     facts = {"settings": asdict(old.settings), "counters": counters}
@@ -178,7 +178,7 @@ def test_a_grown_discriminator_lets_its_new_block_in_and_resumes_to_the_bit(smal
         ({"network": NETWORK}, "at 4 px"),
         ({"network": replace(NETWORK, resolution=32)}, "at 16 px"),
         ({"network": replace(DOUBLE, channel_max=4)}, "a network of 8 px"),
-        ({"images": 24}, "has seen 24 pictures"),
+        ({"images": 24}, "has seen 24 images"),
     ],
 )
 def test_growing_from_another_network_is_refused(small, changes, match):
@@ -191,12 +191,12 @@ def test_growing_from_another_network_is_refused(small, changes, match):
 def test_training_leaves_the_global_stream_alone():
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    list(Trainer(pictures(), settings(images=16, augment="diff", mirror=True)).run())
+    list(Trainer(images(), settings(images=16, augment="diff", mirror=True)).run())
     assert torch.equal(before, torch.get_rng_state())
 
 
 def test_bf16_trains_and_stays_finite():
-    facts = [p.facts for p in Trainer(pictures(), settings(images=24, precision="bf16")).run(0.0)]
+    facts = [p.facts for p in Trainer(images(), settings(images=24, precision="bf16")).run(0.0)]
     assert all(abs(f["loss_g"]) < 100 for f in facts)
     assert len(facts) >= 3
 
@@ -213,7 +213,7 @@ def test_compiled_training_takes_the_same_steps(monkeypatch):
     monkeypatch.setattr(torch, "compile", traced)
     monkeypatch.setattr(train, "check_compiler", lambda device: None)
     s = settings(images=32, r1_interval=2)
-    plain, fast = Trainer(pictures(), s), Trainer(pictures(), s, compiled=True)
+    plain, fast = Trainer(images(), s), Trainer(images(), s, compiled=True)
     assert compiled == ["SynthesisNetwork", "Discriminator"]
     for a, b in zip(plain.run(0.0), fast.run(0.0), strict=True):
         assert b.facts["loss_d"] == pytest.approx(a.facts["loss_d"], abs=1e-6)
@@ -223,20 +223,20 @@ def test_compiled_training_takes_the_same_steps(monkeypatch):
     fast._judge = lambda x: judged.append(1) or judge(x)
     assert fast.step % s.r1_interval == 0
     fast.train_step()
-    assert len(judged) == 3  # fakes, pictures, and fakes for the generator: a fourth would be R1's
+    assert len(judged) == 3  # fakes, images, and fakes for the generator: a fourth would be R1's
 
 
 def test_compiled_training_without_a_compiler_is_refused(monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(UsageError, match="no-such-compiler") as error:
-        Trainer(pictures(), settings(), compiled=True)
+        Trainer(images(), settings(), compiled=True)
     assert "without --compile" in error.value.remedy
-    Trainer(pictures(), settings())
+    Trainer(images(), settings())
 
 
-def test_wrong_pictures_are_refused():
+def test_wrong_images_are_refused():
     with pytest.raises(UsageError, match="uint8"):
-        Trainer(pictures().float(), settings())
+        Trainer(images().float(), settings())
     with pytest.raises(UsageError, match="16"):
         Trainer(torch.zeros(4, 3, 16, 16, dtype=torch.uint8), settings())
     with pytest.raises(UsageError, match="augmentation"):
@@ -299,8 +299,8 @@ def test_what_is_no_generator_is_refused(tmp_path):
         load_generator(tmp_path / "bent.safetensors")
 
 
-def test_pictures_are_shown_as_they_could_be():
-    """Each option by itself: the set of pictures shown is the set of those views, and no other."""
+def test_images_are_shown_as_they_could_be():
+    """Each option by itself: the set of images shown is the set of those views, and no other."""
     corner = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
     corner[:, :, 0, 1] = 255
     views = {
@@ -315,12 +315,12 @@ def test_pictures_are_shown_as_they_could_be():
         assert places == set(wanted), option
 
 
-def test_grey_pictures_train_with_adaptive_augmentation():
+def test_grey_images_train_with_adaptive_augmentation():
     grey = StyleGAN2Config(
         resolution=8, image_channels=1, z_dim=8, w_dim=8, channel_base=64, channel_max=8, mapping_layers=2
     )
     s = settings(network=grey, images=64, augment="ada", quarter_turns=True, ada_target=-1.0, augment_p=0.9)
-    trainer = Trainer(pictures()[:, :1].contiguous(), s)
+    trainer = Trainer(images()[:, :1].contiguous(), s)
     facts = list(trainer.run())[-1].facts
     assert 0 < facts["augment_p"] <= 0.9
     assert trainer.average.synthesize(trainer.average.map(z_of_seeds([0], 8))).image.shape == (1, 1, 8, 8)

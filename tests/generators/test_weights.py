@@ -34,7 +34,7 @@ def small(family: str):
     return g.eval().requires_grad_(False)
 
 
-def picture(g):
+def image(g):
     c = torch.eye(2)[:1] if g.spec.c_dim else None
     return g.synthesize(g.map(z_of_seeds([0], 4), c, 0.5)).image
 
@@ -49,7 +49,7 @@ def test_every_family_comes_back_as_it_was(family, tmp_path):
     assert torch.equal(torch.get_rng_state(), before)
     assert type(h) is type(g) and h.config == g.config and h.spec == g.spec and h.spec.family == family
     assert h.state_dict().keys() == g.state_dict().keys()  # StyleGAN3's ToRGB has no filters, before as after
-    assert torch.equal(picture(h), picture(g))
+    assert torch.equal(image(h), image(g))
     assert not h.training and not any(p.requires_grad for p in h.parameters())
     assert h.facts == {"licence": "none", "assumed": ["the moon is of cheese"]} and h.assumed == g.assumed
     assert len(h.sha256) == 64
@@ -68,7 +68,7 @@ def test_own_types_are_kept_on_request(tmp_path):
     save_generator(g, path, dtype=torch.float16)
     with safe_open(str(path), "pt") as f:
         assert f.get_tensor("mapping.fc0.bias").dtype == torch.float16
-    assert picture(load_generator(path)).dtype == torch.float32
+    assert image(load_generator(path)).dtype == torch.float32
 
 
 def test_the_demo_generator_loads_as_before():
@@ -91,7 +91,7 @@ def test_a_header_of_the_first_format(tmp_path):
     path = tmp_path / "old.safetensors"
     save_file(g.state_dict(), path, {"gansegctl": json.dumps(header)})
     h = load_generator(path)
-    assert h.config == g.config and torch.equal(picture(h), picture(g))
+    assert h.config == g.config and torch.equal(image(h), image(g))
 
 
 @pytest.mark.parametrize(

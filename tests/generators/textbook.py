@@ -61,13 +61,13 @@ def to_rgb(layer, x: Tensor, w: Tensor, clamp: float | None) -> Tensor:
 
 
 def grow(x: Tensor, kernel: Tensor) -> Tensor:
-    """A picture at twice its size."""
+    """An image at twice its size."""
     taps = kernel.shape[-1]
     return fir(x, kernel.double(), 2, 1, ((taps + 1) // 2, (taps - 2) // 2))
 
 
 def stylegan2(g, ws: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """(picture, activations) of a StyleGAN2 of any architecture, with its stored noise."""
+    """(image, activations) of a StyleGAN2 of any architecture, with its stored noise."""
     ws, taps, slot, image, config = ws.double(), [], 0, None, g.config
     for r in config.resolutions:
         block, clamp = getattr(g.synthesis, f"b{r}"), config.conv_clamp

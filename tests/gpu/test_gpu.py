@@ -59,8 +59,8 @@ def test_the_generator_gives_what_it_gives_on_the_cpu(generator_file):
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_training_runs_and_stays_finite(generator_file, precision):
     network = load_generator(generator_file).config
-    pictures = torch.randint(0, 255, (32, 3, 16, 16), dtype=torch.uint8)
-    trainer = Trainer(pictures, TrainSettings(network=network, images=64, batch_size=8, precision=precision), "cuda")
+    images = torch.randint(0, 255, (32, 3, 16, 16), dtype=torch.uint8)
+    trainer = Trainer(images, TrainSettings(network=network, images=64, batch_size=8, precision=precision), "cuda")
     facts = [p.facts for p in trainer.run(0.0)]
     assert all(abs(f["loss_g"]) < 100 for f in facts)
 

@@ -15,7 +15,7 @@ MODES = pytest.mark.parametrize("mode", reference.MODES)
 
 @pytest.fixture()
 def points(draw):
-    """23 pixels of two pictures, some of them twice."""
+    """23 pixels of two images, some of them twice."""
     place = (draw(20, 3).abs() * 7).long() % torch.tensor([2, *SIZE], device=draw(1).device)
     return torch.cat([place, place[:3]])
 

@@ -83,7 +83,7 @@ def test_nearest_is_the_exact_floor_at_every_size(dtype):
 
 @pytest.mark.parametrize("mode", reference.MODES)
 def test_an_edge_neighbour_is_the_edge_itself(mode):
-    """Squared norms at the rims of a picture, against the upsampled map."""
+    """Squared norms at the rims of an image, against the upsampled map."""
     x = torch.randn(1, 3, 2, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     norm = kernels.squared_norm(x, (8, 9), mode)
     wanted = reference.upsample(x, (8, 9), mode).square().sum(dim=1)

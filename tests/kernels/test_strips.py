@@ -79,7 +79,7 @@ def test_project(mode, pieces, memory):
 
 @pytest.mark.parametrize("places", [[4, 6], [0, 2], [5]])
 def test_project_of_some_levels_alone(places, pieces):
-    """Full-size ones only, small ones only, one larger than the picture."""
+    """Full-size ones only, small ones only, one larger than the image."""
     maps = [levels()[i] for i in places]
     w = random(3, sum(x.shape[1] for x in maps))
     close(strips.project(maps, w, SIZE, "bilinear"), F.conv2d(dense(maps, "bilinear"), w[:, :, None, None]))
@@ -154,7 +154,7 @@ def test_results_are_channels_last_as_activations_are():
 
 
 def test_bands_bound_the_native_products():
-    """A picture is made in as many bands as keep the products of all levels within `BAND`."""
+    """An image is made in as many bands as keep the products of all levels within `BAND`."""
     small = [(torch.zeros(1, 1, 64, 64), None), (torch.zeros(1, 1, 64, 64), None), (torch.zeros(1, 1, 32, 32), None)]
     nbytes = (64 * 64 + 32 * 32) * 1000 * 4
     whole = list(strips._bands(small, (128, 128), 1000, 4))

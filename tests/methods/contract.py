@@ -120,7 +120,7 @@ class MethodContract:
         assert int(hidden.max()) < 3
         assert (hidden[top] == wrong[top]).mean() < (shown[top] == wrong[top]).mean()
 
-    def test_a_picture_that_is_ignored_whole_changes_nothing_but_is_no_error(self):
+    def test_a_image_that_is_ignored_whole_changes_nothing_but_is_no_error(self):
         blank = replace(self.exemplars[1], mask=np.full((SIDE, SIDE), 255, np.uint8))
         a = self.predict(self.fit([self.exemplars[0], blank]), probabilities=True)
         assert bool(a.probabilities.isfinite().all())
@@ -130,7 +130,7 @@ class MethodContract:
     def says_one_thing_or_refuses(self, value, labels):
         """Exemplars of one value all over: that is most of the answer, or the method says that it cannot.
 
-        Most, for a short fit of a linear layer does not reach every pixel of another picture.
+        Most, for a short fit of a linear layer does not reach every pixel of another image.
         """
         painted = [replace(e, mask=np.full((SIDE, SIDE), value, np.uint8)) for e in self.exemplars]
         try:

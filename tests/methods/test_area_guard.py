@@ -10,11 +10,11 @@ from gansegctl.methods.labels4free.collapse_guard import AreaGuard, area_histogr
 
 
 def masks(*areas, soft=0.0):
-    """One picture of 100 pixels per area, hard (or with all values `soft` away from 0 and 1)."""
-    pictures = torch.zeros(len(areas), 1, 10, 10)
-    for picture, area in zip(pictures, areas, strict=True):
-        picture.view(-1)[: round(100 * area)] = 1
-    return pictures * (1 - 2 * soft) + soft
+    """One image of 100 pixels per area, hard (or with all values `soft` away from 0 and 1)."""
+    images = torch.zeros(len(areas), 1, 10, 10)
+    for image, area in zip(images, areas, strict=True):
+        image.view(-1)[: round(100 * area)] = 1
+    return images * (1 - 2 * soft) + soft
 
 
 def test_histogram_counts_tenths():
@@ -40,7 +40,7 @@ def test_without_a_healthy_look_no_iteration_is_recommended():
 
 
 def test_a_collapsed_look_whose_mean_area_is_plausible_is_not_recommended():
-    """19 of 20 pictures are all foreground, and the mean area is 0.95 for the sake of one."""
+    """19 of 20 images are all foreground, and the mean area is 0.95 for the sake of one."""
     guard = AreaGuard()
     guard.look(masks(0.4, 0.5), 10)
     for i in (20, 30):
@@ -52,7 +52,7 @@ def test_a_collapsed_look_whose_mean_area_is_plausible_is_not_recommended():
 
 
 def test_alpha_that_nowhere_reaches_the_threshold_is_a_collapse_of_what_is_written():
-    """0.88 on two fifths of a picture: a plausible area, and nothing above 0.9."""
+    """0.88 on two fifths of an image: a plausible area, and nothing above 0.9."""
     alpha = masks(0.4, 0.4) * 0.88
     guard = AreaGuard(threshold=0.9)
     guard.look(masks(0.4, 0.4), 10)
@@ -80,7 +80,7 @@ def test_looks_that_recover_or_change_sides_are_no_collapse():
         guard.look(masks(1.0, 1.0), 9)
 
 
-def test_a_few_full_pictures_among_others_are_no_collapse():
+def test_a_few_full_images_among_others_are_no_collapse():
     guard = AreaGuard(patience=1)
     guard.look(masks(1.0, 1.0, 1.0, 0.5), 1)
     assert guard.looks[0].area == pytest.approx(0.875) and guard.looks[0].histogram[-1] == 0.75
@@ -109,7 +109,7 @@ def test_a_collapsed_last_look_needs_no_patience(area, kind):
     assert not AreaGuard().look(masks(0.4, area), 50, last=True)
 
 
-def test_pictures_may_come_one_by_one():
+def test_images_may_come_one_by_one():
     together, apart = AreaGuard(), AreaGuard()
     together.look(masks(0.2, 0.7, soft=0.1), 1)
     apart.look((a[None] for a in masks(0.2, 0.7, soft=0.1)), 1)

@@ -25,7 +25,7 @@ QUICK = ContrastiveSettings(dimension=16, statistics_samples=3, pretrain_steps=2
 
 class TestFixed(MethodContract):
     name, settings = "contrastive", QUICK
-    invented = 0.06  # two steps of pre-training leave it uncertain of new pictures; chance is a quarter
+    invented = 0.06  # two steps of pre-training leave it uncertain of new images; chance is a quarter
 
 
 class TestRelease(MethodContract):
@@ -152,7 +152,7 @@ def test_fixed_views_keep_the_coarse_styles_and_release_does_not(monkeypatch):
         assert any(bool(s[2]) for s in seen) != coarse  # the last pair: never in the release
 
 
-def test_prototypes_shrink_with_the_picture():
+def test_prototypes_shrink_with_the_image():
     assert ContrastiveSettings().resolved(1, (256, 256)).pixels == 20_000
     assert ContrastiveSettings().resolved(1, (256, 256)).prototypes == 5000
     small = ContrastiveSettings().resolved(3, (64, 64))
@@ -217,7 +217,7 @@ def test_the_released_linear_head_has_its_activation_after_its_last_layer():
     assert not fixed.head.leaky and fixed.head.per_pixel
 
 
-def test_a_picture_of_one_class_gives_that_class():
+def test_a_image_of_one_class_gives_that_class():
     generator = TinyGenerator()
     exemplars = exemplars_of(generator, [1], lambda p: linear_truth(p) * 0 + 2)
     segmenter = Contrastive().fit(generator, exemplars, LABELS, QUICK)

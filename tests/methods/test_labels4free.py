@@ -145,7 +145,7 @@ def test_penalties_are_those_of_the_paper():
     assert float(alpha_penalty(1 - a.round(), 2.0, 5.0, 0.0)) == 0
 
 
-def test_real_pictures_and_samples_reach_the_critic(monkeypatch):
+def test_real_images_and_samples_reach_the_critic(monkeypatch):
     seen = []
 
     class Watched(Critic):
@@ -156,10 +156,10 @@ def test_real_pictures_and_samples_reach_the_critic(monkeypatch):
     generator = TinyGenerator()
     images = torch.full((5, SIDE, SIDE, 3), 255, dtype=torch.uint8)
     segmenter = fit(replace(QUICK, iterations=2), images=images, adversary=TinyAdversary(generator, Watched(0)))
-    assert sum(bool((x == 1).all()) for x in seen) == 3 and segmenter.facts["real_pictures"] == 5  # one more for R1
+    assert sum(bool((x == 1).all()) for x in seen) == 3 and segmenter.facts["real_images"] == 5  # one more for R1
     seen.clear()
     segmenter = fit(replace(QUICK, iterations=2), adversary=TinyAdversary(generator, Watched(0)))
-    assert not any((x == 1).all() for x in seen) and segmenter.facts["real_pictures"] == 0
+    assert not any((x == 1).all() for x in seen) and segmenter.facts["real_images"] == 0
 
 
 def test_the_critic_that_was_handed_in_is_not_written_over():
@@ -199,7 +199,7 @@ def test_it_finds_a_foreground_that_backgrounds_lack():
 
 
 class Glaring(TinyAdversary):
-    """Backgrounds that no picture has: any of them gives a composite away."""
+    """Backgrounds that no image has: any of them gives a composite away."""
 
     def background(self, ws, noise, seeds):
         return super().background(ws, noise, seeds) * 0 + 5
@@ -259,7 +259,7 @@ def test_the_average_follows_the_network_and_release_keeps_the_raw_one():
     assert release.finished() is release.alpha and release.mean is None
 
 
-def test_the_biased_penalty_pulls_down_the_score_of_real_pictures():
+def test_the_biased_penalty_pulls_down_the_score_of_real_images():
     found = []
     for biased in (False, True):
         settings = replace(QUICK, biased_r1=biased).resolved()
@@ -330,7 +330,7 @@ def test_losses_that_are_not_finite_are_an_error():
         fit(adversary=Broken(TinyGenerator()))
 
 
-def test_the_guard_holds_the_activations_of_one_picture_at_a_time():
+def test_the_guard_holds_the_activations_of_one_image_at_a_time():
     class Counting(TinyGenerator):
         made, most = (), 0
 
@@ -345,7 +345,7 @@ def test_the_guard_holds_the_activations_of_one_picture_at_a_time():
     assert generator.most <= 8  # of two levels each: the guard alone would hold 40
 
 
-def test_the_guard_sees_the_same_pictures_again(monkeypatch):
+def test_the_guard_sees_the_same_images_again(monkeypatch):
     seen = []
     plain = alpha_training.AreaGuard.look
 

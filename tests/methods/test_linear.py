@@ -80,7 +80,7 @@ def test_the_release_profile_draws_new_noise_and_the_fixed_one_does_not():
 
 
 @pytest.mark.parametrize(("exemplars", "epoch"), [(1, 128), (4, 32), (10, 13)])
-def test_the_release_takes_all_exemplars_a_step_and_as_many_pictures_an_epoch(exemplars, epoch):
+def test_the_release_takes_all_exemplars_a_step_and_as_many_images_an_epoch(exemplars, epoch):
     filled = LinearSettings(profile="release").resolved(exemplars)
     assert (filled.batch, filled.steps, filled.redraw_noise) == (exemplars, 50 * epoch, epoch)
     assert [filled.rate(i) for i in (20 * epoch - 1, 20 * epoch)] == pytest.approx([1e-3, 1e-4])
@@ -91,7 +91,7 @@ def test_the_release_takes_all_exemplars_a_step_and_as_many_pictures_an_epoch(ex
 
 def test_a_step_is_adam_on_the_mean_of_the_exemplars_mean_losses():
     generator, exemplars = TinyGenerator(), exemplars_of(TinyGenerator(), (3, 5, 8))
-    exemplars[0].mask[:12] = 255  # a picture counts as much as any other, however little of it is painted
+    exemplars[0].mask[:12] = 255  # an image counts as much as any other, however little of it is painted
     settings = LinearSettings(profile="release", steps=2, redraw_noise=0, lr=0.1, schedule="constant")
     found = Linear().fit(generator, exemplars, LABELS, settings, seed=6)
     start = linear._start(3, found.widths, "torch", torch.Generator().manual_seed(6))

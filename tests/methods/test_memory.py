@@ -1,6 +1,6 @@
 """A one-shot fit and a prediction at the shapes of a 256 px StyleGAN2 take less than 1 GB beyond the weights.
 
-The hypercolumn of one such picture alone would be 1.41 GB. A few steps hold what many do. labels4free trains a
+The hypercolumn of one such image alone would be 1.41 GB. A few steps hold what many do. labels4free trains a
 discriminator of that size beside, with its own gradients and moments, and has a bound of its own.
 """
 
@@ -34,7 +34,7 @@ CASES = {
 }
 """Method → settings that shorten its fit, and change the size of nothing that it holds at its worst.
 
-segment_in_style holds maps of all its pictures, so it has as many as by default. labels4free's first step is one with
+segment_in_style holds maps of all its images, so it has as many as by default. labels4free's first step is one with
 the R1 penalty, of derivatives of the second order. stylemix fits nothing; a prediction makes 11 variants, 4 at a time.
 """
 LIMITS = {"labels4free": 4e9}

@@ -32,7 +32,7 @@ def accuracy(settings, seeds=(3,), samples=range(200, 208)):
     return (labels == linear_truth(synthesis.pyramid)).mean()
 
 
-def test_learns_a_labelling_from_a_few_pictures():
+def test_learns_a_labelling_from_a_few_images():
     assert accuracy(replace(QUICK, steps=120), seeds=(3, 5, 7)) > 0.8
 
 
@@ -163,7 +163,7 @@ def test_a_restyled_pixel_has_the_place_in_the_other_style_that_it_had_in_its_ow
     assert len(way[0].unique()) >= 8
 
 
-def test_style_is_mean_and_deviation_of_each_picture():
+def test_style_is_mean_and_deviation_of_each_image():
     g = TinyGenerator()
     pyramid = g.synthesize(g.latents([1, 2])).pyramid
     mean, deviation = style_of(pyramid)
@@ -235,7 +235,7 @@ def test_pixels_gathered_at_every_step_teach_the_same(seeds, monkeypatch):
         assert torch.equal(tensor, each.tensors()[name]), name
 
 
-def test_styles_are_kept_by_picture_not_by_pixel(monkeypatch):
+def test_styles_are_kept_by_image_not_by_pixel(monkeypatch):
     g, seen = TinyGenerator(), []
     monkeypatch.setattr(oneshot, "_restyled", lambda x, worn, *rest: seen.append(worn) or _restyled(x, worn, *rest))
     settings = OneShotSettings(members=2, hidden=(6,), batch=20, statistics_samples=2, steps=1)

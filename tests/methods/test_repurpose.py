@@ -283,7 +283,7 @@ def test_every_exemplar_is_seen_before_any_comes_again(monkeypatch):
     assert sorted(seen[:4]) == sorted(seen[4:]) == [252.0, 253.0, 254.0, 255.0]
 
 
-def test_score_is_higher_for_pictures_unlike_the_exemplars():
+def test_score_is_higher_for_images_unlike_the_exemplars():
     generator = TinyGenerator()
     segmenter = Repurpose().fit(generator, exemplars_of(generator, [1]), LABELS, replace(QUICK, steps=60))
     known = segmenter.predict(generator, generator.synthesize(generator.latents([1]))).score

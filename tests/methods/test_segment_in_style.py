@@ -56,8 +56,8 @@ def accuracy(settings, truth, labels, seeds=range(30, 36)):
     return (found == np.stack([e.mask for e in fresh])).mean()
 
 
-def test_clusters_named_by_one_picture_hold_in_others():
-    """The truth: two clusters of the finest level, found by k-means on other pictures."""
+def test_clusters_named_by_one_image_hold_in_others():
+    """The truth: two clusters of the finest level, found by k-means on other images."""
     generator = TinyGenerator()
 
     def truth(pyramid):
@@ -128,7 +128,7 @@ def test_without_exemplars_the_clusters_have_numbers():
     assert named.settings["k"] == 18
 
 
-def test_foreground_is_what_the_rule_says_of_all_pictures_together():
+def test_foreground_is_what_the_rule_says_of_all_images_together():
     generator = TinyGenerator()
     segmenter = SegmentInStyle().fit(generator, settings=replace(QUICK, output="foreground", rule="least-central"))
     assert segmenter.labels.names == ("background", "foreground")
@@ -189,7 +189,7 @@ def test_balanced_naming_lets_a_small_class_have_a_cluster():
     assert shares["majority"] < 0.5 < shares["balanced"]
 
 
-def test_pictures_are_kept_in_half_precision_when_standardised(monkeypatch):
+def test_images_are_kept_in_half_precision_when_standardised(monkeypatch):
     seen = []
 
     def watched(pyramids, *args, **options):

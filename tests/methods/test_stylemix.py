@@ -1,4 +1,4 @@
-"""stylemix: one annotation contract without exemplars, variants of the very picture, votes, and parts that recolour."""
+"""stylemix: one annotation contract without exemplars, variants of the very image, votes, and parts that recolour."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_finds_what_recolours_together(profile):
     assert 0.1 < float(truth.float().mean()) < 0.4
 
 
-def test_the_variants_are_of_this_very_picture():
+def test_the_variants_are_of_this_very_image():
     generator = TinyGenerator()
     synthesis = made(generator, noise="seed")
     asked, plain = [], generator.synthesize
@@ -131,7 +131,7 @@ def test_the_variants_are_of_this_very_picture():
     assert not torch.equal(variants[1], variants[2])
 
 
-def test_large_pictures_are_made_a_few_at_a_time(monkeypatch):
+def test_large_images_are_made_a_few_at_a_time(monkeypatch):
     sizes, plain = [], TinyGenerator.synthesize
     monkeypatch.setattr(
         TinyGenerator, "synthesize", lambda self, ws, **o: sizes.append(len(ws)) or plain(self, ws, **o)
@@ -160,7 +160,7 @@ def test_release_draws_anew_and_counts_its_passes():
     assert {noise for noise, _ in generator.asked} == {"seed"} and len(set(seeds)) == 15
     generator.passes = 0
     StyleMix().fit(generator, settings=replace(settings, profile="fixed")).predict(generator, synthesis)
-    assert generator.passes == 4  # the picture itself is the first of the five, and serves all repeats
+    assert generator.passes == 4  # the image itself is the first of the five, and serves all repeats
     values = PROFILES["release"]
     assert (values["variants"], values["k"], values["repeats"], values["rule"]) == (50, 3, 10, "least-central")
 
@@ -238,7 +238,7 @@ def test_faiss_clusters_as_torch_does_or_is_refused(monkeypatch):
         StyleMixSettings(clusterer="faiss")
 
 
-def test_faiss_works_where_the_pictures_are_or_leaves_them_to_torch(monkeypatch):
+def test_faiss_works_where_the_images_are_or_leaves_them_to_torch(monkeypatch):
     told = []
 
     class Kmeans:
@@ -343,7 +343,7 @@ def test_a_callable_finds_boxes_in_python_and_is_not_stored(tmp_path):
     loaded.boxes_of = detect
     assert torch.equal(loaded.predict(generator, synthesis).labels, labels)
     loaded.boxes_of = lambda synthesis: [PAIR]
-    with pytest.raises(UsageError, match="boxes of 1 pictures"):
+    with pytest.raises(UsageError, match="boxes of 1 images"):
         loaded.predict(generator, synthesis)
     loaded.boxes_of = lambda synthesis: [PAIR * 3] * 2
     with pytest.raises(UsageError, match="6 boxes for seed 1"):
@@ -410,7 +410,7 @@ def test_boxes_that_do_not_fit_the_rest_are_refused():
         StyleMix().fit(generator, settings=QUICK, boxes=lambda s: [])
     with pytest.raises(UsageError, match="set boxes to a file"):
         StyleMix().fit(generator, settings=replace(QUICK, instances=2))
-    with pytest.raises(UsageError, match="2 boxes in one picture"):
+    with pytest.raises(UsageError, match="2 boxes in one image"):
         StyleMix().fit(generator, settings=replace(QUICK, instances=1, boxes={"11": one["11"] * 2}))
     with pytest.raises(UsageError, match="instances 255"):
         replace(QUICK, instances=255)

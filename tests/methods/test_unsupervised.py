@@ -1,4 +1,4 @@
-"""What the unsupervised methods share: rules for foreground, seeds of pictures, k-means of many runs at once."""
+"""What the unsupervised methods share: rules for foreground, seeds of images, k-means of many runs at once."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_there_is_always_a_foreground_and_a_background():
     assert foreground_clusters(left, 2, "agreement").sum() == 1
 
 
-def test_several_pictures_are_judged_together():
+def test_several_images_are_judged_together():
     turned = torch.cat([portrait(), portrait(), portrait()])
     assert torch.equal(foreground_clusters(turned, 4, "border"), foreground_clusters(portrait(), 4, "border"))
 

@@ -1,4 +1,4 @@
-"""A generator to fit on in milliseconds: random layers of 4, 8 and 16 px, the picture made from the last."""
+"""A generator to fit on in milliseconds: random layers of 4, 8 and 16 px, the image made from the last."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What labels4free is handed: a discriminator of the generator's size, backgrounds, pictures; and a fit in small."""
+"""What labels4free is handed: a discriminator of the generator's size, backgrounds, images; and a fit in small."""
 
 from __future__ import annotations
 
@@ -108,13 +108,13 @@ def test_a_method_gets_what_it_needs_and_no_more(generator, tmp_path):
     for i in range(3):
         save_png(tmp_path / f"{i}.png", torch.full((16, 16, 3), 40 * i, dtype=torch.uint8).numpy())
     given = beyond_generator(method, generator, Labels4FreeSettings(images=str(tmp_path)))
-    network, pictures = generator.config, torch.zeros(2, 3, 16, 16, dtype=torch.uint8)
-    trainer = Trainer(pictures, TrainSettings(network=network, batch_size=2))
+    network, images = generator.config, torch.zeros(2, 3, 16, 16, dtype=torch.uint8)
+    trainer = Trainer(images, TrainSettings(network=network, batch_size=2))
     trainer.save(tmp_path / "out.ckpt")
     chosen = Labels4FreeSettings(discriminator=str(tmp_path / "out.ckpt"))
     critic, x = beyond_generator(method, generator, chosen)["adversary"].critic(0), torch.rand(2, 3, 16, 16)
     torch.testing.assert_close(critic(x), trainer.discriminator(x))
-    wide = Trainer(pictures[:, :1], TrainSettings(network=replace(network, image_channels=1), batch_size=2))
+    wide = Trainer(images[:, :1], TrainSettings(network=replace(network, image_channels=1), batch_size=2))
     wide.save(tmp_path / "grey.ckpt")
     with pytest.raises(UsageError, match="16 px and 1 channels"):
         beyond_generator(method, generator, Labels4FreeSettings(discriminator=str(tmp_path / "grey.ckpt")))

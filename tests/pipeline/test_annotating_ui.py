@@ -48,7 +48,7 @@ def features(source):
 
 
 def bright(source, seed):
-    grey = source.pictures([seed])[0].mean(axis=2)
+    grey = source.images([seed])[0].mean(axis=2)
     return (grey > np.median(grey)).astype(np.uint8)
 
 
@@ -75,7 +75,7 @@ def test_parts_are_the_exact_clusters_and_finer_from_level_to_level(features):
     np.testing.assert_array_equal(parts.find_parts(features, 0, 16), found)
 
 
-def test_larger_pictures_get_magnified_parts(features):
+def test_larger_images_get_magnified_parts(features):
     small = parts.find_parts(features, 0, 16)
     large = parts.find_parts(features, 0, 64)
     np.testing.assert_array_equal(large[::4, ::4], small)
@@ -110,17 +110,17 @@ def test_without_two_classes_there_is_advice_but_no_fit(bench, source):
     assert [a.kind for a in found.advice] == ["different"]
 
 
-def test_a_refit_learns_from_painted_pixels_and_looks_at_all_pictures(bench, source):
+def test_a_refit_learns_from_painted_pixels_and_looks_at_all_images(bench, source):
     truth = bright(source, 3)
     mask = truth.copy()
     mask[:, 12:] = 255  # not painted
     found = bench.propose({3: mask, 7: np.full((16, 16), 255, np.uint8)}, never)
-    assert [p.picture.seed for p in found.exemplars] == list(STRIP)
+    assert [p.image.seed for p in found.exemplars] == list(STRIP)
     assert (found.exemplars[0].labels == truth)[:, :12].mean() > 0.8
     assert len(found.samples) == annotating_ui.SHOWN
-    assert not {p.picture.seed for p in found.samples} & set(STRIP)
+    assert not {p.image.seed for p in found.samples} & set(STRIP)
     for p in (*found.exemplars, *found.samples):
-        np.testing.assert_array_equal(p.picture.image, source.pictures([p.picture.seed])[0])
+        np.testing.assert_array_equal(p.image.image, source.images([p.image.seed])[0])
         assert p.sure == pytest.approx(p.confidence.mean() / 255) and p.weakest in LABELS.names
     kinds = {a.kind: a for a in found.advice}
     assert set(kinds) == {"uncertain", "different"}
@@ -154,7 +154,7 @@ def test_the_different_one_is_the_farthest_from_all_painted(bench, source):
     assert advice.seed == expected
     assert bench._different({3: mask}, [expected])[0].seed not in (3, expected)
     seeds = [a.seed for a in bench.propose({3: mask}, never).advice]
-    assert len(set(seeds)) == 2  # two pictures, not one for two reasons
+    assert len(set(seeds)) == 2  # two images, not one for two reasons
 
 
 def test_an_overtaken_refit_stops_before_it_looks(bench, source, monkeypatch):
@@ -162,9 +162,9 @@ def test_an_overtaken_refit_stops_before_it_looks(bench, source, monkeypatch):
     assert bench.propose({3: bright(source, 3)}, lambda: True) is None
 
 
-def test_every_picture_says_why_it_is_here(source):
+def test_every_image_says_why_it_is_here(source):
     chosen = annotating_ui.Workbench(source, LABELS, CHOICE)
-    assert (chosen.why(3), chosen.picture(7).why) == CHOICE.reasons
+    assert (chosen.why(3), chosen.image(7).why) == CHOICE.reasons
     assert "added" in chosen.why(0)
     assert annotating_ui.Workbench(source, LABELS, Choice(STRIP, "asked for")).why(7) == "asked for"
 

@@ -63,7 +63,7 @@ def test_the_estimate_is_the_sum_of_its_parts_and_grows_with_the_batch():
     bare, read = estimate(SPEC, 4), estimate(SPEC, 4, ("a", "b"))
     assert (bare.activations, bare.head) == (0, 0)
     assert read.activations == 4 * 4 * (10 * 8 * 8 + 4 * 20 * 20)  # samples · bytes · the two maps, margin included
-    assert read.total == read.activations + read.layer + read.head + read.pictures > bare.total
+    assert read.total == read.activations + read.layer + read.head + read.images > bare.total
     assert estimate(SPEC, 8, ("a", "b")).activations == 2 * read.activations
     assert estimate(SPEC, 4, ("a",), itemsize=2).activations == 4 * 2 * 10 * 8 * 8
     assert "4 samples a pass" in read.describe()
@@ -96,7 +96,7 @@ def test_a_batch_that_does_not_fit_is_halved_with_the_same_seeds_and_remembered(
     assert [s for i in (0, 1) for s in read_shard(tmp_path / "halved", i).seed] == list(range(10))
 
 
-def test_pictures_are_those_of_the_smaller_batch_and_the_shard_says_so(generator_file, tmp_path):
+def test_images_are_those_of_the_smaller_batch_and_the_shard_says_so(generator_file, tmp_path):
     run(generator_file, tmp_path / "halved", 2, ERRORS[0])
     job, network, _ = plan_generate(settings(generator_file, batch_size=2), None, "cpu")
     list(synthesize(job, tmp_path / "small", network))

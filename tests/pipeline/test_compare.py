@@ -188,10 +188,10 @@ def test_the_sheet_shows_what_other_commands_measured(generator_file, labeller, 
         list(compare(settings(generator_file, labeller, draws=1, methods=(method,)), tmp_path))
     order = [f"{e['method']}, 1 shots" for e in table(read_rows(tmp_path, {}))]
     assert sorted(order) == sorted([f"{QUICK}, 1 shots", f"{OTHER}, 1 shots"])
-    assert shown[-1] == ["pictures", "truth", *order]
+    assert shown[-1] == ["images", "truth", *order]
     (tmp_path / comparing_runs._sheet_name(OTHER, 1)).unlink()
     list(compare(settings(generator_file, labeller, draws=1, methods=(QUICK,)), tmp_path))
-    assert shown[-1] == ["pictures", "truth", f"{QUICK}, 1 shots"]
+    assert shown[-1] == ["images", "truth", f"{QUICK}, 1 shots"]
 
 
 def test_rows_fitted_with_other_defaults_are_refused(generator_file, labeller, tmp_path, monkeypatch):
@@ -221,7 +221,7 @@ def test_rows_fitted_with_other_defaults_are_refused(generator_file, labeller, t
 
 def test_truncation_is_of_exemplars_and_samples_and_of_the_head(generator_file, labeller, tmp_path):
     whole, half = (Bench(settings(generator_file, labeller, truncation=t, num=4)) for t in (1.0, 0.5))
-    assert not np.array_equal(whole.pictures, half.pictures)
+    assert not np.array_equal(whole.images, half.images)
     middle = half.generator.map(torch.zeros(1, 8), truncation=0.0)
     assert torch.allclose(half.exemplars(0, 1)[0].ws, middle + 0.5 * (whole.exemplars(0, 1)[0].ws - middle), atol=1e-5)
 
@@ -289,7 +289,7 @@ def says(monkeypatch, generator_file, labeller):
             Annotation(torch.from_numpy(m.astype(np.uint8)), None, None if doubt is None else torch.tensor(d))
             for m, d in zip(masks.reshape(2, 4, 16, 16), np.reshape(doubt or [0.0] * 8, (2, 4)).tolist(), strict=True)
         )
-        monkeypatch.setattr(comparing_runs, "picture_and_mask", lambda *a: (None, a[4] and next(parts)))
+        monkeypatch.setattr(comparing_runs, "image_and_mask", lambda *a: (None, a[4] and next(parts)))
         return bench._score(type("Says", (), {"labels": LabelMap(names)})())
 
     return bench, scoring

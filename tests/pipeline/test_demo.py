@@ -38,7 +38,7 @@ def test_the_demo_runs_every_stage_and_does_nothing_twice(small, tmp_path):
     assert set(result.reports) == set(COLUMNS[1:])
     assert all(f.is_file() for f in result.files)
     rows = {row[0]: row[1:] for row in result.rows()}
-    assert rows["pictures"] == ("10",) * 4
+    assert rows["images"] == ("10",) * 4
     assert {"nose", "mouth", *SCORES} <= set(rows)
     assert rows["miou"][0] > 0.9  # the labeller on exact renderings
     assert all(0 <= v <= 1 or math.isnan(v) for v in rows["miou"])

@@ -23,9 +23,9 @@ from gansegctl.store.manifest import Manifest
 LABELS = LabelMap(("dark", "bright"))
 
 
-def coco_of(folder, picture, seed: int, file: str = "instances.json"):
-    """Bright pixels of a picture as COCO polygons, a pixel row each."""
-    bright = picture.mean(axis=2) > np.median(picture.mean(axis=2))
+def coco_of(folder, image, seed: int, file: str = "instances.json"):
+    """Bright pixels of an image as COCO polygons, a pixel row each."""
+    bright = image.mean(axis=2) > np.median(image.mean(axis=2))
     side = bright.shape[0]
     cells = [[x, y, x + 1, y, x + 1, y + 1, x, y + 1] for y, x in np.argwhere(bright).tolist()]
     frame = {
@@ -40,14 +40,14 @@ def coco_of(folder, picture, seed: int, file: str = "instances.json"):
 
 @pytest.fixture(scope="module")
 def made(generator_file, tmp_path_factory):
-    """A dataset of 12 pictures with a segmenter beside it."""
+    """A dataset of 12 images with a segmenter beside it."""
     folder = tmp_path_factory.mktemp("exemplars") / "data"
     settings = GenerateSettings(generator=str(generator_file), seeds="0-11", batch_size=4, shard_size=6)
     job, network, _ = plan_generate(settings, None, "cpu")
     list(synthesize(job, folder, network))
     source = annotating.Source.open(folder)
     bundle, choice = write_exemplars(source, 1, LABELS)
-    path, _ = coco_of(bundle, source.pictures(choice.seeds)[0], choice.seeds[0])
+    path, _ = coco_of(bundle, source.images(choice.seeds)[0], choice.seeds[0])
     exemplars = exemplars_of(source, choice.seeds, path, LABELS)
     list(annotating.annotate(source, exemplars, LABELS, AnnotateSettings(method="linear", options={"steps": 5})))
     return folder
@@ -61,7 +61,7 @@ def dataset(made, tmp_path):
 
 
 @pytest.mark.parametrize("how", CHOICES)
-def test_every_choice_has_a_reason_for_every_picture(dataset, how):
+def test_every_choice_has_a_reason_for_every_image(dataset, how):
     source = annotating.Source.open(dataset)
     folder, choice = write_exemplars(source, 3, LABELS, how=how)
     assert len(set(choice.seeds)) == 3 and set(choice.seeds) <= set(range(12))
@@ -110,7 +110,7 @@ def test_masks_from_a_file_elsewhere_belong_to_the_datasets_bundle(dataset, tmp_
     source = annotating.Source.open(dataset)
     bundle, choice = write_exemplars(source, 1, LABELS)
     (seed,) = choice.seeds
-    path, bright = coco_of(tmp_path, source.pictures([seed])[0], seed)
+    path, bright = coco_of(tmp_path, source.images([seed])[0], seed)
     renamed = json.loads(path.read_text())
     renamed["images"][0]["file_name"] = "portrait.png"
     path.write_text(json.dumps(renamed))
@@ -126,7 +126,7 @@ def test_masks_from_a_file_elsewhere_belong_to_the_datasets_bundle(dataset, tmp_
 def test_a_bundle_of_another_truncation_is_refused(generator_file, dataset, tmp_path):
     source = annotating.Source.open(dataset)
     bundle, choice = write_exemplars(source, 1, LABELS)
-    coco_of(bundle, source.pictures(choice.seeds)[0], choice.seeds[0])
+    coco_of(bundle, source.images(choice.seeds)[0], choice.seeds[0])
     settings = GenerateSettings(generator=str(generator_file), seeds="0-11", truncation=0.5)
     job, network, _ = plan_generate(settings, None, "cpu")
     list(synthesize(job, tmp_path / "other", network))
@@ -143,8 +143,8 @@ def test_the_command_takes_a_file_and_says_what_it_read(dataset, tmp_path):
     told = json.loads(run.stdout)
     (seed,) = told["seeds"]
     assert told["why"].startswith("drawn at random") and told["reasons"] == {str(seed): told["why"]}
-    picture = annotating.Source.open(dataset).pictures([seed])[0]
-    path, _ = coco_of(tmp_path, picture, seed, "mine.json")
+    image = annotating.Source.open(dataset).images([seed])[0]
+    path, _ = coco_of(tmp_path, image, seed, "mine.json")
     run = CliRunner().invoke(cli, ["annotate", str(dataset), "--masks", str(path), "--set", "steps=3", "--dry-run"])
     assert run.exit_code == 0, run.output
     assert f"seed {seed}: {path} (coco)" in run.stderr

@@ -1,4 +1,4 @@
-"""Exports read back: the same pictures and masks in every format, whatever was interrupted."""
+"""Exports read back: the same images and masks in every format, whatever was interrupted."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def small_sheets(monkeypatch):
 
 def pixels(path_or_bytes) -> np.ndarray:
     source = io.BytesIO(path_or_bytes) if isinstance(path_or_bytes, bytes) else path_or_bytes
-    with Image.open(source) as picture:
-        assert picture.format == "PNG"
-        return np.asarray(picture)
+    with Image.open(source) as image:
+        assert image.format == "PNG"
+        return np.asarray(image)
 
 
 def stem(seed: int) -> str:
@@ -73,7 +73,7 @@ def test_png(dataset, tmp_path):
     assert not (out / ".export").exists() and (out / "contact.png").is_file()
 
 
-def test_grey_masks_and_grey_pictures(tmp_path):
+def test_grey_masks_and_grey_images(tmp_path):
     out = put(make(tmp_path / "d", channels=1), tmp_path / "o", "png", mask_png="grey")
     with Image.open(out / f"masks/{stem(9)}.png") as mask, Image.open(out / f"images/{stem(9)}.png") as image:
         assert (mask.mode, image.mode) == ("L", "L")
@@ -164,11 +164,11 @@ def test_coco_run_lengths(dataset, tmp_path, instances):
         ]
         assert [a["id"] for a in table["annotations"]] == list(range(1, len(table["annotations"]) + 1))
         assert table["licenses"][0]["name"] == "CC-BY-4.0"
-        for picture, s in zip(table["images"], seeds, strict=True):
-            ids.append(picture["id"])
-            assert np.array_equal(pixels(out / "images" / picture["file_name"]), image_of(s))
+        for image, s in zip(table["images"], seeds, strict=True):
+            ids.append(image["id"])
+            assert np.array_equal(pixels(out / "images" / image["file_name"]), image_of(s))
             read = np.zeros((SIZE, SIZE), np.uint8)
-            found = [a for a in table["annotations"] if a["image_id"] == picture["id"]]
+            found = [a for a in table["annotations"] if a["image_id"] == image["id"]]
             for a in found:
                 region = rle.decode(rle.from_text(a["segmentation"]["counts"]), *a["segmentation"]["size"])
                 assert a["area"] == region.sum() and a["bbox"] == rle.box(region) and not read[region].any()
@@ -182,9 +182,9 @@ def test_coco_run_lengths(dataset, tmp_path, instances):
 def test_coco_polygons(dataset, tmp_path):
     out = put(dataset, tmp_path / "o", "coco", polygons=True)
     table = coco(out, "train")
-    for picture, s in zip(table["images"], SEEDS, strict=True):
+    for image, s in zip(table["images"], SEEDS, strict=True):
         for a in table["annotations"]:
-            if a["image_id"] == picture["id"]:
+            if a["image_id"] == image["id"]:
                 region = np.any([fill_even_odd(p, SIZE, SIZE) for p in a["segmentation"]], axis=0)
                 assert iou(region, smooth_mask(s, SIZE) == a["category_id"]) == 1.0
 
@@ -241,8 +241,8 @@ def test_filters_keep_what_they_say_whatever_the_format(dataset, tmp_path):
     assert len(list((out / "images").iterdir())) == len(wanted)
     packs = json.loads((put(dataset, tmp_path / "w", "webdataset", **chosen) / "index.json").read_text())["splits"]
     assert sum(p["samples"] for p in packs["train"]) == len(wanted)
-    picture_ids = [p["id"] for p in coco(put(dataset, tmp_path / "c", "coco", **chosen), "train")["images"]]
-    assert picture_ids == [SEEDS.index(s) + 1 for s in wanted]
+    image_ids = [p["id"] for p in coco(put(dataset, tmp_path / "c", "coco", **chosen), "train")["images"]]
+    assert image_ids == [SEEDS.index(s) + 1 for s in wanted]
 
 
 def test_where_nothing_is_kept_that_is_an_error(dataset, tmp_path):

@@ -1,4 +1,4 @@
-"""What users bring: pictures, labelled sets, names of generators, picture files to label."""
+"""What users bring: images, labelled sets, names of generators, image files to label."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from gansegctl.pipeline.distill.stage import distill
 from gansegctl.pipeline.evaluate import evaluate
 from gansegctl.pipeline.generate.contact_sheet import write_contact_sheet
 from gansegctl.pipeline.inputs.generators import check_class, generator_path, grouped, latents_of_seeds, open_generator
-from gansegctl.pipeline.inputs.images import check_split, classes_of, image_files, load_pictures
+from gansegctl.pipeline.inputs.images import check_split, classes_of, image_files, load_images
 from gansegctl.pipeline.inputs.labelled_sets import load_truth
 from gansegctl.pipeline.predict import predict
 from gansegctl.pipeline.train import train
@@ -34,19 +34,19 @@ from gansegctl.students.student import Student, build
 LABELS = LabelMap(("ground", "figure"))
 
 
-def picture(size=(12, 10), value=90, mode="RGB"):
+def image(size=(12, 10), value=90, mode="RGB"):
     return Image.new(mode, size, (value, 0, 30) if mode == "RGB" else value)
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """Three pictures below a folder, one of them deeper, with a mask and an overlay that are no pictures of ours."""
+    """Three images below a folder, one of them deeper, with a mask and an overlay that are no images of ours."""
     (tmp_path / "p" / "deeper").mkdir(parents=True)
-    picture().save(tmp_path / "p" / "a.png")
-    picture((10, 12), 200).save(tmp_path / "p" / "deeper" / "b.jpg")
-    picture(mode="L").save(tmp_path / "p" / "c.png")
-    picture(mode="L").save(tmp_path / "p" / "a.mask.png")
-    picture().save(tmp_path / "p" / "a.overlay.png")
+    image().save(tmp_path / "p" / "a.png")
+    image((10, 12), 200).save(tmp_path / "p" / "deeper" / "b.jpg")
+    image(mode="L").save(tmp_path / "p" / "c.png")
+    image(mode="L").save(tmp_path / "p" / "a.mask.png")
+    image().save(tmp_path / "p" / "a.overlay.png")
     (tmp_path / "p" / "notes.txt").write_text("x")
     return tmp_path / "p"
 
@@ -73,39 +73,39 @@ def hdf5(path, **arrays):
     return path
 
 
-class TestPictures:
+class TestImages:
     def test_files_are_found_in_order_without_masks_and_overlays(self, folder):
         assert [f.name for f in image_files(folder)] == ["a.png", "c.png", "b.jpg"]
 
     def test_other_sizes_are_cropped_and_resized(self, folder):
-        pictures = load_pictures(folder, resolution=8)
-        assert pictures.shape == (3, 8, 8, 3)
-        assert abs(int(pictures[0, 4, 4, 0]) - 90) <= 1
-        assert load_pictures(folder, resolution=8, channels=1).shape == (3, 8, 8, 1)
+        images = load_images(folder, resolution=8)
+        assert images.shape == (3, 8, 8, 3)
+        assert abs(int(images[0, 4, 4, 0]) - 90) <= 1
+        assert load_images(folder, resolution=8, channels=1).shape == (3, 8, 8, 1)
 
     def test_without_a_resolution_the_sizes_must_agree(self, folder):
         with pytest.raises(UsageError, match="--resolution"):
-            load_pictures(folder)
+            load_images(folder)
 
     def test_an_hdf5_file(self, tmp_path):
         image = np.arange(2 * 8 * 8 * 3, dtype=np.uint8).reshape(2, 8, 8, 3)
-        assert np.array_equal(load_pictures(hdf5(tmp_path / "x.h5", image=image), 8), image)
+        assert np.array_equal(load_images(hdf5(tmp_path / "x.h5", image=image), 8), image)
         grey = hdf5(tmp_path / "g.h5", image=image[..., 0])
-        assert load_pictures(grey, 8, channels=1).shape == (2, 8, 8, 1)
+        assert load_images(grey, 8, channels=1).shape == (2, 8, 8, 1)
         with pytest.raises(UsageError, match="1 channels"):
-            load_pictures(grey, 8, channels=3)
+            load_images(grey, 8, channels=3)
         with pytest.raises(UsageError, match="16 px"):
-            load_pictures(grey, 16, channels=1)
+            load_images(grey, 16, channels=1)
 
     def test_one_split_of_an_hdf5_file(self, tmp_path, folder):
         image = np.arange(4 * 8 * 8, dtype=np.uint8).reshape(4, 8, 8)
         path = hdf5(tmp_path / "x.h5", image=image, split=np.array([0, 1, 0, 1], np.uint8))
-        assert np.array_equal(load_pictures(path, 8, 1, split=0)[..., 0], image[[0, 2]])
-        assert len(load_pictures(path, 8, 1)) == 4
+        assert np.array_equal(load_images(path, 8, 1, split=0)[..., 0], image[[0, 2]])
+        assert len(load_images(path, 8, 1)) == 4
         with pytest.raises(UsageError, match="split 7"):
-            load_pictures(path, 8, 1, split=7)
+            load_images(path, 8, 1, split=7)
         with pytest.raises(UsageError, match="--split 0"):
-            load_pictures(folder, 8, split=0)
+            load_images(folder, 8, split=0)
 
     def test_what_learns_wants_one_of_several_splits(self, tmp_path, folder):
         image, mask = np.zeros((4, 32, 32), np.uint8), np.zeros((4, 32, 32), np.uint8)
@@ -144,20 +144,20 @@ class TestPictures:
             load_truth(path)
         assert load_truth(path, LABELS).labels == LABELS
 
-    def test_a_dataset_is_pictures_too(self, tmp_path):
+    def test_a_dataset_is_images_too(self, tmp_path):
         list(write_scenes([1, 2], tmp_path / "d", 32))
-        assert load_pictures(tmp_path / "d", 32).shape == (2, 32, 32, 3)
+        assert load_images(tmp_path / "d", 32).shape == (2, 32, 32, 3)
 
     def test_what_is_missing_is_named(self, tmp_path):
         with pytest.raises(UsageError, match="no such file"):
-            load_pictures(tmp_path / "none")
+            load_images(tmp_path / "none")
         (tmp_path / "empty").mkdir()
-        with pytest.raises(UsageError, match="no pictures"):
-            load_pictures(tmp_path / "empty")
+        with pytest.raises(UsageError, match="no images"):
+            load_images(tmp_path / "empty")
         with pytest.raises(UsageError, match="dataset `image`"):
-            load_pictures(hdf5(tmp_path / "y.h5", other=np.zeros(3)))
+            load_images(hdf5(tmp_path / "y.h5", other=np.zeros(3)))
         with pytest.raises(UsageError, match="float64"):
-            load_pictures(hdf5(tmp_path / "z.h5", image=np.zeros((2, 8, 8, 3))))
+            load_images(hdf5(tmp_path / "z.h5", image=np.zeros((2, 8, 8, 3))))
 
 
 class TestTruth:
@@ -179,10 +179,10 @@ class TestTruth:
         with pytest.raises(UsageError, match="--split 0 for the dataset"):
             load_pairs(tmp_path / "d", split=0)
 
-    def test_a_folder_is_grey_where_all_its_pictures_are(self, tmp_path):
+    def test_a_folder_is_grey_where_all_its_images_are(self, tmp_path):
         (tmp_path / "labels.json").write_text(json.dumps(LABELS.to_json()))
         for name, mode in (("a", "L"), ("b", "LA"), ("c", "1")):
-            picture(mode="L").convert(mode).save(tmp_path / f"{name}.png")
+            image(mode="L").convert(mode).save(tmp_path / f"{name}.png")
             Image.new("L", (12, 10), 1).save(tmp_path / f"{name}.mask.png")
         assert load_truth(tmp_path).image.shape == (3, 10, 12, 1)
         assert load_truth(tmp_path, channels=3).image.shape == (3, 10, 12, 3)
@@ -190,7 +190,7 @@ class TestTruth:
         list(distill(tmp_path, student, DistillSettings(steps=1, batch_size=2)))
         assert Student.load(student).channels == 1
         # And it is scored on a folder of coloured files, which are read as it reads them.
-        picture().save(tmp_path / "d.png")
+        image().save(tmp_path / "d.png")
         Image.new("L", (12, 10), 1).save(tmp_path / "d.mask.png")
         assert load_truth(tmp_path).image.shape == (4, 10, 12, 3)
         assert evaluate(student, str(tmp_path), EvalSettings(bootstrap=0)).images == 4
@@ -198,7 +198,7 @@ class TestTruth:
     def test_a_folder_of_pairs(self, tmp_path):
         (tmp_path / "labels.json").write_text(json.dumps(LABELS.to_json()))
         for name, value in (("a", 0), ("b", 1)):
-            picture().save(tmp_path / f"{name}.png")
+            image().save(tmp_path / f"{name}.png")
             Image.new("L", (12, 10), value).save(tmp_path / f"{name}.mask.png")
         truth = load_truth(tmp_path)
         assert truth.image.shape == (2, 10, 12, 3)
@@ -206,7 +206,7 @@ class TestTruth:
 
     def test_masks_of_another_size_or_missing_are_named(self, tmp_path):
         (tmp_path / "labels.json").write_text(json.dumps(LABELS.to_json()))
-        picture().save(tmp_path / "a.png")
+        image().save(tmp_path / "a.png")
         with pytest.raises(UsageError, match="without pairs"):
             load_truth(tmp_path)
         Image.new("L", (5, 5)).save(tmp_path / "a.mask.png")
@@ -273,7 +273,7 @@ class TestGenerators:
 
 
 class TestPredict:
-    def test_masks_in_the_size_of_each_picture(self, folder, student, tmp_path):
+    def test_masks_in_the_size_of_each_image(self, folder, student, tmp_path):
         events = list(predict(student, [folder], tmp_path / "out"))
         assert isinstance(events[-1], Progress)
         assert events[-1].done == 3
@@ -284,10 +284,10 @@ class TestPredict:
 
     def test_what_cannot_be_labelled_is_named(self, folder, student, tmp_path):
         (tmp_path / "empty").mkdir()
-        with pytest.raises(UsageError, match="no pictures"):
+        with pytest.raises(UsageError, match="no images"):
             list(predict(student, [tmp_path / "empty"], tmp_path / "out"))
-        picture().save(folder / "a.jpg")
-        with pytest.raises(UsageError, match="two pictures named a"):
+        image().save(folder / "a.jpg")
+        with pytest.raises(UsageError, match="two images named a"):
             list(predict(student, [folder], tmp_path / "out"))
         refused = {}
         list(predict(student, [folder / "notes.txt"], tmp_path / "out", refused=refused))

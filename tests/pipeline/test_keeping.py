@@ -30,7 +30,7 @@ def scene(generator_file, tmp_path_factory):
     job, network, _ = plan_generate(settings(generator_file), None, "cpu")
     list(synthesize(job, folder / "plain", network))
     source = annotating.Source.open(folder / "plain")
-    light = source.pictures([3])[0].mean(axis=2)
+    light = source.images([3])[0].mean(axis=2)
     exemplar = Exemplar(source.latents([3]), 3, (light > np.quantile(light, 0.9)).astype(np.uint8), "const")
     chosen = AnnotateSettings(shots=1, options={"steps": 100})
     list(annotating.annotate(source, [exemplar], LabelMap(("ground", "spot")), chosen))

@@ -1,4 +1,4 @@
-"""From a name or file of any family to pictures, facts and a preset's weights."""
+"""From a name or file of any family to images, facts and a preset's weights."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from generators.checkpoints.foreign import like_rosinality, pictures, tiny, weights, write_tensorflow, write_torch
+from generators.checkpoints.foreign import images, like_rosinality, tiny, weights, write_tensorflow, write_torch
 from safetensors.torch import save, save_file
 
 from gansegctl import presets
@@ -35,7 +35,7 @@ def foreign(original, tmp_path):
 
 def test_open_generator_reads_other_projects(foreign, original):
     generator = open_generator(str(foreign))
-    assert (pictures(generator) - pictures(original)).abs().max() < 1e-5
+    assert (images(generator) - images(original)).abs().max() < 1e-5
     ws = latents_of_seeds(generator, [0, 1], truncation=0.5, cutoff=3)
     assert torch.equal(ws[:, 3], ws[:, 5])
     assert not torch.equal(ws[:, 0], ws[:, 3])
@@ -92,7 +92,7 @@ def test_convert_is_lossless_and_keeps_where_it_came_from(foreign, tmp_path):
     before, report = open_checkpoint(foreign)
     after = open_generator(str(out))
     assert all(torch.equal(v, before.state_dict()[k]) for k, v in after.state_dict().items())
-    assert torch.equal(pictures(after), pictures(open_generator(str(foreign))))
+    assert torch.equal(images(after), images(open_generator(str(foreign))))
     assert after.spec == before.spec
     header = read_header(out)
     assert header["facts"]["source_sha256"] == report.file_sha256 == result["source_sha256"]
@@ -131,7 +131,7 @@ def test_convert_keeps_architectures_and_classes(changes, tmp_path):
     convert(write_tensorflow(original, tmp_path / "g.pkl"), tmp_path / "g.safetensors")
     generator = open_generator(str(tmp_path / "g.safetensors"))
     c = 1 if "c_dim" in changes else None
-    assert (pictures(generator, c=c) - pictures(original, c=c)).abs().max() < 1e-5
+    assert (images(generator, c=c) - images(original, c=c)).abs().max() < 1e-5
 
 
 def test_a_preset_without_its_weights_says_where_they_are(tmp_path, monkeypatch, foreign):
@@ -170,5 +170,5 @@ def test_a_segmenter_is_no_generator(tmp_path):
 def test_weights_of_ours_open_as_before(original, tmp_path):
     save_generator(original, tmp_path / "g.safetensors")
     generator = open_generator(str(tmp_path / "g.safetensors"))
-    assert (pictures(generator) - pictures(original)).abs().max() < 1e-5
+    assert (images(generator) - images(original)).abs().max() < 1e-5
     assert all(torch.equal(v, original.state_dict()[k]) for k, v in generator.state_dict().items())

@@ -1,4 +1,4 @@
-"""--precision: part of the settings; pictures and masks come from the same half activations; old datasets go on."""
+"""--precision: part of the settings; images and masks come from the same half activations; old datasets go on."""
 
 from __future__ import annotations
 

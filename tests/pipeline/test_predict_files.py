@@ -12,7 +12,7 @@ from PIL import Image
 from gansegctl.errors import GansegError, UsageError
 from gansegctl.labels import LabelMap
 from gansegctl.pipeline import predict as stage
-from gansegctl.pipeline.inputs.images import named_pictures, raise_refused, square_of
+from gansegctl.pipeline.inputs.images import named_images, raise_refused, square_of
 from gansegctl.pipeline.predict import PredictSettings, predict
 from gansegctl.students.student import Student, build
 
@@ -47,7 +47,7 @@ def folder(tmp_path):
     (f / "corrupt.png").write_bytes((f / "plain.png").read_bytes()[:60])
     (f / "cut.jpg").write_bytes((f / "photo.jpg").read_bytes()[:-400])
     (f / "empty.png").write_bytes(b"")
-    (f / "text.png").write_text("no picture")
+    (f / "text.png").write_text("no image")
     scene(1, 1).save(f / "one.png")
     Image.fromarray((np.arange(240).reshape(12, 20) * 257).astype(np.uint16)).save(f / "deep16.png")
     rgb.convert("L").save(f / "grey.png")
@@ -89,7 +89,7 @@ class TestFiles:
         assert (last.done, last.total, last.facts) == (16, 16, {"skipped": 0, "refused": 6})
         assert size_of(tmp_path / "out" / "turned.mask.png") == (12, 20)  # upright
         assert size_of(tmp_path / "out" / "one.mask.png") == (1, 1)
-        with pytest.raises(GansegError, match=r"6 of 16 pictures[\s\S]*moving\.webp: .*2 frames") as raised:
+        with pytest.raises(GansegError, match=r"6 of 16 images[\s\S]*moving\.webp: .*2 frames") as raised:
             raise_refused(refused, last.total)
         assert raised.value.status == 1
         raise_refused({}, 16)
@@ -155,11 +155,11 @@ class TestFiles:
         assert refused == {}
         assert written == [("large.overlay.png", (1250, 2000, 3)), ("large.mask.png", (5000, 8000))]
 
-    def test_out_of_memory_is_one_pictures_trouble(self, folder, student, tmp_path, monkeypatch):
+    def test_out_of_memory_is_one_images_trouble(self, folder, student, tmp_path, monkeypatch):
         def full(*_):
             raise MemoryError("no")
 
-        monkeypatch.setattr(stage, "label_picture", full)
+        monkeypatch.setattr(stage, "label_image", full)
         monkeypatch.setattr(stage, "SMALL", 10)
         refused = {}
         list(predict(student, [folder / "one.png", folder / "plain.png"], tmp_path / "o", refused=refused))
@@ -196,24 +196,24 @@ def test_names_keep_their_folders(tmp_path):
     for name in ("a/1.png", "b/1.png", "b/1.mask.png", "b/1.reconstruction.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         scene().save(tmp_path / name)
-    assert list(named_pictures([tmp_path])) == ["a/1", "b/1"]
-    assert list(named_pictures([tmp_path / "a" / "1.png"])) == ["1"]
-    with pytest.raises(UsageError, match="two pictures named 1"):
-        named_pictures([tmp_path / "a", tmp_path / "b"])
+    assert list(named_images([tmp_path])) == ["a/1", "b/1"]
+    assert list(named_images([tmp_path / "a" / "1.png"])) == ["1"]
+    with pytest.raises(UsageError, match="two images named 1"):
+        named_images([tmp_path / "a", tmp_path / "b"])
     with pytest.raises(UsageError, match="none, which is not there"):
-        named_pictures([tmp_path / "a", tmp_path / "none"])
+        named_images([tmp_path / "a", tmp_path / "none"])
     (tmp_path / "none").mkdir()
-    with pytest.raises(UsageError, match="no pictures"):
-        named_pictures([tmp_path / "none"])
+    with pytest.raises(UsageError, match="no images"):
+        named_images([tmp_path / "none"])
 
 
 def test_squares_are_of_the_middle():
-    picture = np.zeros((10, 30, 3), np.uint8)
-    picture[:, 10:20] = 200
-    assert square_of(picture, 4).min() > 190
+    image = np.zeros((10, 30, 3), np.uint8)
+    image[:, 10:20] = 200
+    assert square_of(image, 4).min() > 190
     mask = np.zeros((8, 16), np.uint8)
     mask[:, 4:8] = 7
     assert square_of(mask, 4, smooth=False).tolist() == [[7, 7, 0, 0]] * 4
-    assert square_of(picture[..., :1], 4).shape == (4, 4, 1)
+    assert square_of(image[..., :1], 4).shape == (4, 4, 1)
     small = np.zeros((4, 4, 3), np.uint8)
     assert square_of(small, 4) is small

@@ -1,4 +1,4 @@
-"""`project`: latents, reconstruction, verdict and masks of picture files; resumable; nothing stops at a bad file."""
+"""`project`: latents, reconstruction, verdict and masks of image files; resumable; nothing stops at a bad file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from gansegctl.generators.weights import load_generator
 from gansegctl.io.image import save_png
 from gansegctl.labels import LabelMap
 from gansegctl.pipeline.inputs.generators import latents_of_seeds
-from gansegctl.pipeline.labelling import picture_and_mask
+from gansegctl.pipeline.labelling import image_and_mask
 from gansegctl.pipeline.project import stage as projecting
 from gansegctl.pipeline.project.projector import (
     Projection,
@@ -46,14 +46,14 @@ def generator(generator_file):
 @pytest.fixture(scope="module")
 def samples(generator):
     """uint8 [3,16,16,3] that the generator draws."""
-    return picture_and_mask(generator, latents_of_seeds(generator, [1, 2, 3]), [1, 2, 3], "const", None)[0]
+    return image_and_mask(generator, latents_of_seeds(generator, [1, 2, 3]), [1, 2, 3], "const", None)[0]
 
 
 @pytest.fixture
 def folder(tmp_path, samples):
     (tmp_path / "in").mkdir()
-    for i, picture in enumerate(samples):
-        save_png(tmp_path / "in" / f"p{i}.png", picture)
+    for i, image in enumerate(samples):
+        save_png(tmp_path / "in" / f"p{i}.png", image)
     return tmp_path / "in"
 
 
@@ -118,7 +118,7 @@ class TestStage:
         run(folder, generator_file, out, segmenter=segmenter)
         fitted = methods.load(segmenter)
         kept = load_projection(out / "p1.latent.safetensors")
-        image, said = picture_and_mask(generator, kept.ws, [0], "const", fitted)
+        image, said = image_and_mask(generator, kept.ws, [0], "const", fitted)
         with Image.open(out / "p1.mask.png") as mask, Image.open(out / "p1.reconstruction.png") as drawn:
             assert mask.mode == "P"
             assert np.array_equal(np.array(mask), said.labels[0].numpy())
@@ -137,7 +137,7 @@ class TestStage:
         assert (out / "p2.mask.png").stat().st_mtime_ns == stamp
 
     def test_a_bad_file_is_refused_and_the_others_done(self, folder, generator_file, tmp_path):
-        (folder / "bad.png").write_bytes(b"no picture")
+        (folder / "bad.png").write_bytes(b"no image")
         Image.new("RGB", (40, 20), (90, 90, 90)).save(folder / "wide.jpg")
         refused = {}
         last = run(folder, generator_file, tmp_path / "o", refused=refused)[-1]
@@ -147,18 +147,18 @@ class TestStage:
         assert len(table) == 4
         assert table["wide"]["crop"] == [10, 0, 20, 20]
 
-    def test_pictures_of_their_own_size_are_not_held(self, folder, generator_file, tmp_path, monkeypatch):
+    def test_images_of_their_own_size_are_not_held(self, folder, generator_file, tmp_path, monkeypatch):
         Image.new("RGB", (40, 20), (90, 90, 90)).save(folder / "wide.jpg")
         read, held, plainly = projecting.read_or_refuse, [], Projector.project
 
         def watched(*a):
-            pictures = read(*a)
-            held.extend(weakref.ref(p) for p in pictures if p.shape[1] == 40)
-            return pictures
+            images = read(*a)
+            held.extend(weakref.ref(p) for p in images if p.shape[1] == 40)
+            return images
 
-        def project_now(self, pictures, into):
+        def project_now(self, images, into):
             assert [r() for r in held if r() is not None] == []
-            return plainly(self, pictures, into)
+            return plainly(self, images, into)
 
         monkeypatch.setattr(projecting, "read_or_refuse", watched)
         monkeypatch.setattr(Projector, "project", project_now)
@@ -183,19 +183,19 @@ class TestStage:
 
 
 class TestProjector:
-    def test_known_pictures_calibrate_too(self, generator, tmp_path):
-        pictures, _ = picture_and_mask(generator, latents_of_seeds(generator, range(9)), range(9), "const", None)
-        for i, picture in enumerate(pictures):
-            save_png(tmp_path / f"{i}.png", picture)
+    def test_known_images_calibrate_too(self, generator, tmp_path):
+        images, _ = image_and_mask(generator, latents_of_seeds(generator, range(9)), range(9), "const", None)
+        for i, image in enumerate(images):
+            save_png(tmp_path / f"{i}.png", image)
         projector = Projector(generator, ProjectSettings(inversion=QUICK, calibration=8, known=str(tmp_path)))
         list(projector.calibrate())
         assert projector.calibration.count == 8
-        assert projector.calibration.source == f"pictures of {tmp_path.name}"
+        assert projector.calibration.source == f"images of {tmp_path.name}"
         with h5py.File(tmp_path / "x.h5", "w") as f:
-            f["image"], f["split"] = pictures, np.arange(9, dtype=np.uint8) % 2
+            f["image"], f["split"] = images, np.arange(9, dtype=np.uint8) % 2
         projector.settings = replace(projector.settings, known=str(tmp_path / "x.h5"))
         list(projector.calibrate())
-        assert projector.calibration.source == "pictures of x.h5 (its first 8, whatever of its splits 0, 1)"
+        assert projector.calibration.source == "images of x.h5 (its first 8, whatever of its splits 0, 1)"
 
     def test_noise_maps_make_the_round_trip(self, generator, samples, tmp_path):
         settings = ProjectSettings(

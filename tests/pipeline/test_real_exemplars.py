@@ -1,4 +1,4 @@
-"""Real annotated pictures as exemplars: projected, judged, and used by any method."""
+"""Real annotated images as exemplars: projected, judged, and used by any method."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from gansegctl.pipeline.annotate.stage import digest_of
 from gansegctl.pipeline.generate.stage import plan_generate, synthesize
 from gansegctl.pipeline.inputs import labelled_sets
 from gansegctl.pipeline.inputs.generators import latents_of_seeds
-from gansegctl.pipeline.inputs.labelled_sets import AnnotatedPicture, annotated_pictures
-from gansegctl.pipeline.labelling import picture_and_mask
+from gansegctl.pipeline.inputs.labelled_sets import AnnotatedImage, annotated_images
+from gansegctl.pipeline.labelling import image_and_mask
 from gansegctl.pipeline.project.projector import Projector, ProjectSettings
 from gansegctl.store.manifest import Manifest
 
@@ -47,9 +47,9 @@ def generator(generator_file):
 
 
 @pytest.fixture(scope="module")
-def pictures(generator):
+def images(generator):
     """Four that the generator draws, and noise, which it does not."""
-    drawn, _ = picture_and_mask(generator, latents_of_seeds(generator, range(4)), range(4), "const", None)
+    drawn, _ = image_and_mask(generator, latents_of_seeds(generator, range(4)), range(4), "const", None)
     noise = np.random.RandomState(1).randint(0, 256, (1, 16, 16, 3)).astype(np.uint8)
     return np.concatenate([noise, drawn])
 
@@ -62,11 +62,11 @@ def make(generator_file, out, seeds):
 
 
 @pytest.fixture
-def folder(tmp_path, pictures):
+def folder(tmp_path, images):
     (tmp_path / "real").mkdir()
     (tmp_path / "real" / "labels.json").write_text(json.dumps(LABELS.to_json()))
-    for i, picture in enumerate(pictures):
-        save_png(tmp_path / "real" / f"r{i}.png", picture)
+    for i, image in enumerate(images):
+        save_png(tmp_path / "real" / f"r{i}.png", image)
         mask = np.zeros((16, 16), np.uint8)
         mask[4:12, i : i + 6] = 1
         indexed = Image.fromarray(mask)
@@ -78,37 +78,37 @@ def folder(tmp_path, pictures):
 class TestReading:
     def test_a_folder_of_pairs(self, folder):
         Image.new("RGB", (32, 16)).save(folder / "unpainted.png")
-        found = annotated_pictures(folder, LABELS, 16, 3)
+        found = annotated_images(folder, LABELS, 16, 3)
         assert [p.name for p in found] == [f"r{i}" for i in range(5)]
         assert found[2].mask[5, 2:8].tolist() == [1] * 6
         assert real_labels(folder, folder, None, "none").names == LABELS.names
 
-    def test_pictures_and_masks_are_cropped_alike(self, tmp_path):
+    def test_images_and_masks_are_cropped_alike(self, tmp_path):
         Image.new("RGB", (64, 32), (10, 200, 10)).save(tmp_path / "a.png")
         mask = np.zeros((32, 64), np.uint8)
         mask[:, 16:32] = 1  # the left half of the centred square
         save_png(tmp_path / "a.mask.png", mask)
-        one = annotated_pictures(tmp_path, LABELS, 16, 3)[0]
+        one = annotated_images(tmp_path, LABELS, 16, 3)[0]
         assert one.image.shape == (16, 16, 3)
         assert one.mask[:, :8].min() == 1 and one.mask[:, 8:].max() == 0
 
-    def test_an_hdf5_file_and_its_split(self, tmp_path, pictures):
+    def test_an_hdf5_file_and_its_split(self, tmp_path, images):
         masks = np.zeros((5, 16, 16), np.uint8)
         masks[:, 3:9] = 1
         with h5py.File(tmp_path / "x.h5", "w") as f:
-            f["image"], f["mask"], f["split"] = pictures, masks, np.array([0, 1, 1, 0, 1], np.uint8)
+            f["image"], f["mask"], f["split"] = images, masks, np.array([0, 1, 1, 0, 1], np.uint8)
             f.attrs["classes"] = json.dumps(["ground", "figure"])
         labels = real_labels(tmp_path / "x.h5", tmp_path, None, "none")
         assert labels.names == LABELS.names
-        assert len(annotated_pictures(tmp_path / "x.h5", labels, 16, 3, split=1)) == 3
+        assert len(annotated_images(tmp_path / "x.h5", labels, 16, 3, split=1)) == 3
         with pytest.raises(UsageError, match="3 channels"):
-            annotated_pictures(tmp_path / "x.h5", labels, 16, 1, split=1)
+            annotated_images(tmp_path / "x.h5", labels, 16, 1, split=1)
         with pytest.raises(UsageError, match=r"splits 0, 1 and none chosen[\s\S]*--real-split 0"):
-            annotated_pictures(tmp_path / "x.h5", labels, 16, 3)
+            annotated_images(tmp_path / "x.h5", labels, 16, 3)
         with pytest.raises(UsageError, match="--real-split 1 for the folder"):
-            annotated_pictures(tmp_path, labels, 16, 3, split=1)
+            annotated_images(tmp_path, labels, 16, 3, split=1)
 
-    def test_a_picture_is_reduced_before_the_next_is_read(self, tmp_path, monkeypatch):
+    def test_a_image_is_reduced_before_the_next_is_read(self, tmp_path, monkeypatch):
         for name in "ab":
             Image.new("RGB", (64, 32), (10, 200, 10)).save(tmp_path / f"{name}.png")
             save_png(tmp_path / f"{name}.mask.png", np.tile((np.arange(64) < 30).astype(np.uint8), (32, 1)))
@@ -116,23 +116,23 @@ class TestReading:
         for name in ("read_image", "square_of"):
             plainly = getattr(labelled_sets, name)
             monkeypatch.setattr(labelled_sets, name, lambda *a, f=plainly, n=name, **k: done.append(n) or f(*a, **k))
-        assert len(annotated_pictures(tmp_path, LABELS, 16, 3)) == 2
+        assert len(annotated_images(tmp_path, LABELS, 16, 3)) == 2
         assert done == ["read_image", "square_of", "square_of"] * 2
 
     def test_what_is_missing_is_named(self, tmp_path, folder):
         with pytest.raises(UsageError, match="no such file"):
-            annotated_pictures(tmp_path / "none", LABELS, 16, 3)
+            annotated_images(tmp_path / "none", LABELS, 16, 3)
         (tmp_path / "empty").mkdir()
         with pytest.raises(UsageError, match="without pairs"):
-            annotated_pictures(tmp_path / "empty", LABELS, 16, 3)
+            annotated_images(tmp_path / "empty", LABELS, 16, 3)
         save_png(folder / "r1.mask.png", np.full((16, 16), 9, np.uint8))
         with pytest.raises(UsageError, match=r"r1\.mask\.png"):
-            annotated_pictures(folder, LABELS, 16, 3)
+            annotated_images(folder, LABELS, 16, 3)
 
 
 class TestJudging:
     def test_what_cannot_be_drawn_is_refused_and_the_next_one_taken(self, generator, folder, tmp_path):
-        found = annotated_pictures(folder, LABELS, 16, 3)
+        found = annotated_images(folder, LABELS, 16, 3)
         into = RealExemplars()
         projector = Projector(generator, QUICK)
         list(real_exemplars(projector, found, 2, RealSettings(highest_error=30, ignore_above=0), tmp_path / "k", into))
@@ -146,7 +146,7 @@ class TestJudging:
         assert into.table()[0]["name"] == "r1"
 
     def test_too_few_are_an_error_that_says_why(self, generator, folder, tmp_path):
-        found = annotated_pictures(folder, LABELS, 16, 3)[:1]
+        found = annotated_images(folder, LABELS, 16, 3)[:1]
         with pytest.raises(UsageError, match=r"0 of 1[\s\S]*r0: reconstruction off"):
             list(
                 real_exemplars(
@@ -154,20 +154,20 @@ class TestJudging:
                 )
             )
 
-    def test_flagged_pictures_are_refused(self, generator, folder, tmp_path):
+    def test_flagged_images_are_refused(self, generator, folder, tmp_path):
         settings = ProjectSettings(inversion=QUICK.inversion, calibration=16, batch_size=16)
-        found, into = annotated_pictures(folder, LABELS, 16, 3), RealExemplars()
+        found, into = annotated_images(folder, LABELS, 16, 3), RealExemplars()
         list(real_exemplars(Projector(generator, settings), found, 1, ANY, tmp_path / "k", into))
         assert "outside the generator's world" in into.refused["r0"]
 
-    def test_latents_are_kept_for_the_same_picture_only(self, generator, folder, tmp_path):
-        found = annotated_pictures(folder, LABELS, 16, 3)[1:2]
+    def test_latents_are_kept_for_the_same_image_only(self, generator, folder, tmp_path):
+        found = annotated_images(folder, LABELS, 16, 3)[1:2]
         path = tmp_path / "k" / "r1.latent.safetensors"
         list(real_exemplars(Projector(generator, QUICK), found, 1, ANY, tmp_path / "k", RealExemplars()))
         stamp = path.stat().st_mtime_ns
         list(real_exemplars(Projector(generator, QUICK), found, 1, ANY, tmp_path / "k", RealExemplars()))
         assert path.stat().st_mtime_ns == stamp
-        other = [AnnotatedPicture("r1", 255 - found[0].image, found[0].mask)]
+        other = [AnnotatedImage("r1", 255 - found[0].image, found[0].mask)]
         list(real_exemplars(Projector(generator, QUICK), other, 1, ANY, tmp_path / "k", RealExemplars()))
         assert path.stat().st_mtime_ns > stamp
 
@@ -177,19 +177,19 @@ class TestJudging:
             list(real_exemplars(Projector(generator, settings), [], 1, ANY, tmp_path, RealExemplars()))
 
     def test_pixels_drawn_otherwise_are_ignored(self):
-        picture = np.full((16, 16, 3), 100, np.uint8)
-        drawn = picture.copy()
+        image = np.full((16, 16, 3), 100, np.uint8)
+        drawn = image.copy()
         drawn[:, 10:] = 220
         mask = np.ones((16, 16), np.uint8)
-        used = usable_mask(mask, picture, drawn, 60)
+        used = usable_mask(mask, image, drawn, 60)
         assert (used[:, :8] == 1).all() and (used[:, 12:] == 255).all()
-        assert (usable_mask(mask, picture, drawn, 0) == 1).all()
+        assert (usable_mask(mask, image, drawn, 0) == 1).all()
         with pytest.raises(UsageError):
             RealSettings(highest_error=0)
 
 
 @pytest.mark.parametrize("method", ["linear", "repurpose"])
-def test_a_dataset_is_labelled_from_real_pictures(folder, generator_file, tmp_path, method):
+def test_a_dataset_is_labelled_from_real_images(folder, generator_file, tmp_path, method):
     make(generator_file, tmp_path / "d", "0-3")
     source = Source.open(tmp_path / "d")
     into = RealExemplars()

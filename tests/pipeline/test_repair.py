@@ -139,17 +139,17 @@ def test_a_segmenter_that_has_moved_is_passed_by_hand(dataset, made, tmp_path):
 
 
 def test_bytes_that_differ_after_a_repair_are_told(dataset, monkeypatch):
-    """As on another kind of device: the pictures are made anew, a little different."""
+    """As on another kind of device: the images are made anew, a little different."""
     from gansegctl.pipeline.generate import shards as making
 
-    real = making.picture_and_mask
+    real = making.image_and_mask
 
     def elsewhere(*arguments):
         image, annotation = real(*arguments)
         return image ^ 1, annotation
 
     flip(dataset / "shard-00000.h5")
-    monkeypatch.setattr(making, "picture_and_mask", elsewhere)
+    monkeypatch.setattr(making, "image_and_mask", elsewhere)
     assert mend(dataset) == {"repaired": ["shard-00000.h5"], "differing": ["shard-00000.h5"]}
     assert check(dataset)["problems"] == []
 

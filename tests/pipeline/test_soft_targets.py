@@ -20,7 +20,7 @@ from gansegctl.pipeline.distill.columns import SoftTargets
 from gansegctl.pipeline.distill.pairs import load_pairs
 from gansegctl.pipeline.distill.stage import distill
 from gansegctl.pipeline.inputs.generators import latents_of_seeds, open_generator
-from gansegctl.pipeline.labelling import picture_and_mask
+from gansegctl.pipeline.labelling import image_and_mask
 from gansegctl.pipeline.run import read_plan
 from gansegctl.pipeline.verify import repair
 from gansegctl.store.dataset import iter_shards
@@ -58,7 +58,7 @@ def test_shards_hold_what_the_segmenter_said(soft, generator_file):
     network, segmenter = open_generator(str(generator_file)), methods.load(soft / "segmenter.safetensors")
     for index, seeds in enumerate([[0, 1, 2, 3], [4, 5]]):
         arrays = read_shard(soft, index)
-        said = picture_and_mask(network, latents_of_seeds(network, seeds), seeds, "const", segmenter, True)[1]
+        said = image_and_mask(network, latents_of_seeds(network, seeds), seeds, "const", segmenter, True)[1]
         assert arrays.probabilities.shape == (len(seeds), 2, 16, 16) and arrays.probabilities.dtype == np.uint8
         away = np.abs(arrays.probabilities / 255 - said.probabilities.float().numpy())
         assert away.max() < 0.51 / 255 + 1e-3
@@ -82,7 +82,7 @@ def test_generate_keeps_them_too_and_plain_datasets_do_not(soft, generator_file,
     assert "generate.probabilities" in capsys.readouterr().err
 
 
-def test_probabilities_of_pictures_alone_are_refused(generator_file, tmp_path, capsys):
+def test_probabilities_of_images_alone_are_refused(generator_file, tmp_path, capsys):
     status = run("generate", "--generator", generator_file, "-n", 2, "-o", tmp_path / "d", "--probabilities")
     assert status == 2 and "--segmenter" in capsys.readouterr().err and not (tmp_path / "d").exists()
 

@@ -1,4 +1,4 @@
-"""The stages together, on a tiny random generator: same samples whatever happens, masks of their own pictures."""
+"""The stages together, on a tiny random generator: same samples whatever happens, masks of their own images."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ def bytes_of(folder):
 
 
 def paint(source, folder, seeds):
-    """Masks that follow from the picture: bright pixels."""
+    """Masks that follow from the image: bright pixels."""
     from PIL import Image
 
-    for seed, picture in zip(seeds, source.pictures(seeds), strict=True):
-        mask = (picture.mean(axis=2) > np.median(picture.mean(axis=2))).astype(np.uint8)
+    for seed, image in zip(seeds, source.images(seeds), strict=True):
+        mask = (image.mean(axis=2) > np.median(image.mean(axis=2))).astype(np.uint8)
         indexed = Image.fromarray(mask)
         indexed.putpalette(LABELS.flat_palette())
         indexed.save(folder / f"exemplar-{seed:08d}.mask.png")
@@ -93,7 +93,7 @@ def test_twice_the_same_command_gives_the_same_bytes(generator_file, dataset, tm
     assert len(bytes_of(dataset)) == 3
 
 
-def test_another_batch_size_gives_the_same_latents_and_nearly_the_same_pictures(generator_file, dataset, tmp_path):
+def test_another_batch_size_gives_the_same_latents_and_nearly_the_same_images(generator_file, dataset, tmp_path):
     make(generator_file, tmp_path / "b", batch_size=1)
     for (_, a), (_, b) in zip(iter_shards(dataset), iter_shards(tmp_path / "b"), strict=True):
         assert np.array_equal(a.latent, b.latent)
@@ -118,7 +118,7 @@ def test_stopped_and_resumed_equals_unbroken(generator_file, dataset, tmp_path):
     assert "shards" in (out / "card.md").read_text()
 
 
-def test_stored_latents_make_the_stored_pictures(generator_file, dataset):
+def test_stored_latents_make_the_stored_images(generator_file, dataset):
     g = open_generator(str(generator_file))
     _, arrays = next(iter_shards(dataset))
     ws = torch.from_numpy(expand_latents(arrays.latent, g.spec.num_ws))
@@ -138,21 +138,21 @@ def test_other_settings_are_refused_with_the_difference(generator_file, dataset)
     assert bytes_of(dataset) == before
 
 
-def test_masks_belong_to_the_pictures_beside_them(generator_file, annotated):
+def test_masks_belong_to_the_images_beside_them(generator_file, annotated):
     g = open_generator(str(generator_file))
     segmenter = methods.load(annotated / "segmenter.safetensors")
-    pictures = 0
+    images = 0
     for _, arrays in iter_shards(annotated):
         seeds = [int(s) for s in arrays.seed]
         for a in range(0, len(seeds), 4):
             ws = latents_of_seeds(g, seeds[a : a + 4])
             synthesis = g.synthesize(ws, taps=segmenter.taps)
             assert np.array_equal(segmenter.predict(g, synthesis).labels.numpy(), arrays.mask[a : a + 4])
-            pictures += len(ws)
-    assert pictures == 12
+            images += len(ws)
+    assert images == 12
 
 
-def test_annotating_keeps_the_pictures_and_fills_the_manifest(generator_file, annotated, tmp_path):
+def test_annotating_keeps_the_images_and_fills_the_manifest(generator_file, annotated, tmp_path):
     make(generator_file, tmp_path / "new")
     for (_, a), (_, b) in zip(iter_shards(annotated), iter_shards(tmp_path / "new"), strict=True):
         assert np.array_equal(a.image, b.image)
@@ -286,7 +286,7 @@ def test_a_finished_student_is_left_alone(annotated, tmp_path):
         list(distill(annotated, out, settings))
 
 
-def test_a_dataset_is_scored_on_its_own_pictures_only(generator_file, annotated, tmp_path):
+def test_a_dataset_is_scored_on_its_own_images_only(generator_file, annotated, tmp_path):
     other = shutil.copytree(annotated, tmp_path / "other")
     for index in range(3):
         arrays = read_shard(other, index)

@@ -1,4 +1,4 @@
-"""A student as ONNX: another runtime gives the same labels, at any number of pictures, and knows the classes."""
+"""A student as ONNX: another runtime gives the same labels, at any number of images, and knows the classes."""
 
 from __future__ import annotations
 

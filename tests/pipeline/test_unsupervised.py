@@ -17,7 +17,7 @@ from gansegctl.pipeline.annotate import stage as annotating
 from gansegctl.pipeline.evaluate import aligned, evaluate
 from gansegctl.pipeline.generate.stage import plan_generate, synthesize
 from gansegctl.pipeline.inputs.generators import latents_of_seeds, open_generator
-from gansegctl.pipeline.labelling import picture_and_mask
+from gansegctl.pipeline.labelling import image_and_mask
 from gansegctl.store.dataset import iter_shards
 from gansegctl.store.manifest import Manifest, problems_of_dataset
 
@@ -54,7 +54,7 @@ def label(dataset, method, **options):
     ("method", "names"),
     [("stylemix", ("background", "foreground")), ("segment_in_style", tuple(f"segment-{i}" for i in range(4)))],
 )
-def test_masks_without_exemplars_belong_to_the_pictures_beside_them(dataset, generator_file, method, names):
+def test_masks_without_exemplars_belong_to_the_images_beside_them(dataset, generator_file, method, names):
     before = np.concatenate([a.image for _, a in iter_shards(dataset)])
     label(dataset, method)
     manifest = Manifest.read(dataset)
@@ -63,7 +63,7 @@ def test_masks_without_exemplars_belong_to_the_pictures_beside_them(dataset, gen
     segmenter, network = methods.load(dataset / "segmenter.safetensors"), open_generator(str(generator_file))
     for _, arrays in iter_shards(dataset):
         seeds = [int(s) for s in arrays.seed]
-        image, again = picture_and_mask(network, latents_of_seeds(network, seeds), seeds, "seed", segmenter)
+        image, again = image_and_mask(network, latents_of_seeds(network, seeds), seeds, "seed", segmenter)
         assert np.array_equal(arrays.image, image) and np.array_equal(arrays.image, before[seeds])
         assert (arrays.mask == again.labels.numpy()).mean() > 0.99
         assert len(np.unique(arrays.mask)) > 1 and arrays.score.shape == (len(seeds),)
@@ -77,7 +77,7 @@ def test_the_segmenter_of_an_earlier_run_is_used_again(dataset):
     assert events[0].facts["shots"] == 0 and "fitted" not in events[0].facts
 
 
-def test_pictures_know_their_latents(generator_file):
+def test_images_know_their_latents(generator_file):
     network, seen = open_generator(str(generator_file)), []
 
     class Watching:
@@ -87,7 +87,7 @@ def test_pictures_know_their_latents(generator_file):
             seen.append(synthesis)
 
     ws = latents_of_seeds(network, [3, 4])
-    picture_and_mask(network, ws, [3, 4], "seed", Watching())
+    image_and_mask(network, ws, [3, 4], "seed", Watching())
     assert seen[0].ws is ws and seen[0].noise == "seed" and seen[0].seeds == (3, 4)
 
 
@@ -105,7 +105,7 @@ def rows_of(predicted, truth):
     return iter([(predicted[:2], truth[:2], None), (predicted[2:], truth[2:], None)])
 
 
-def test_clusters_are_matched_over_all_pictures_and_the_dataset_keeps_them():
+def test_clusters_are_matched_over_all_images_and_the_dataset_keeps_them():
     truth = np.random.RandomState(0).randint(0, 3, (4, 8, 8)).astype(np.uint8)
     predicted = np.array([2, 0, 1], np.uint8)[truth]
     predicted[0, 0, 0] = 255

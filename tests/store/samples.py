@@ -1,4 +1,4 @@
-"""Small datasets: striped masks, noisy pictures, everything drawn from the sample's seed."""
+"""Small datasets: striped masks, noisy images, everything drawn from the sample's seed."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def test_plain_h5py_reads_these(codec, tmp_path):
         assert (f["image"].compression == "gzip") == (codec == "deflate")
 
 
-def test_differences_are_not_called_pictures_and_the_recipe_in_the_file_holds(tmp_path):
+def test_differences_are_not_called_images_and_the_recipe_in_the_file_holds(tmp_path):
     arrays = draw(range(3))
     write_shard(tmp_path, 0, arrays, LABELS, codec="delta")
     with h5py.File(shard_path(tmp_path, 0)) as f:
@@ -118,7 +118,7 @@ def test_an_empty_shard_is_read_and_whole(codec, tmp_path):
     assert problem_of_shard(tmp_path, 0) is None
 
 
-def test_a_flipped_byte_is_an_error_and_no_other_picture(codec, tmp_path):
+def test_a_flipped_byte_is_an_error_and_no_other_image(codec, tmp_path):
     fill(tmp_path / "d", plan())
     manifest = plan()
     for i in range(3):

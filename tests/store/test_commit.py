@@ -54,7 +54,7 @@ def arm(step):
 
 for step in range(40):
     folder = root / str(step)
-    fill(folder, old)                                     # pictures, which get masks: a shard that is replaced
+    fill(folder, old)                                     # images, which get masks: a shard that is replaced
     new.write(folder)
     child = os.fork()
     if not child:

@@ -96,11 +96,11 @@ def selection(**changes) -> Selection:
     return Selection(ExportSettings("png", **changes), LabelMap(("background", "eyes", "a:b")))
 
 
-def test_quotas_and_shares_of_the_picture():
+def test_quotas_and_shares_of_the_image():
     assert selection(min_class=("eyes:10", "a:b:5")).keeps(0, 0.1, (50, 10, 5), 65)
     assert not selection(min_class=("eyes:10", "a:b:5")).keeps(0, 0.1, (50, 10, 4), 65)
     assert selection(where="eyes >= 0.1").keeps(0, None, (90, 10, 0), 100)
-    assert not selection(where="eyes >= 0.1").keeps(0, None, (90, 10, 0), 101)  # of the picture, ignored pixels too
+    assert not selection(where="eyes >= 0.1").keeps(0, None, (90, 10, 0), 101)  # of the image, ignored pixels too
     with pytest.raises(DatasetError, match="without scores"):
         selection(where="score<1").keeps(0, None, (1, 0, 0), 1)
 

@@ -87,13 +87,13 @@ def test_holes_do_not_count_as_area():
 def test_those_who_fill_with_the_border_get_the_region_from_inset_corners():
     """Pillow fills as OpenCV's fillPoly does: integer corners, border included."""
     for region in regions():
-        picture = Image.new("1", region.shape[::-1])
+        image = Image.new("1", region.shape[::-1])
         for polygon in polygons(region, 0.05):
             if len({(int(x), int(y)) for x, y in polygon}) > 1:
-                ImageDraw.Draw(picture).polygon([(int(x), int(y)) for x, y in polygon], fill=1, outline=1)
+                ImageDraw.Draw(image).polygon([(int(x), int(y)) for x, y in polygon], fill=1, outline=1)
             else:
-                picture.putpixel(tuple(int(v) for v in polygon[0]), 1)
-        assert np.array_equal(np.asarray(picture), region)
+                image.putpixel(tuple(int(v) for v in polygon[0]), 1)
+        assert np.array_equal(np.asarray(image), region)
 
 
 def test_parts_come_one_by_one():

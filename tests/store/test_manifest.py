@@ -103,7 +103,7 @@ def test_a_generator_that_has_moved_is_known_by_its_digest(tmp_path, masks):
         nameless[1].begin(tmp_path / "nameless")
 
 
-def test_masks_may_stay_when_pictures_are_asked_for_but_never_be_mixed(tmp_path):
+def test_masks_may_stay_when_images_are_asked_for_but_never_be_mixed(tmp_path):
     plan().begin(tmp_path / "pairs")
     plan(masks=False).begin(tmp_path / "images")
     assert plan(masks=False).begin(tmp_path / "pairs").stage == "pairs"

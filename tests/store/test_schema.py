@@ -69,7 +69,7 @@ def test_wrong_arrays_are_refused_by_name(name, value):
         replace(draw([0, 1]), **{name: value})
 
 
-def test_grey_pictures_and_full_latents_are_taken():
+def test_grey_images_and_full_latents_are_taken():
     grey = draw([0, 1], channels=1)
     full = replace(grey, latent=np.zeros((2, 6, 8), np.float16), mask=None, score=None)
     assert len(full) == 2 and list(full.present()) == ["image", "seed", "latent", "confidence"]

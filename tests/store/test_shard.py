@@ -143,7 +143,7 @@ def test_any_flipped_byte_is_found(tmp_path):
     assert problem_of_shard(tmp_path, 0) is None
 
 
-def test_reading_a_damaged_chunk_is_an_error_and_not_a_picture(tmp_path):
+def test_reading_a_damaged_chunk_is_an_error_and_not_a_image(tmp_path):
     write_shard(tmp_path, 0, draw([0, 1]), LABELS, "d")
     path = shard_path(tmp_path, 0)
     with h5py.File(path) as f:

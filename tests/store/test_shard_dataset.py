@@ -136,14 +136,14 @@ def test_the_card_states_provenance_licence_and_shares(dataset):
     manifest = plan()
     masks = draw(SEEDS).mask
     assert (dataset / "card.md").exists() and "Unfinished" not in text
-    assert "10 generated pictures with masks, 16 px, in 3 shards." in text
+    assert "10 generated images with masks, 16 px, in 3 shards." in text
     for part in ("CC0-1.0", "ab" * 32, "cd" * 32, manifest.digest, "repurpose, 1 exemplar(s)", "](contact.png)"):
         assert part in text
     for k, name in enumerate(LABELS.names):
         assert f"| {k} | {name} | {100 * (masks == k).mean():.2f} % |" in text
 
 
-def test_the_card_of_pictures_alone(tmp_path):
+def test_the_card_of_images_alone(tmp_path):
     fill(tmp_path / "d", plan(masks=False))
     text = write_card(tmp_path / "d").read_text()
-    assert "10 generated pictures, 16 px" in text and "share of pixels" not in text and "![" not in text
+    assert "10 generated images, 16 px" in text and "share of pixels" not in text and "![" not in text

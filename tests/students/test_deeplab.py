@@ -1,4 +1,4 @@
-"""DeepLabV3: its published size, dilations instead of strides, one picture at a time, training, storage."""
+"""DeepLabV3: its published size, dilations instead of strides, one image at a time, training, storage."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_it_has_the_parameters_of_the_published_network():
 
 
 @pytest.mark.parametrize("size", [(16, 16), (33, 50)])
-def test_logits_have_the_size_of_the_picture(size):
+def test_logits_have_the_size_of_the_image(size):
     model = DeepLabV3(3, 4, SMALL).eval()
     assert model(torch.randn(2, 3, *size)).shape == (2, 4, *size)
 

@@ -1,4 +1,4 @@
-"""Generated pairs with real annotated pictures among them."""
+"""Generated pairs with real annotated images among them."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_masks_beside_probabilities_are_sure_and_ignored_pixels_weigh_nothing():
 
 
 def test_other_sizes_and_channels_are_refused():
-    with pytest.raises(UsageError, match=r"annotated pictures \[H, W, c\] \[8, 8, 1\]\s+wanted: \[16, 16, 1\]"):
+    with pytest.raises(UsageError, match=r"annotated images \[H, W, c\] \[8, 8, 1\]\s+wanted: \[16, 16, 1\]"):
         StudentTraining(squares(4, 100), LABELS, settings(), real=squares(2, 100, side=8))
 
 
@@ -86,7 +86,7 @@ def test_the_share_of_a_step_is_kept_and_none_is_held_back():
             settings(real_share=share)
 
 
-def test_what_only_the_real_pictures_show_is_learned(tmp_path):
+def test_what_only_the_real_images_show_is_learned(tmp_path):
     """The generated pairs have no square at all; half of every step does."""
     empty = squares(16, 100)
     empty.image[:], empty.target[:] = empty.image % 30, 0
@@ -98,7 +98,7 @@ def test_what_only_the_real_pictures_show_is_learned(tmp_path):
         found = training.student.predict(fresh.image).labels
         scores.append((found[fresh.target == 1] == 1).float().mean().item())
     assert scores[0] == 0.0 and scores[1] > 0.9
-    assert training.student.facts["pairs"] == 16 and training.student.facts["real_pictures"] == 4
+    assert training.student.facts["pairs"] == 16 and training.student.facts["real_images"] == 4
     assert last.done == 40
 
 
@@ -113,11 +113,11 @@ def test_an_interrupted_run_goes_on_to_the_bit(tmp_path):
     list(second.run())
     for a, b in zip(unbroken.student.model.parameters(), second.student.model.parameters(), strict=True):
         assert torch.equal(a, b)
-    with pytest.raises(UsageError, match="real_pictures"):
+    with pytest.raises(UsageError, match="real_images"):
         StudentTraining(pairs, LABELS, s, real=squares(2, 200)).resume(tmp_path / "x.ckpt")
 
 
-def test_distill_takes_pictures_with_masks_beside_them_at_their_own_size(tmp_path):
+def test_distill_takes_images_with_masks_beside_them_at_their_own_size(tmp_path):
     data, folder, out = file_of(squares(12, 100), tmp_path / "pairs.h5"), tmp_path / "real", tmp_path / "s.safetensors"
     folder.mkdir()
     big = squares(2, 200, side=24)
@@ -127,7 +127,7 @@ def test_distill_takes_pictures_with_masks_beside_them_at_their_own_size(tmp_pat
     s, real = DistillSettings(steps=3, batch_size=4), Annotated(folder)
     list(distill(data, out, s, real=real))
     facts = read_header(out)["facts"]
-    assert (facts["pairs"], facts["real_pictures"], facts["real_from"]) == (12, 2, "real")
+    assert (facts["pairs"], facts["real_images"], facts["real_from"]) == (12, 2, "real")
     assert [e.facts for e in distill(data, out, s, real=real)] == [{"skipped": "finished already"}]
     with pytest.raises(UsageError, match=r"real_share: 0\.5, now 0\.3"):
         list(distill(data, out, s, real=Annotated(folder, share=0.3)))
@@ -138,7 +138,7 @@ def test_distill_takes_pictures_with_masks_beside_them_at_their_own_size(tmp_pat
         list(distill(data, out, s))
 
 
-def test_distill_refuses_real_pictures_that_it_cannot_use(tmp_path):
+def test_distill_refuses_real_images_that_it_cannot_use(tmp_path):
     data, s = file_of(squares(12, 100), tmp_path / "pairs.h5"), DistillSettings(steps=3, batch_size=4)
     more = {"split": np.arange(12) % 2}
     cases = {
@@ -151,7 +151,7 @@ def test_distill_refuses_real_pictures_that_it_cannot_use(tmp_path):
         with pytest.raises(UsageError, match=match):
             list(distill(data, tmp_path / "s.safetensors", s, real=real))
     list(distill(data, tmp_path / "s.safetensors", s, real=Annotated(tmp_path / "split.h5", split=1)))
-    assert read_header(tmp_path / "s.safetensors")["facts"]["real_pictures"] == 6
+    assert read_header(tmp_path / "s.safetensors")["facts"]["real_images"] == 6
 
 
 def _coloured(pairs: Pairs) -> Pairs:

@@ -1,4 +1,4 @@
-"""The student: it learns, resumes to the bit, survives storage, and labels pictures of any size."""
+"""The student: it learns, resumes to the bit, survives storage, and labels images of any size."""
 
 from __future__ import annotations
 
@@ -207,9 +207,9 @@ def test_unsure_pixels_are_dropped():
     assert kept.train_step() > 0.5
 
 
-def test_augmentation_moves_picture_and_mask_alike():
+def test_augmentation_moves_image_and_mask_alike():
     pairs = shapes(16, size=32)
-    x = torch.tensor([-1.0, 1.0, 0.0])[pairs.target.long()].unsqueeze(1)  # the picture is the mask, in grey levels
+    x = torch.tensor([-1.0, 1.0, 0.0])[pairs.target.long()].unsqueeze(1)  # the image is the mask, in grey levels
     geometry = AugmentSettings(light=0, blur=0, grain=0)
     moved, target = augment(x, pairs.target, geometry, torch.Generator().manual_seed(1))
     inside = target != IGNORE
@@ -253,7 +253,7 @@ def test_any_size(size):
     assert UNet(3, 4, (8, 12, 16))(torch.zeros(2, 3, *size)).shape == (2, 4, *size)
 
 
-def test_pictures_of_another_size_come_back_in_it():
+def test_images_of_another_size_come_back_in_it():
     student = Student(build("unet", 3, 3, (8, 12)), LABELS, (16, 16), 3, widths=(8, 12))
     annotation = student.predict(torch.zeros(2, 33, 20, 3, dtype=torch.uint8), probabilities=True)
     assert annotation.labels.shape == annotation.confidence.shape == (2, 33, 20)
@@ -268,8 +268,8 @@ def test_storage_keeps_the_predictions(tmp_path, dtype):
     list(training.run())
     training.student.save(tmp_path / "s.safetensors", dtype)
     loaded = Student.load(tmp_path / "s.safetensors")
-    pictures = shapes(8, seed=5).image
-    assert (loaded.predict(pictures).labels == training.student.predict(pictures).labels).float().mean() > 0.99
+    images = shapes(8, seed=5).image
+    assert (loaded.predict(images).labels == training.student.predict(images).labels).float().mean() > 0.99
     assert loaded.labels == LABELS
     assert (loaded.size, loaded.channels, loaded.widths) == ((16, 16), 3, (8, 12))
     assert next(loaded.model.parameters()).dtype == torch.float32

@@ -48,15 +48,15 @@ def _loader(stem: str, files: list[tuple[str, Path]]):
 
 
 def _region(path: Path, size: Size) -> np.ndarray:
-    picture = open_png(path, size)
-    if picture.mode in ("LA", "RGBA", "PA"):
-        bands = np.asarray(picture.convert("RGBA"))
+    image = open_png(path, size)
+    if image.mode in ("LA", "RGBA", "PA"):
+        bands = np.asarray(image.convert("RGBA"))
         alpha = bands[..., 3]
         values = np.where((alpha < 255).any(), alpha, bands[..., :3].max(axis=2))  # a painted layer, or flattened
-    elif picture.mode in ("RGB", "P"):
-        values = np.asarray(picture.convert("RGB")).max(axis=2)
+    elif image.mode in ("RGB", "P"):
+        values = np.asarray(image.convert("RGB")).max(axis=2)
     else:
-        values = np.asarray(picture).astype(np.int64)
+        values = np.asarray(image).astype(np.int64)
     found = np.unique(values)
     if len(found) > 2:
         raise UsageError(

@@ -21,7 +21,7 @@ def recognises(value: object) -> bool:
 
 
 def items(path: Path, node: Node) -> list[Item]:
-    """Every picture of the file. Errors: UsageError for ids that are repeated or lead nowhere."""
+    """Every image of the file. Errors: UsageError for ids that are repeated or lead nowhere."""
     names = {}
     for category in node["categories"].items():
         number = category["id"].integer()
@@ -29,13 +29,13 @@ def items(path: Path, node: Node) -> list[Item]:
             raise category["id"].wrong(f"is {number}, as an earlier category's", "every category id once")
         names[number] = category["name"].text()
     shapes: dict[int, list[tuple[Node, str]]] = {}
-    pictures: list[tuple[int, str, Node]] = []
+    images: list[tuple[int, str, Node]] = []
     for image in node["images"].items():
         number = image["id"].integer()
         if number in shapes:
             raise image["id"].wrong(f"is {number}, as an earlier image's", "every image id once")
         shapes[number] = []
-        pictures.append((number, image["file_name"].text(), image))
+        images.append((number, image["file_name"].text(), image))
     for annotation in node["annotations"].items():
         number, kind = annotation["image_id"].integer(), annotation["category_id"].integer()
         if number not in shapes:
@@ -43,7 +43,7 @@ def items(path: Path, node: Node) -> list[Item]:
         if kind not in names:
             raise annotation["category_id"].wrong(f"is {kind}, which no category has", "the id of a category")
         shapes[number].append((annotation, names[kind]))
-    return [Item(name, path, NAME, _loader(path, image, shapes[i])) for i, name, image in pictures]
+    return [Item(name, path, NAME, _loader(path, image, shapes[i])) for i, name, image in images]
 
 
 def _loader(path: Path, image: Node, shapes: list[tuple[Node, str]]):

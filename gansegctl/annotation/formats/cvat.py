@@ -1,7 +1,7 @@
 """CVAT "Segmentation mask 1.1", a zip or the folder it was unpacked to.
 
-labelmap.txt has a line `name:r,g,b:parts:actions` for each label; SegmentationClass/ has a PNG a picture, in these
-colours or, with one channel, in the lines' numbers; JPEGImages/ has the pictures, when they were saved too.
+labelmap.txt has a line `name:r,g,b:parts:actions` for each label; SegmentationClass/ has a PNG an image, in these
+colours or, with one channel, in the lines' numbers; JPEGImages/ has the images, when they were saved too.
 https://docs.cvat.ai/docs/dataset_management/formats/format-smask
 """
 
@@ -18,13 +18,13 @@ from gansegctl.annotation.formats.grey import by_value
 from gansegctl.annotation.formats.palette import colours_of
 from gansegctl.annotation.formats.rgb import by_colour
 from gansegctl.annotation.safe_png import opaque, open_png
-from gansegctl.annotation.same_image import decode_picture
+from gansegctl.annotation.same_image import decode_image
 from gansegctl.errors import UsageError
 from gansegctl.labels import LabelMap
 
 NAME = "cvat"
 _MASKS, _LABELS = "SegmentationClass", "labelmap.txt"
-_PICTURES = (".png", ".jpg", ".jpeg")
+_IMAGES = (".png", ".jpg", ".jpeg")
 
 
 def recognises(archive: Archive) -> bool:
@@ -48,15 +48,15 @@ def _loader(path: Path, archive: Archive, name: str):
     def load(labels: LabelMap, size: Size) -> Drawing:
         where = f"{path}: {name}"
         declared, notes = _label_map(path, archive, labels)
-        picture = open_png(where, size, archive.read(name))
-        if picture.mode in ("P", "PA"):
-            mask = by_colour(where, colours_of(picture)[np.asarray(picture.convert("P"))], declared, None)
-        elif picture.mode in ("RGB", "RGBA"):
-            pixels = opaque(where, picture) if picture.mode == "RGBA" else np.asarray(picture)
+        image = open_png(where, size, archive.read(name))
+        if image.mode in ("P", "PA"):
+            mask = by_colour(where, colours_of(image)[np.asarray(image.convert("P"))], declared, None)
+        elif image.mode in ("RGB", "RGBA"):
+            pixels = opaque(where, image) if image.mode == "RGBA" else np.asarray(image)
             mask = by_colour(where, pixels, declared, None)
         else:
-            mask = by_value(where, np.asarray(picture).astype(np.int64), declared)
-        return Drawing(mask, tuple(notes), _picture(archive, name, size, where))
+            mask = by_value(where, np.asarray(image).astype(np.int64), declared)
+        return Drawing(mask, tuple(notes), _image(archive, name, size, where))
 
     return load
 
@@ -106,10 +106,10 @@ def _label_map(path: Path, archive: Archive, labels: LabelMap) -> tuple[FolderLa
     return FolderLabels(tuple(range(len(names))), tuple(colours), tuple(targets), tuple(names)), notes
 
 
-def _picture(archive: Archive, mask: str, size: Size, where: str) -> np.ndarray | None:
+def _image(archive: Archive, mask: str, size: Size, where: str) -> np.ndarray | None:
     stem = PurePosixPath(mask).stem
     for name in archive.names:
         inside = PurePosixPath(name)
-        if inside.stem == stem and inside.suffix.lower() in _PICTURES and "JPEGImages" in inside.parts:
-            return decode_picture(archive.read(name), size, f"{where} and its {name}")
+        if inside.stem == stem and inside.suffix.lower() in _IMAGES and "JPEGImages" in inside.parts:
+            return decode_image(archive.read(name), size, f"{where} and its {name}")
     return None

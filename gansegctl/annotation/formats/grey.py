@@ -13,11 +13,11 @@ from gansegctl.errors import UsageError
 from gansegctl.labels import IGNORE
 
 
-def read(path: Path | str, picture: Image.Image, declared: FolderLabels) -> np.ndarray:
+def read(path: Path | str, image: Image.Image, declared: FolderLabels) -> np.ndarray:
     """Class ids uint8 [H,W]. UsageError for values that no class has."""
-    if picture.mode == "LA":
-        return by_value(path, opaque(path, picture)[..., 0], declared)
-    return by_value(path, np.asarray(picture).astype(np.int64), declared)
+    if image.mode == "LA":
+        return by_value(path, opaque(path, image)[..., 0], declared)
+    return by_value(path, np.asarray(image).astype(np.int64), declared)
 
 
 def by_value(path: Path | str, values: np.ndarray, declared: FolderLabels) -> np.ndarray:

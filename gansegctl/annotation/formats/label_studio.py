@@ -1,4 +1,4 @@
-"""Label Studio JSON (its export "JSON"): brush, polygons, rectangles and ellipses, in per cent of the picture.
+"""Label Studio JSON (its export "JSON"): brush, polygons, rectangles and ellipses, in per cent of the image.
 
 https://labelstud.io/guide/task_format: tasks, their annotations, and of each the results in the order of drawing.
 """
@@ -42,7 +42,7 @@ def items(path: Path, node: Node) -> list[Item]:
 
 
 def _name(task: Node) -> str:
-    """The picture's file name: of the task's data, where uploads have a random prefix."""
+    """The image's file name: of the task's data, where uploads have a random prefix."""
     data = task["data"].table()
     texts = [v for v in data.values() if isinstance(v, str)]
     if task.has("file_upload"):
@@ -56,7 +56,7 @@ def _loader(path: Path, task: Node):
         kept = [a for a in task["annotations"].items() if not a.table().get("was_cancelled")]
         if len(kept) != 1:
             raise task["annotations"].wrong(
-                f"holds {len(kept)} annotations of one picture",
+                f"holds {len(kept)} annotations of one image",
                 "one",
                 "submit the annotation in Label Studio" if not kept else "delete all but the best in Label Studio",
             )
@@ -79,7 +79,7 @@ def _loader(path: Path, task: Node):
 def _paint(canvas: Canvas, result: Node, named: Node) -> None:
     if result.has("image_rotation") and result["image_rotation"].number():
         raise result["image_rotation"].wrong(
-            f"is {result['image_rotation'].number()}", "0", "turn the picture back in Label Studio"
+            f"is {result['image_rotation'].number()}", "0", "turn the image back in Label Studio"
         )
     check_size((result["original_height"].integer(), result["original_width"].integer()), canvas.size, result.where)
     labels = _labels(result) or _labels(named)

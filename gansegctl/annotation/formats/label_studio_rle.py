@@ -2,7 +2,7 @@
 
 Bits, highest first: 32 the number of values · 5 the size of a value less 1 · four times 4 the sizes of a length, less
 1 · then blocks: 1 "one value for all" · 2 which size of length · the length less 1 · one value, or that many.
-(https://github.com/thi-ng/umbrella, rle-pack.) The values are the brush's RGBA picture, row by row; alpha is the mask.
+(https://github.com/thi-ng/umbrella, rle-pack.) The values are the brush's RGBA image, row by row; alpha is the mask.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """labelme JSON: polygons, rectangles, circles, and masks (a base64 PNG of their box, and its inclusive corners).
 
-https://github.com/wkentaro/labelme: one file a picture, `shapes` in drawing order, `imageData` the picture or null.
+https://github.com/wkentaro/labelme: one file an image, `shapes` in drawing order, `imageData` the image or null.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from gansegctl.annotation import rasterize as raster
 from gansegctl.annotation.canvas import Canvas, Drawing, Item, Size, check_size
 from gansegctl.annotation.json_node import Node
 from gansegctl.annotation.safe_png import open_png
-from gansegctl.annotation.same_image import decode_picture, read_picture
+from gansegctl.annotation.same_image import decode_image, read_image
 from gansegctl.labels import LabelMap
 
 NAME = "labelme"
@@ -29,7 +29,7 @@ def recognises(value: object) -> bool:
 
 
 def items(path: Path, node: Node) -> list[Item]:
-    """The file's one picture, called as `imagePath` says."""
+    """The file's one image, called as `imagePath` says."""
     named = node["imagePath"].text() if node.has("imagePath") else path.name
     return [Item(PureWindowsPath(named).name, path, NAME, lambda labels, size: _draw(path, node, labels, size))]
 
@@ -41,7 +41,7 @@ def _draw(path: Path, node: Node, labels: LabelMap, size: Size) -> Drawing:
     for shape in node["shapes"].items():
         label = shape["label"].text()
         canvas.paint(_region(shape, size), label, shape.place)
-    return canvas.finish(_picture(path, node, size))
+    return canvas.finish(_image(path, node, size))
 
 
 def _region(shape: Node, size: Size) -> np.ndarray:
@@ -79,23 +79,23 @@ def _mask(shape: Node, points: list[tuple[float, float]], size: Size) -> np.ndar
         data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
         raise shape["mask"].wrong("is no base64 text", "a PNG in base64") from None
-    picture = open_png(where, (bottom - top + 1, right - left + 1), data)
+    image = open_png(where, (bottom - top + 1, right - left + 1), data)
     region = np.zeros(size, bool)
-    region[top : bottom + 1, left : right + 1] = np.asarray(picture.convert("L")) > 0
+    region[top : bottom + 1, left : right + 1] = np.asarray(image.convert("L")) > 0
     return region
 
 
-def _picture(path: Path, node: Node, size: Size) -> np.ndarray | None:
-    """The picture in the file, else the one that it names, where that lies beside it."""
+def _image(path: Path, node: Node, size: Size) -> np.ndarray | None:
+    """The image in the file, else the one that it names, where that lies beside it."""
     if not node.has("imageData"):
         if not node.has("imagePath"):
             return None
         beside = path.parent / PureWindowsPath(node["imagePath"].text()).name
-        return read_picture(beside, size, f"{path}: imagePath {beside.name}")
+        return read_image(beside, size, f"{path}: imagePath {beside.name}")
     try:
         data = base64.b64decode(node["imageData"].text(), validate=True)
     except (binascii.Error, ValueError):
         raise node["imageData"].wrong(
-            "is no base64 text", "a picture in base64, or null", "save again with File → Save With Image Data off"
+            "is no base64 text", "an image in base64, or null", "save again with File → Save With Image Data off"
         ) from None
-    return decode_picture(data, size, f"{path}: imageData")
+    return decode_image(data, size, f"{path}: imageData")

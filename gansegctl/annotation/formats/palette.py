@@ -14,23 +14,23 @@ from gansegctl.annotation.safe_png import opaque
 from gansegctl.labels import IGNORE
 
 
-def read(path: Path | str, picture: Image.Image, declared: FolderLabels) -> np.ndarray:
+def read(path: Path | str, image: Image.Image, declared: FolderLabels) -> np.ndarray:
     """Class ids uint8 [H,W]. A palette that an editor has sorted anew (every colour in use is that of a class, but
     stands at another index) is read by colour. UsageError for values that no class has.
     """
-    if picture.mode == "PA":
-        return by_colour(path, opaque(path, picture), declared)
-    index = np.asarray(picture)
-    colours = colours_of(picture)[index]
+    if image.mode == "PA":
+        return by_colour(path, opaque(path, image), declared)
+    index = np.asarray(image)
+    colours = colours_of(image)[index]
     if _resorted(index, colours, declared):
         return by_colour(path, colours, declared)
     return by_value(path, index, declared)
 
 
-def colours_of(picture: Image.Image) -> np.ndarray:
+def colours_of(image: Image.Image) -> np.ndarray:
     """The palette, uint8 [256,3]; entries that the file leaves out are mid-grey."""
     flat = np.full(768, 128, np.uint8)
-    stored = picture.getpalette("RGB") or []
+    stored = image.getpalette("RGB") or []
     flat[: len(stored)] = stored
     return flat.reshape(256, 3)
 

@@ -18,9 +18,9 @@ MOST = 4096  # of the undeclared colours are looked at
 BLENDS = 0.9  # of the undeclared pixels: then edges were smoothed
 
 
-def read(path: Path | str, picture: Image.Image, declared: FolderLabels) -> np.ndarray:
+def read(path: Path | str, image: Image.Image, declared: FolderLabels) -> np.ndarray:
     """Class ids uint8 [H,W]; white is ignored unless a class is white. UsageError for other colours."""
-    pixels = opaque(path, picture) if picture.mode == "RGBA" else np.asarray(picture)
+    pixels = opaque(path, image) if image.mode == "RGBA" else np.asarray(image)
     return by_colour(path, pixels, declared)
 
 

@@ -1,4 +1,4 @@
-"""The page's server: a fixed table of routes over one session. No request names a file: pictures are numbers."""
+"""The page's server: a fixed table of routes over one session. No request names a file: images are numbers."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ def make_app(session: Session, refitter: Refitter, token: str, cookie: str, fini
     def state(_: Request) -> Response:
         return JSONResponse(session.describe())
 
-    def picture(request: Request) -> Response:
-        return _png(as_rgb(session.pictures[session.mask(_number(request, "place"))["exemplar"]].image))
+    def image(request: Request) -> Response:
+        return _png(as_rgb(session.images[session.mask(_number(request, "place"))["exemplar"]].image))
 
     def mask(request: Request) -> Response:
         return JSONResponse(session.mask(_number(request, "place")))
@@ -91,8 +91,8 @@ def make_app(session: Session, refitter: Refitter, token: str, cookie: str, fini
     def proposal(request: Request) -> Response:
         found = _find(refitter.latest, _number(request, "seed"))
         kind = request.path_params["kind"]
-        if kind == "picture":
-            return _png(as_rgb(found.picture.image))
+        if kind == "image":
+            return _png(as_rgb(found.image.image))
         if kind == "labels":
             return Response(found.labels.tobytes(), media_type="application/octet-stream")
         colours = np.array([*session.desk.labels.colours], np.uint8)[found.labels]
@@ -115,14 +115,14 @@ def make_app(session: Session, refitter: Refitter, token: str, cookie: str, fini
         Route("/", index),
         *(Route(f"/{name}", static(name)) for name in PAGE if name != "index.html"),
         Route("/api/state", state),
-        Route("/api/picture/{place:int}", picture),
+        Route("/api/image/{place:int}", image),
         Route("/api/mask/{place:int}", mask),
         Route("/api/parts/{place:int}/{level:int}", parts),
         Route("/api/parts/{place:int}/{level:int}", split, methods=["POST"]),
         Route("/api/strokes", stroke, methods=["POST"]),
         Route("/api/add", add, methods=["POST"]),
         Route("/api/proposals", proposals),
-        *(_proposal_route(kind, proposal) for kind in ("picture", "labels", "overlay")),
+        *(_proposal_route(kind, proposal) for kind in ("image", "labels", "overlay")),
         Route("/api/finish", finish, methods=["POST"]),
     ]
     app = Starlette(routes=routes, exception_handlers={GansegError: failed})
@@ -163,17 +163,17 @@ def _parts_response(parts: np.ndarray) -> Response:
 
 def _find(found: Proposals | None, seed: int) -> Proposal:
     for one in (*found.exemplars, *found.samples) if found else ():
-        if one.picture.seed == seed:
+        if one.image.seed == seed:
             return one
-    raise UsageError(f"got seed {seed}", wanted="a picture of the last refit")
+    raise UsageError(f"got seed {seed}", wanted="an image of the last refit")
 
 
 def _told(found: Proposals, before: Proposals | None) -> dict[str, Any]:
-    earlier = {p.picture.seed: p.sure for p in (*before.exemplars, *before.samples)} if before else {}
+    earlier = {p.image.seed: p.sure for p in (*before.exemplars, *before.samples)} if before else {}
 
     def told(p: Proposal) -> dict[str, Any]:
-        gain = p.sure - earlier[p.picture.seed] if p.picture.seed in earlier else 0.0
-        return {"seed": p.picture.seed, "sure": p.sure, "gain": gain, "weakest": p.weakest, "why": p.picture.why}
+        gain = p.sure - earlier[p.image.seed] if p.image.seed in earlier else 0.0
+        return {"seed": p.image.seed, "sure": p.sure, "gain": gain, "weakest": p.weakest, "why": p.image.why}
 
     return {
         "revision": found.revision,

@@ -11,8 +11,8 @@ from gansegctl.labels import LabelMap
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One picture: its seed, its place in the dataset, uint8 [H,W,c], and why it is worth painting."""
+class ExemplarImage:
+    """One image: its seed, its place in the dataset, uint8 [H,W,c], and why it is worth painting."""
 
     seed: int
     image: np.ndarray
@@ -21,12 +21,12 @@ class Picture:
 
 @dataclass(frozen=True)
 class Proposal:
-    """What the segmenter of the moment says of one picture.
+    """What the segmenter of the moment says of one image.
 
     labels, confidence: uint8 [H,W]; sure: mean of max p over the pixels, 0…1; weakest: the class it is least sure of.
     """
 
-    picture: Picture
+    image: ExemplarImage
     labels: np.ndarray
     confidence: np.ndarray
     sure: float
@@ -35,7 +35,7 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Advice:
-    """A picture to annotate next, and the reason: kind is "uncertain" or "different"."""
+    """An image to annotate next, and the reason: kind is "uncertain" or "different"."""
 
     seed: int
     kind: str
@@ -58,14 +58,15 @@ class Proposals:
 class Desk:
     """Everything that a session needs besides people.
 
-    picture(seed) → Picture. parts(seed, level) → int32 [H,W], level 0 coarse to 2 fine. split(seed, inside bool [H,W])
-    → int32 [H,W], −1 outside. propose(masks, stale) → Proposals: refit on seed → mask uint8 [H,W] (255 = not painted);
+    image(seed) → ExemplarImage. parts(seed, level) → int32 [H,W], level 0 coarse to 2 fine.
+    split(seed, inside bool [H,W]) → int32 [H,W], −1 outside.
+    propose(masks, stale) → Proposals: refit on seed → mask uint8 [H,W] (255 = not painted);
     `stale()` turns true when newer strokes wait, and None may be returned then. offered: seeds that may be added.
     """
 
     labels: LabelMap
     size: tuple[int, int]
-    picture: Callable[[int], Picture]
+    image: Callable[[int], ExemplarImage]
     parts: Callable[[int, int], np.ndarray]
     split: Callable[[int, np.ndarray], np.ndarray]
     propose: Callable[[Mapping[int, np.ndarray], Callable[[], bool]], Proposals | None]

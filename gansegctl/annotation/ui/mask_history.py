@@ -1,4 +1,4 @@
-"""One picture's mask while it is painted: strokes on it, undo, redo."""
+"""One image's mask while it is painted: strokes on it, undo, redo."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class Painting:
         inside = all(s >= 0 and n >= 1 and e <= self.mask.size for s, n, e in zip(starts, lengths, ends, strict=True))
         if not inside or any(end > start for end, start in zip(ends, starts[1:], strict=False)):
             raise UsageError(
-                "got a stroke outside the picture, or that overlaps itself", wanted="rising runs of pixels inside it"
+                "got a stroke outside the image, or that overlaps itself", wanted="rising runs of pixels inside it"
             )
         if not starts:
             return np.zeros(0, np.int64)
@@ -108,7 +108,7 @@ def decode(runs: Sequence[int], size: int) -> np.ndarray:
     """value, length, … → uint8 [size]. UsageError unless the runs cover exactly `size` pixels with bytes."""
     fits = isinstance(runs, list | tuple) and len(runs) % 2 == 0 and all(_whole(v) for v in runs)
     if not fits or any(n < 1 for n in runs[1::2]) or sum(runs[1::2]) != size:
-        raise UsageError("got a mask that does not cover the picture", wanted=f"value, length, … over {size} pixels")
+        raise UsageError("got a mask that does not cover the image", wanted=f"value, length, … over {size} pixels")
     if any(not 0 <= v <= 255 for v in runs[::2]):
         raise UsageError("got a mask with values beyond a byte", wanted="0 to 255")
     return np.repeat(np.array(runs[::2], np.uint8), runs[1::2])

@@ -13,7 +13,7 @@ from PIL import Image
 
 from gansegctl.annotation.bundle import BundleItem, mask_path, saved_masks
 from gansegctl.annotation.mask_png import is_blank
-from gansegctl.annotation.ui.backend import Desk, Picture
+from gansegctl.annotation.ui.backend import Desk, ExemplarImage
 from gansegctl.annotation.ui.journal import Journal
 from gansegctl.annotation.ui.mask_history import Painting, encode
 from gansegctl.errors import UsageError
@@ -26,15 +26,15 @@ _KINDS = ("paint", "replace", "undo", "redo")
 
 
 class Session:
-    """The pictures being painted, in the order of the strip. All methods may be called from several threads.
+    """The images being painted, in the order of the strip. All methods may be called from several threads.
 
-    folder: a bundle that holds the pictures' (blank or painted) masks. Masks painted elsewhere since the last session
-    are taken over as one stroke each. Errors: as `Journal`; UsageError for a journal of other pictures or classes.
+    folder: a bundle that holds the images' (blank or painted) masks. Masks painted elsewhere since the last session
+    are taken over as one stroke each. Errors: as `Journal`; UsageError for a journal of other images or classes.
     """
 
     def __init__(self, folder: Path, desk: Desk, seeds: Sequence[int]) -> None:
         self.folder, self.desk = Path(folder), desk
-        self.pictures: list[Picture] = []
+        self.images: list[ExemplarImage] = []
         self.paintings: list[Painting] = []
         self.finished: tuple[int, ...] | None = None
         self._lock = threading.RLock()
@@ -67,24 +67,24 @@ class Session:
                 "classes": self.desk.labels.to_json(),
                 "levels": LEVELS,
                 "about": dict(self.desk.about),
-                "exemplars": [self._standing(i) for i in range(len(self.pictures))],
+                "exemplars": [self._standing(i) for i in range(len(self.images))],
                 "revision": self.revision,
             }
 
     def mask(self, place: int) -> dict[str, Any]:
-        """The mask of one picture as runs, and where it stands."""
+        """The mask of one image as runs, and where it stands."""
         with self._lock:
             return self._standing(self._checked(place)) | {"mask": encode(self.paintings[place].mask)}
 
     def masks(self) -> dict[int, np.ndarray]:
-        """Seed → mask of every picture of the strip; copies."""
+        """Seed → mask of every image of the strip; copies."""
         with self._lock:
-            pairs = zip(self.pictures, self.paintings, strict=True)
-            return {picture.seed: p.mask.copy() for picture, p in pairs}
+            pairs = zip(self.images, self.paintings, strict=True)
+            return {image.seed: p.mask.copy() for image, p in pairs}
 
     def parts(self, place: int, level: int) -> np.ndarray:
-        """int32 [H,W]: the parts of one picture at one level of detail, as split so far."""
-        seed = self.pictures[self._checked(place)].seed
+        """int32 [H,W]: the parts of one image at one level of detail, as split so far."""
+        seed = self.images[self._checked(place)].seed
         if not isinstance(level, int) or not 0 <= level < LEVELS:
             raise UsageError(f"got level {level!r}", wanted=f"0 to {LEVELS - 1}")
         with self._finding:
@@ -100,18 +100,18 @@ class Session:
         if not isinstance(pixel, int) or not 0 <= pixel < parts.size:
             raise UsageError(f"got pixel {pixel!r}", wanted=f"0 to {parts.size - 1}")
         with self._finding:
-            parts = self._parts[self.pictures[place].seed, level]
+            parts = self._parts[self.images[place].seed, level]
             inside = parts == parts.ravel()[pixel]
-            pieces = self.desk.split(self.pictures[place].seed, inside)
+            pieces = self.desk.split(self.images[place].seed, inside)
             renamed = np.where(pieces > 0, parts.max() + pieces, parts).astype(np.int32)  # piece 0 keeps the name
-            self._parts[self.pictures[place].seed, level] = renamed
+            self._parts[self.images[place].seed, level] = renamed
             return renamed
 
     def stroke(self, given: dict[str, Any]) -> dict[str, Any]:
         """Journal one stroke, undo or redo, then do it; a second arrival of the same id changes nothing.
 
         given: {"id", "exemplar", "kind": paint | replace | undo | redo, "class", "runs", "tool"}. The answer is the
-        picture's standing; with its mask after undo, redo and replace.
+        image's standing; with its mask after undo, redo and replace.
         """
         if not isinstance(given, dict) or given.get("kind") not in _KINDS:
             raise UsageError("got no stroke", wanted='{"kind": "paint" or "replace", "undo", "redo", …}')
@@ -122,7 +122,7 @@ class Session:
             place = self._checked(given.get("exemplar"))
             painting = self.paintings[place]
             if name not in self._seen and not self._idle(painting, kind):
-                record = {"kind": kind, "id": name, "seed": self.pictures[place].seed}
+                record = {"kind": kind, "id": name, "seed": self.images[place].seed}
                 if kind in ("paint", "replace"):
                     record |= {"runs": given.get("runs"), "tool": str(given.get("tool", ""))[:32]}
                 if kind == "paint":
@@ -135,37 +135,37 @@ class Session:
             return self._standing(place) if kind == "paint" else self.mask(place)
 
     def add(self, seed: int) -> dict[str, Any]:
-        """Add a picture that the desk offers to the strip. UsageError for any other."""
+        """Add an image that the desk offers to the strip. UsageError for any other."""
         with self._lock:
-            present = [p.seed for p in self.pictures]
+            present = [p.seed for p in self.images]
             if seed not in present:
                 if seed not in self.desk.offered:
-                    raise UsageError(f"got seed {seed!r}", wanted="a picture that was offered")
+                    raise UsageError(f"got seed {seed!r}", wanted="an image that was offered")
                 self.journal.append({"kind": "add", "seed": seed})
                 self._show(seed)
-            return self._standing([p.seed for p in self.pictures].index(seed))
+            return self._standing([p.seed for p in self.images].index(seed))
 
     def finish(self) -> tuple[int, ...]:
-        """Write the masks of all painted pictures into the bundle; returns their seeds. UsageError for none."""
+        """Write the masks of all painted images into the bundle; returns their seeds. UsageError for none."""
         with self._lock:
             ready = [i for i, p in enumerate(self.paintings) if not is_blank(p.mask)]
             if not ready:
-                raise UsageError("got no picture with two classes on it", wanted="one painted picture or more")
+                raise UsageError("got no image with two classes on it", wanted="one painted image or more")
             saved = {}
             for i in ready:
-                seed, mask = self.pictures[i].seed, self.paintings[i].mask
-                picture = Image.fromarray(mask)
-                picture.putpalette(self.desk.labels.flat_palette())
-                save_png(mask_path(self.folder, seed), picture)
+                seed, mask = self.images[i].seed, self.paintings[i].mask
+                image = Image.fromarray(mask)
+                image.putpalette(self.desk.labels.flat_palette())
+                save_png(mask_path(self.folder, seed), image)
                 saved[str(seed)] = _digest(mask)
             self.journal.append({"kind": "saved", "sha256": saved})
-            self.finished = tuple(self.pictures[i].seed for i in ready)
+            self.finished = tuple(self.images[i].seed for i in ready)
             return self.finished
 
     def items(self) -> list[BundleItem]:
-        """The pictures as items of a bundle."""
+        """The images as items of a bundle."""
         with self._lock:
-            return [BundleItem(0, p.seed, p.image, why=p.why) for p in self.pictures]
+            return [BundleItem(0, p.seed, p.image, why=p.why) for p in self.images]
 
     def close(self) -> None:
         """Give the journal back."""
@@ -174,20 +174,20 @@ class Session:
     # -- inside -----------------------------------------------------------------------------------------------------
 
     def _show(self, seed: int) -> None:
-        self.pictures.append(self.desk.picture(seed))
+        self.images.append(self.desk.image(seed))
         self.paintings.append(Painting(self.desk.size, len(self.desk.labels)))
 
     def _checked(self, place: object) -> int:
-        if not isinstance(place, int) or isinstance(place, bool) or not 0 <= place < len(self.pictures):
-            raise UsageError(f"got picture {str(place)[:80]!r}", wanted=f"0 to {len(self.pictures) - 1}")
+        if not isinstance(place, int) or isinstance(place, bool) or not 0 <= place < len(self.images):
+            raise UsageError(f"got image {str(place)[:80]!r}", wanted=f"0 to {len(self.images) - 1}")
         return place
 
     def _standing(self, place: int) -> dict[str, Any]:
-        picture, painting = self.pictures[place], self.paintings[place]
+        image, painting = self.images[place], self.paintings[place]
         return {
             "exemplar": place,
-            "seed": picture.seed,
-            "why": picture.why,
+            "seed": image.seed,
+            "why": image.why,
             "changes": painting.changes,
             "undo": painting.undoable,
             "redo": painting.redoable,
@@ -218,13 +218,13 @@ class Session:
             return
         if self.journal.records[0] != opening:
             raise UsageError(
-                f"got {self.journal.path}, strokes for pictures of {self.journal.records[0].get('size')} pixels and "
+                f"got {self.journal.path}, strokes for images of {self.journal.records[0].get('size')} pixels and "
                 f"classes {', '.join(map(str, self.journal.records[0].get('classes', [])))}",
                 wanted=f"{opening['size']} pixels and classes {', '.join(opening['classes'])}",
                 remedy="move that file away to begin anew",
             )
         for record in self.journal.records[1:]:
-            seeds = [p.seed for p in self.pictures]
+            seeds = [p.seed for p in self.images]
             if record["kind"] == "saved":
                 self._saved |= {int(k): v for k, v in record["sha256"].items()}
                 continue
@@ -238,14 +238,14 @@ class Session:
 
     def _take_over(self) -> None:
         """Masks that another program painted since: the file counts, as a stroke that can be undone."""
-        for picture, painting in zip(self.pictures, self.paintings, strict=True):
-            if not mask_path(self.folder, picture.seed).is_file():
+        for image, painting in zip(self.images, self.paintings, strict=True):
+            if not mask_path(self.folder, image.seed).is_file():
                 continue
-            mask = saved_masks(self.folder, [picture.seed], self.desk.size, self.desk.labels, True)[picture.seed]
-            if is_blank(mask) or _digest(mask) in (self._saved.get(picture.seed), _digest(painting.mask)):
+            mask = saved_masks(self.folder, [image.seed], self.desk.size, self.desk.labels, True)[image.seed]
+            if is_blank(mask) or _digest(mask) in (self._saved.get(image.seed), _digest(painting.mask)):
                 continue
             name = f"file-{_digest(mask)[:16]}-{painting.changes}"
-            record = {"kind": "replace", "id": name, "seed": picture.seed, "runs": encode(mask), "tool": "file"}
+            record = {"kind": "replace", "id": name, "seed": image.seed, "runs": encode(mask), "tool": "file"}
             self.journal.append(record)
             self._apply(painting, record)
             self._seen.add(name)

@@ -1,4 +1,4 @@
-"""What a generator's latents and pictures are like as a whole: the mean and spread of W, and many small samples."""
+"""What a generator's latents and images are like as a whole: the mean and spread of W, and many small samples."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class World:
         device: torch.device | str = "cpu",
         mapped: int = MAPPED,
     ) -> World:
-        """Map `mapped` random z's, draw the pictures of `samples` of them."""
+        """Map `mapped` random z's, draw the images of `samples` of them."""
         spec = generator.spec
         c = None
         if class_index is not None:
@@ -79,7 +79,7 @@ class World:
 
     @torch.no_grad()
     def nearest(self, target: Tensor) -> tuple[Tensor, Tensor]:
-        """target [N,c,H,W] → index [N] of the sample most like each picture, and how far it is [N]."""
+        """target [N,c,H,W] → index [N] of the sample most like each image, and how far it is [N]."""
         measure, small = Gradients(), thumbnail(target)
         of_samples = scales(self.thumbnails), measure.features(self.thumbnails)
         rows = []

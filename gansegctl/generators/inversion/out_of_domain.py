@@ -1,10 +1,10 @@
-"""Whether a picture lies in the world of a generator, judged by how its inversion went.
+"""Whether an image lies in the world of a generator, judged by how its inversion went.
 
-Four numbers of each inversion are compared with those of pictures that do belong: how far the nearest of many samples
+Four numbers of each inversion are compared with those of images that do belong: how far the nearest of many samples
 was, the error in W, the final error, and the Mahalanobis distance of the latents from the mean of W. What belongs is
-taken from pictures known to belong where there are some, else from the generator's own samples. Plain samples would
-not do: they are drawn again almost exactly, and every real picture would look foreign. So each is drawn with fresh
-noise, half of them with two styles, and moved, turned, scaled and lit a little, as another picture of the same kind is.
+taken from images known to belong where there are some, else from the generator's own samples. Plain samples would
+not do: they are drawn again almost exactly, and every real image would look foreign. So each is drawn with fresh
+noise, half of them with two styles, and moved, turned, scaled and lit a little, as another image of the same kind is.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from gansegctl.generators.latents import z_of_seeds
 STATISTICS = ("nearest", "start_error", "error", "distance")
 MEANING = {
     "nearest": "the most similar sample",
-    "start_error": "the picture drawn in W",
+    "start_error": "the image drawn in W",
     "error": "the final reconstruction",
     "distance": "the distance of its latents from the mean of W",
 }
-LEAST = 8  # pictures, below which a spread means nothing
+LEAST = 8  # images, below which a spread means nothing
 Z = 2.7
-"""Standard deviations of the score above its mean from which a picture is foreign. What belongs is the generator's own
-samples, varied; real pictures that belong lie a standard deviation above them (measured: docs/project.md)."""
+"""Standard deviations of the score above its mean from which an image is foreign. What belongs is the generator's own
+samples, varied; real images that belong lie a standard deviation above them (measured: docs/project.md)."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Means and deviations of the logarithms of STATISTICS over pictures that belong, and of their sum of z-values."""
+    """Means and deviations of the logarithms of STATISTICS over images that belong, and of their sum of z-values."""
 
     means: tuple[float, ...]
     deviations: tuple[float, ...]
@@ -59,17 +59,17 @@ class Calibration:
 
     @classmethod
     def of(cls, inverted: Inverted, source: str) -> Calibration:
-        """From the inversions of N ≥ 8 pictures that belong. UsageError for fewer."""
+        """From the inversions of N ≥ 8 images that belong. UsageError for fewer."""
         logs = _logs(inverted)
         if len(logs) < LEAST:
-            raise UsageError(f"got {len(logs)} pictures to calibrate on", wanted=f"at least {LEAST}")
+            raise UsageError(f"got {len(logs)} images to calibrate on", wanted=f"at least {LEAST}")
         means, deviations = logs.mean(dim=0), logs.std(dim=0).clamp(min=0.05)
         scores = ((logs - means) / deviations).mean(dim=1)
         spread = max(float(scores.std()), 0.05)
         return cls(tuple(means.tolist()), tuple(deviations.tolist()), float(scores.mean()), spread, len(logs), source)
 
     def judge(self, inverted: Inverted) -> list[Verdict]:
-        """One verdict a picture. Only what is worse than usual counts: a picture drawn too well is not foreign."""
+        """One verdict an image. Only what is worse than usual counts: an image drawn too well is not foreign."""
         z = (_logs(inverted) - torch.tensor(self.means)) / torch.tensor(self.deviations)  # [N, 4]
         scores = (z.mean(dim=1) - self.score_mean) / self.score_deviation
         verdicts = []

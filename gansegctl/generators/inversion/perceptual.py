@@ -1,4 +1,4 @@
-"""How far two pictures are apart to the eye, and how to get it from a discriminator, from LPIPS, or from neither.
+"""How far two images are apart to the eye, and how to get it from a discriminator, from LPIPS, or from neither.
 
 Every measure is in two steps, so that a target's part is computed once: `features(image)`, then `distance(a, b)`.
 """
@@ -17,7 +17,7 @@ from gansegctl.generators.checkpoints.discriminators import open_discriminator
 from gansegctl.generators.discriminator import Discriminator
 
 MEASURES = ("auto", "gradients", "discriminator", "lpips")
-_SMALLEST = 8  # pixels of a side, below which a picture is not reduced further
+_SMALLEST = 8  # pixels of a side, below which an image is not reduced further
 
 
 class Perceptual(Protocol):
@@ -29,11 +29,11 @@ class Perceptual(Protocol):
         """image [N,c,H,W] in [-1,1] → what is compared, each [N, …]."""
 
     def distance(self, a: list[Tensor], b: list[Tensor]) -> Tensor:
-        """Two lists of features of N pictures (or of 1, which is repeated) → [N], 0 for equal pictures."""
+        """Two lists of features of N images (or of 1, which is repeated) → [N], 0 for equal images."""
 
 
 def scales(image: Tensor, smallest: int = _SMALLEST) -> list[Tensor]:
-    """The picture and its halves by 2×2 means, down to `smallest` pixels a side."""
+    """The image and its halves by 2×2 means, down to `smallest` pixels a side."""
     rows = [image]
     while min(rows[-1].shape[2:]) >= 2 * smallest:
         rows.append(F.avg_pool2d(rows[-1], 2))
@@ -61,7 +61,7 @@ def normalised_distance(a: list[Tensor], b: list[Tensor], floor: float) -> Tenso
 class Gradients:
     """Needs no network: direction and presence of edges at every scale, whatever their contrast.
 
-    Features are horizontal and vertical differences of every channel at full size, ½, ¼, … ; where both pictures have
+    Features are horizontal and vertical differences of every channel at full size, ½, ¼, … ; where both images have
     an edge, what counts is its direction and colour, as in histograms of gradients (Dalal & Triggs 2005).
     """
 
@@ -83,7 +83,7 @@ class Gradients:
 class DiscriminatorFeatures:
     """Activations of a trained discriminator after its first layer and each block but the last two.
 
-    The coarsest maps judge the whole picture, not what is where: they are left out where there are others.
+    The coarsest maps judge the whole image, not what is where: they are left out where there are others.
     """
 
     name = "discriminator"
@@ -106,7 +106,7 @@ class DiscriminatorFeatures:
 
 
 class Lpips:
-    """LPIPS (Zhang et al. 2018) by the package of that name, an optional extra. Grey pictures are repeated in colour.
+    """LPIPS (Zhang et al. 2018) by the package of that name, an optional extra. Grey images are repeated in colour.
 
     Error: UsageError when the package is not installed.
     """
@@ -138,7 +138,7 @@ def choose_perceptual(
 ) -> Perceptual:
     """The measure of that name; "auto" is the discriminator where one is given, else gradients.
 
-    Errors: UsageError for an unknown name, "discriminator" without a file, or one of another size than the pictures.
+    Errors: UsageError for an unknown name, "discriminator" without a file, or one of another size than the images.
     """
     if name not in MEASURES:
         raise UsageError(f"got --perceptual {name}", wanted=" | ".join(MEASURES))
@@ -161,6 +161,6 @@ def choose_perceptual(
     if takes != (channels, resolution):
         raise UsageError(
             f"got a discriminator of {takes[1]} px and {takes[0]} channels",
-            wanted=f"{resolution} px and {channels}, as the generator's pictures",
+            wanted=f"{resolution} px and {channels}, as the generator's images",
         )
     return DiscriminatorFeatures(network.to(device))

@@ -1,7 +1,7 @@
-"""Inversion: the latents whose picture is nearest to a given one, in W, in W+, or in W+ with noise; batched.
+"""Inversion: the latents whose image is nearest to a given one, in W, in W+, or in W+ with noise; batched.
 
 Sources: Karras et al. 2020, appendix D (start at the mean of W, perceptual loss, noise regularisation, learning-rate
-ramps); Abdal et al. 2019 (W+); Tritrong et al. 2021, section 3.1 (features of a real picture through its latents).
+ramps); Abdal et al. 2019 (W+); Tritrong et al. 2021, section 3.1 (features of a real image through its latents).
 Two starts compete in W for the first steps: the mean, and the nearest of many samples; the better one goes on.
 """
 
@@ -29,7 +29,7 @@ SPACES = ("w", "w+", "w+n")
 class InversionSettings:
     """space: one w for all slots, one a slot, or that and free noise maps. lr is in standard deviations of W.
 
-    start_steps: of both starts in W; steps: of the better one after that. A picture stops early when its loss has not
+    start_steps: of both starts in W; steps: of the better one after that. An image stops early when its loss has not
     fallen by the share `tolerance` within `patience` steps. distance: weight of the mean squared coordinate (1 for a
     random sample), which holds latents where the generator was trained. noise_weight: against maps that are not noise.
     """
@@ -58,7 +58,7 @@ class InversionSettings:
 
 @dataclass
 class Inverted:
-    """N pictures inverted. ws [N,num_ws,w]; maps: noise [N,1,r,r] a layer, or None; the rest [N].
+    """N images inverted. ws [N,num_ws,w]; maps: noise [N,1,r,r] a layer, or None; the rest [N].
 
     error: data loss (pixels and features) at the end; start_error: the same in W, after start_steps; nearest: how far
     the nearest sample was; distance: root mean square coordinate of ws, about 1 for a random sample; steps: made.
@@ -76,7 +76,7 @@ class Inverted:
 def synthesize(
     generator: Generator, ws: Tensor, noise: str, maps: Sequence[Tensor] | None = None, taps: Sequence[str] | None = ()
 ) -> Synthesis:
-    """Picture and activations of inverted latents, from one pass; with `maps` in place of the generator's own noise.
+    """Image and activations of inverted latents, from one pass; with `maps` in place of the generator's own noise.
 
     Error: UsageError for maps and a generator that takes none.
     """
@@ -109,7 +109,7 @@ class Inversion:
         spec = generator.spec
         wanted = (spec.image_channels, spec.resolution, spec.resolution)
         if target.ndim != 4 or tuple(target.shape[1:]) != wanted:
-            raise UsageError(f"got pictures {list(target.shape)}", wanted=f"[N, {', '.join(map(str, wanted))}]")
+            raise UsageError(f"got images {list(target.shape)}", wanted=f"[N, {', '.join(map(str, wanted))}]")
         if settings.space == "w+n":
             check_noise_maps(generator)
         self.generator, self.world, self.measure, self.settings = generator, world, measure, settings
@@ -121,7 +121,7 @@ class Inversion:
         return self.settings.start_steps + self.settings.steps
 
     def run(self) -> Iterator[int]:
-        """Search. Yields after every step; ends early when every picture has stopped improving."""
+        """Search. Yields after every step; ends early when every image has stopped improving."""
         s, world, n = self.settings, self.world, len(self.target)
         index, nearest = world.nearest(self.target)
         best = world.coordinates[index].unsqueeze(1)  # [N, 1, w]

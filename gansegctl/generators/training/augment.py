@@ -1,7 +1,7 @@
-"""Differentiable augmentation of what the discriminator sees, so that a small set of pictures is not memorised.
+"""Differentiable augmentation of what the discriminator sees, so that a small set of images is not memorised.
 
 Sources: Zhao et al. 2020 (differentiable augmentation), Karras et al. 2020b (adaptive probability). Real and generated
-pictures pass through the same random operations, each applied to a picture with probability p.
+images pass through the same random operations, each applied to an image with probability p.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Adversarial training of a small StyleGAN2 (32-256 px) on one machine, resumable, for domains without a generator.
 
-Losses: non-saturating logistic (Goodfellow et al. 2014) with R1 on real pictures (Mescheder et al. 2018) every
+Losses: non-saturating logistic (Goodfellow et al. 2014) with R1 on real images (Mescheder et al. 2018) every
 `r1_interval` steps (lazy, Karras et al. 2020 section 3.1), and an exponential moving average of the generator.
-The pictures that train the discriminator in a step train the generator in the same step: one synthesis fewer.
+The images that train the discriminator in a step train the generator in the same step: one synthesis fewer.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ AUGMENTATIONS = ("none", "diff", "ada")
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """How a generator is trained. `images` counts real pictures shown to the discriminator."""
+    """How a generator is trained. `images` counts real images shown to the discriminator."""
 
     network: StyleGAN2Config = field(default_factory=StyleGAN2Config)
     images: int = 400_000
@@ -49,7 +49,7 @@ class TrainSettings:
     mirror: bool = False
     upside_down: bool = False
     quarter_turns: bool = False
-    fade_in: int = 20_000  # pictures over which a grown discriminator's new block comes in
+    fade_in: int = 20_000  # images over which a grown discriminator's new block comes in
     augment: str = "none"
     augment_p: float = 0.6  # fixed for diff; the ceiling for ada
     ada_target: float = 0.6
@@ -81,17 +81,17 @@ def check_compiler(device: torch.device) -> None:
 class Trainer:
     """Owns the networks, optimisers, random stream and counters of one training run.
 
-    pictures: uint8 [N,c,H,W] in memory. compiled: both networks through torch.compile, in every pass but R1's, whose
-    second derivative it does not have; other bits, and a minute at the start, for more pictures a second. Errors:
-    UsageError where the pictures do not fit the network's size or channels, or where there is no compiler.
+    images: uint8 [N,c,H,W] in memory. compiled: both networks through torch.compile, in every pass but R1's, whose
+    second derivative it does not have; other bits, and a minute at the start, for more images a second. Errors:
+    UsageError where the images do not fit the network's size or channels, or where there is no compiler.
     """
 
-    def __init__(self, pictures: Tensor, settings: TrainSettings, device: str = "cpu", compiled: bool = False) -> None:
+    def __init__(self, images: Tensor, settings: TrainSettings, device: str = "cpu", compiled: bool = False) -> None:
         net = settings.network
         wanted = (net.image_channels, net.resolution, net.resolution)
-        if pictures.dtype != torch.uint8 or tuple(pictures.shape[1:]) != wanted or not len(pictures):
-            raise UsageError(f"got pictures {list(pictures.shape)} {pictures.dtype}", wanted=f"uint8 [N, {wanted}]")
-        self.pictures, self.settings, self.device = pictures, settings, torch.device(device)
+        if images.dtype != torch.uint8 or tuple(images.shape[1:]) != wanted or not len(images):
+            raise UsageError(f"got images {list(images.shape)} {images.dtype}", wanted=f"uint8 [N, {wanted}]")
+        self.real_images, self.settings, self.device = images, settings, torch.device(device)
         if compiled:
             check_compiler(self.device)
         self.stream = torch.Generator().manual_seed(settings.seed)
@@ -112,7 +112,7 @@ class Trainer:
         self.base_lr = [settings.lr, settings.lr * lazy]
         self.step, self.seconds, self.augment_p, self.sign = 0, 0.0, self._fixed_p(), 0.0
         self.images = 0  # shown; counted by itself, for a resumed run may have another batch size
-        self.grown_at = -1  # pictures seen when it took over a smaller network; -1: it never did
+        self.grown_at = -1  # images seen when it took over a smaller network; -1: it never did
 
     @property
     def images_seen(self) -> int:
@@ -158,7 +158,7 @@ class Trainer:
         self.d_optimizer.step()
         if self.step % s.r1_interval == 0:
             self._r1_step(real)
-        # Generator, on the same pictures, against the discriminator as it is now.
+        # Generator, on the same images, against the discriminator as it is now.
         self.discriminator.requires_grad_(False)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=s.precision == "bf16"):
             loss_g = F.softplus(-self._judge(self._augmented(fake)).float()).mean()
@@ -198,8 +198,8 @@ class Trainer:
         return self._synthesize(ws, lambda layer, conv: maps[layer].to(self.device))
 
     def _real(self, n: int) -> Tensor:
-        chosen = torch.randint(len(self.pictures), (n,), generator=self.stream)
-        x = self.pictures[chosen].to(self.device).float() / 127.5 - 1  # [B, c, H, W]
+        chosen = torch.randint(len(self.real_images), (n,), generator=self.stream)
+        x = self.real_images[chosen].to(self.device).float() / 127.5 - 1  # [B, c, H, W]
         if self.settings.mirror:
             x = torch.where(self._coin(n), x.flip(3), x)
         if self.settings.upside_down:
@@ -220,7 +220,7 @@ class Trainer:
         return self.settings.augment_p if self.settings.augment == "diff" else 0.0
 
     def _adapt(self, d_real: Tensor) -> None:
-        """Adaptive p (Karras et al. 2020b, eq. 1): raise it while the discriminator is too sure of real pictures."""
+        """Adaptive p (Karras et al. 2020b, eq. 1): raise it while the discriminator is too sure of real images."""
         s = self.settings
         self.sign += (d_real.float().sign().mean().item() - self.sign) * 0.05
         if s.augment == "ada" and self.step % 4 == 0:
@@ -275,8 +275,8 @@ class Trainer:
     def grow_from(self, path: Path) -> None:
         """Begin with what a run at half the size has learned (progressive growing, Karras et al. 2018, section 2).
 
-        path: its checkpoint. What it has seen counts. The generator's new block adds nothing to the enlarged picture at
-        first; the discriminator's comes in over `settings.fade_in` pictures. The optimisers begin anew. Errors:
+        path: its checkpoint. What it has seen counts. The generator's new block adds nothing to the enlarged image at
+        first; the discriminator's comes in over `settings.fade_in` images. The optimisers begin anew. Errors:
         UsageError for a file of another network, or of one that has seen all that this run is to see.
         """
         state = load_state(path, KIND)
@@ -290,7 +290,7 @@ class Trainer:
         counters = _counters(state)
         if counters["images"] >= self.settings.images:
             raise UsageError(
-                f"got {path}, which has seen {counters['images']} pictures, for a run of {self.settings.images}",
+                f"got {path}, which has seen {counters['images']} images, for a run of {self.settings.images}",
                 wanted="more: those of both sizes are counted together",
                 remedy="raise --images-seen",
             )
@@ -324,7 +324,7 @@ class Trainer:
 
 
 def _counters(state: SavedState) -> dict:
-    """A checkpoint's. A file without a count of pictures is of one batch size throughout."""
+    """A checkpoint's. A file without a count of images is of one batch size throughout."""
     counters = state.facts["counters"]
     return {"images": counters["step"] * state.facts["settings"]["batch_size"]} | counters
 

@@ -1,5 +1,5 @@
 """What methods without exemplars share: class names of clusters, rules for what is foreground, many k-means at once,
-and boxes about the things of a picture."""
+and boxes about the things of an image."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def check_sides(sides: str | None) -> None:
 
 
 def stream_of(*parts: object) -> torch.Generator:
-    """A random stream that is a function of these values alone: the same for a picture whatever batch it is in."""
+    """A random stream that is a function of these values alone: the same for an image whatever batch it is in."""
     name = "/".join(map(str, parts)).encode()
     return torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(name).digest()[:8], "little") >> 1)
 
@@ -69,7 +69,7 @@ def foreground_clusters(labels: Tensor, k: int, rule: str, sides: str = SIDES) -
     """Which clusters of labels int64 [N,H,W] are foreground: bool [K].
 
     least-central: all but the cluster whose mean centre prior is lowest. centre: those whose mean centre prior is above
-    that of the whole picture. border: those with a smaller share of the border (of these sides) than of the area.
+    that of the whole image. border: those with a smaller share of the border (of these sides) than of the area.
     agreement: those that are both. Where a rule leaves no foreground, the most central cluster is; where it leaves no
     background, the least central one is. A cluster without pixels is background.
     """

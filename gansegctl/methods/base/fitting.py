@@ -1,4 +1,4 @@
-"""Fitting a head on a few pictures: what targets, statistics and the loop have in common over methods.
+"""Fitting a head on a few images: what targets, statistics and the loop have in common over methods.
 
 Everything random comes from one CPU stream that the caller seeds; torch's own random state is never touched.
 """
@@ -46,7 +46,7 @@ class FitSettings(Protocol):
 def random_pyramids(
     generator: Generator, taps: Sequence[str], samples: int, noise: str, stream: torch.Generator, device: torch.device
 ) -> Iterator[FeaturePyramid]:
-    """The activations of so many random pictures (and classes, of a generator that has them), one by one, float32."""
+    """The activations of so many random images (and classes, of a generator that has them), one by one, float32."""
     for _ in range(samples):
         z = torch.randn(1, generator.spec.z_dim, generator=stream)
         seed = int(torch.randint(2**31, (1,), generator=stream))
@@ -72,8 +72,8 @@ def feature_statistics(
     """What to subtract from every channel and what to multiply it by, [ΣC] each: its mean and 1/deviation over random
     samples (over the exemplars when `samples` is 0); not centred, 0 and 1/(root mean square).
 
-    A style multiplies channels (StyleGAN's modulation), so 0 means the same in every picture and a mean does not: what
-    learns from one picture learns more from channels that are left where they are (docs/methods.md). The exemplar alone
+    A style multiplies channels (StyleGAN's modulation), so 0 means the same in every image and a mean does not: what
+    learns from one image learns more from channels that are left where they are (docs/methods.md). The exemplar alone
     says little about how a channel varies: many are constant in it and would be blown up.
     """
     drawn = random_pyramids(generator, taps, samples, noise, stream, exemplars.levels[0].device)
@@ -82,7 +82,7 @@ def feature_statistics(
     trim()
     means, variances = (torch.stack(part) for part in zip(*parts, strict=True))
     mean = means.mean(dim=0)
-    variance = variances.mean(dim=0) + (means - mean).square().mean(dim=0)  # within pictures + between them
+    variance = variances.mean(dim=0) + (means - mean).square().mean(dim=0)  # within images + between them
     if not centred:
         mean, variance = torch.zeros_like(mean), variance + mean.square()
     # Channels that hardly vary carry rounding, not meaning: they stay small instead of being scaled to 1.
@@ -152,7 +152,7 @@ def fit_head(
     finite.
     """
     device, losses = pyramid.levels[0].device, []
-    usable = weights.flatten(1).sum(dim=1).nonzero().flatten().cpu()  # a picture that is ignored whole teaches nothing
+    usable = weights.flatten(1).sum(dim=1).nonzero().flatten().cpu()  # an image that is ignored whole teaches nothing
     size = min(settings.batch, len(usable))
     optimizer = torch.optim.Adam(head.parameters(), lr=settings.lr, betas=betas, weight_decay=settings.weight_decay)
     queue = torch.empty(0, dtype=torch.long)
@@ -161,7 +161,7 @@ def fit_head(
             while len(queue) < size:
                 queue = torch.cat([queue, usable[torch.randperm(len(usable), generator=stream)]])
             rows, queue = queue[:size], queue[size:]
-            # One picture, or all of one, is a view: indices would copy its activations, 123 MB at 256 px.
+            # One image, or all of one, is a view: indices would copy its activations, 123 MB at 256 px.
             chosen = slice(int(rows[0]), int(rows[0]) + 1) if size == 1 else rows.to(device)
             part, target, weight = pyramid[chosen], targets[chosen], weights[chosen]
             if read is not None:

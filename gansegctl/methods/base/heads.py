@@ -95,8 +95,8 @@ class Head(nn.Module):
     def fold(self, mean: Tensor, scale: Tensor) -> None:
         """Put (x − mean)·scale, per channel, into the first layer: mean, scale [ΣC]. Exact, borders included.
 
-        Outside the picture a standardised feature is 0, a raw one would have to be its mean; so the share of the mean
-        is not a constant but the convolution of a picture of ones, of which `border` holds the kernel.
+        Outside the image a standardised feature is 0, a raw one would have to be its mean; so the share of the mean
+        is not a constant but the convolution of an image of ones, of which `border` holds the kernel.
         """
         first, bias = self.weights[0].data, self.biases[0].data
         if self.kernel == 1:

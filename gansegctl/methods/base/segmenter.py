@@ -35,7 +35,7 @@ def choose_taps(spec: GeneratorSpec, lowest: int = 0, highest: int | None = None
 def check_exemplars(generator: Generator, exemplars: Sequence[Exemplar], labels: LabelMap) -> None:
     """UsageError unless there are masks of the generator's size, of declared values, with pixels to learn from."""
     if not exemplars:
-        raise UsageError("got no exemplars", wanted="one annotated picture or more", remedy="raise --shots")
+        raise UsageError("got no exemplars", wanted="one annotated image or more", remedy="raise --shots")
     side = generator.spec.resolution
     counted = 0
     for exemplar in exemplars:
@@ -43,8 +43,8 @@ def check_exemplars(generator: Generator, exemplars: Sequence[Exemplar], labels:
         if mask.shape != (side, side):
             raise UsageError(
                 f"got a mask of shape {list(mask.shape)} for seed {exemplar.seed}",
-                wanted=f"[{side}, {side}], the size of the generator's pictures",
-                remedy="paint on the picture itself, without resizing it",
+                wanted=f"[{side}, {side}], the size of the generator's images",
+                remedy="paint on the image itself, without resizing it",
             )
         values, counts = torch.from_numpy(mask.astype("int64")).unique(return_counts=True)
         undeclared = [v for v in values.tolist() if v != IGNORE and not 0 <= v < len(labels)]
@@ -99,11 +99,11 @@ def vote_of_heads(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """Per-pixel heads → labels, confidence uint8 and uncertainty float32, as `FeaturePyramid.classify`; p float16.
 
-    Only where probabilities are asked for do maps of all classes exist, for one picture and head at a time.
+    Only where probabilities are asked for do maps of all classes exist, for one image and head at a time.
     """
     if not probabilities:
         return *pyramid.classify(heads, slope), None
-    if pyramid.batch > 1:  # maps of all classes at full size: one picture at a time
+    if pyramid.batch > 1:  # maps of all classes at full size: one image at a time
         alone = [vote_of_heads(pyramid[i : i + 1], heads, slope, True) for i in range(pyramid.batch)]
         return tuple(torch.cat(parts) for parts in zip(*alone, strict=True))
     p = each = 0.0
@@ -120,7 +120,7 @@ def vote_of_heads(
 def annotation_by_heads(
     pyramid: FeaturePyramid, heads: Sequence[Layers], slope: float = 0.0, probabilities: bool = False
 ) -> Annotation:
-    """`vote_of_heads` as an annotation; score: the mean uncertainty of a picture's pixels."""
+    """`vote_of_heads` as an annotation; score: the mean uncertainty of an image's pixels."""
     labels, confidence, uncertainty, p = vote_of_heads(pyramid, heads, slope, probabilities)
     return Annotation(labels, confidence, uncertainty.mean(dim=(1, 2)), p)
 

@@ -1,11 +1,11 @@
-"""contrastive: a projection learned without labels, then a small head on it from one annotated picture.
+"""contrastive: a projection learned without labels, then a small head on it from one annotated image.
 
-Manerikar and Kak, 2023. Pre-training (`projection`) asks that a pixel keep its soft cluster when the picture's style
+Manerikar and Kak, 2023. Pre-training (`projection`) asks that a pixel keep its soft cluster when the image's style
 changes; the head sees the projected channels only. The controls are built in: with `projection` random or pca
 everything else is the same, and random is what contrastive starts from, number by number.
 
 What is saved is one head on raw activations: standardisation and projection are folded into its first layer, so neither
-the hypercolumn nor the projected map exists when pictures are labelled.
+the hypercolumn nor the projected map exists when images are labelled.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from gansegctl.methods.contrastive.pretraining import Source, pretrain, principa
 from gansegctl.methods.repurpose import RepurposeSegmenter
 
 SHARE_OF_PIXELS = 20_000 / 256**2
-"""A draw takes 20,000 of a 256 px picture's pixels: the same share of a smaller one."""
+"""A draw takes 20,000 of a 256 px image's pixels: the same share of a smaller one."""
 
 HELD = 1 << 28
 """Bytes of projected maps up to which those of all exemplars are made once; above, those of each step."""
@@ -59,9 +59,9 @@ PROFILES: dict[str, dict] = {
 }
 """What a profile puts where the settings leave None.
 
-fixed: the algorithm as meant. Both views are read at the same pixels of the picture; a projection of single pixels
+fixed: the algorithm as meant. Both views are read at the same pixels of the image; a projection of single pixels
 commutes with turning and mirroring, so once the views are aligned these would only resample, and are left out. Styles
-that carry geometry (below 16 px) are kept; codes are not truncated, as pictures to label are not unless asked for (and
+that carry geometry (below 16 px) are kept; codes are not truncated, as images to label are not unless asked for (and
 once where `truncation` is set); features are standardised; prototypes are at most a quarter of a draw's pixels.
 release: as the authors' code runs, with its quirks:
 - each view is turned and mirrored on its own, and both are read at the same flat index: half of the pairs show one
@@ -72,9 +72,9 @@ release: as the authors' code runs, with its quirks:
 - the xxs head has 12 outputs whatever the classes (here the surplus ones are dropped after the fit; more than 12
   classes are an error), and the linear one has its leaky ReLU after its last layer, the only one: scores below 0
   count a fifth;
-- a draw takes all pixels of a picture below 141 px.
-There must be a pixel in a draw for every prototype, which pictures below 71 px lack for 5,000: that is refused.
-Not reproduced: overflow of the plain Sinkhorn, generators cut at 256 px, the broken baselines; pictures to label are
+- a draw takes all pixels of an image below 141 px.
+There must be a pixel in a draw for every prototype, which images below 71 px lack for 5,000: that is refused.
+Not reproduced: overflow of the plain Sinkhorn, generators cut at 256 px, the broken baselines; images to label are
 truncated as the generator's user has it, in the release by 0.7.
 """
 
@@ -87,9 +87,9 @@ class ContrastiveSettings:
     min_resolution, max_resolution: of the taps to read, in pixels. mode: bilinear | nearest | bilinear-corners.
     standardise: channels over their root mean square in `statistics_samples` random samples (0 = in the exemplars);
     with centre, to mean 0 and deviation 1.
-    Pre-training: pretrain_steps of one picture each (100; 50 for horses); prototypes (5000; 4000 for cars and X-rays,
+    Pre-training: pretrain_steps of one image each (100; 50 for horses); prototypes (5000; 4000 for cars and X-rays,
     8000 in the released GUI; fixed takes at most a quarter of the pixels of a draw, and stores what it took; release
-    refuses more than the pixels); pixels of a draw (None = the share that 20,000 are of a 256 px picture; release: up
+    refuses more than the pixels); pixels of a draw (None = the share that 20,000 are of a 256 px image; release: up
     to 20,000); draws a step; epsilon of Sinkhorn (0.005; 0.003 for cats and horses, 0.01 for cars); sinkhorn_rounds;
     marginals: uniform | norm (a pixel by the norm of its hypercolumn) | histogram (of those norms, as released for
     cats); temperature of the prediction; truncation (fixed 1; release 0.7, 0.9 for X-rays); sigma, share by which a
@@ -217,7 +217,7 @@ class Contrastive:
         settings: ContrastiveSettings | None = None,
         seed: int = 0,
     ) -> ContrastiveSegmenter:
-        """Learn the projection on random pictures, then the head on the exemplars. The same seed, the same weights.
+        """Learn the projection on random images, then the head on the exemplars. The same seed, the same weights.
 
         Errors: UsageError for masks of another size, undeclared values, taps that the generator lacks, and under
         release for more than 12 classes with head xxs or more prototypes than pixels; GansegError where a loss is not

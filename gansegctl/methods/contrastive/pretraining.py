@@ -195,7 +195,7 @@ class _View:
         return self.total
 
     def norms(self) -> Tensor:
-        """‖x‖ at every place of this view, 0 outside the picture: [H·W]."""
+        """‖x‖ at every place of this view, 0 outside the image: [H·W]."""
         if self.shown is None:
             norms = self.pyramid.sqnorm().sqrt().flatten()
             if self.warp is not None:

@@ -1,4 +1,4 @@
-"""Pairs of views of one generated picture that differ in style: what a contrastive pre-training compares."""
+"""Pairs of views of one generated image that differ in style: what a contrastive pre-training compares."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def draw_views(
     stream: torch.Generator,
     device: torch.device,
 ) -> Tensor:
-    """ws [2,num_ws,w] of one random picture in two styles.
+    """ws [2,num_ws,w] of one random image in two styles.
 
     In each view the slots of one random pair are (1 − sigma)·w + sigma·w_new, w_new of a fresh z a slot. Every code is
     truncated once by `truncation`; with `twice` those that were kept are truncated a second time, as released.
@@ -70,7 +70,7 @@ def draw_views(
 
 @dataclass(frozen=True)
 class Warp:
-    """For every pixel of a view, row by row: `source` int64 [H·W], the pixel of the picture that it shows, and
+    """For every pixel of a view, row by row: `source` int64 [H·W], the pixel of the image that it shows, and
     `inside` bool [H·W], False where it shows nothing."""
 
     source: Tensor

@@ -6,7 +6,7 @@ H(mean p) − mean H(p), is the uncertainty by which bad samples are left out.
 
 Pixels for training are gathered from the native maps (`FeaturePyramid.at`), 10 x 64 at a time; masks are one stacked
 projection. Memory at StyleGAN2-256 shapes: 123 MB of maps an exemplar, 27.5 MB of first-layer weights (four times that
-with gradients and Adam), at most 128 MB of hidden maps while labelling. The released code holds 1.31 GB a picture.
+with gradients and Adam), at most 128 MB of hidden maps while labelling. The released code holds 1.31 GB an image.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ authors' code runs since it was mended (bilinear maps, the divergence of mean pr
 As first published it was this with mode nearest and divergence logits, which takes the softmax of the members' mean
 logits for their mean answer, and may so be negative.
 Not repeated: its filter also drops the most certain samples, features are kept in half precision in memory, those of
-1024 px pictures at 512, and the first 7 or 8 styles of its samples are truncated. A last batch of one pixel, of which
+1024 px images at 512, and the first 7 or 8 styles of its samples are truncated. A last batch of one pixel, of which
 the release's batch-norm makes an error, is left out.
 """
 
@@ -93,7 +93,7 @@ class DatasetGANSettings:
     cosine | constant. sampling: uniform (pixels drawn alike) | balanced (classes drawn alike) | epochs (every pixel
     once an epoch, early stop; `steps` bounds them, 0 does not). min_pixels: classes with fewer in an exemplar become
     class 0 there. vote: mean (of probabilities) | majority (shares of votes, ties by the mean). divergence:
-    probabilities | logits. score_share: the share of a picture's least certain pixels whose mean divergence is its
+    probabilities | logits. score_share: the share of an image's least certain pixels whose mean divergence is its
     score (1 = all; 0.1 as released). Errors: UsageError for values out of range.
     """
 
@@ -333,7 +333,7 @@ class DatasetGANSegmenter(BaseSegmenter):
         if self.settings["vote"] == "mean" and self.settings["divergence"] != "logits":
             return self._in_one(generator, synthesis, probabilities)
         parts = []
-        for p, divergence in self._pictures(generator, synthesis):
+        for p, divergence in self._images(generator, synthesis):
             worst = self._worst(divergence[None])[0]
             parts.append((p.argmax(dim=0).to(torch.uint8), p.amax(dim=0), worst, p.half() if probabilities else None))
         labels, top, score, kept = zip(*parts, strict=True)
@@ -355,7 +355,7 @@ class DatasetGANSegmenter(BaseSegmenter):
         return Annotation(labels, confidence, self._worst(divergence.clamp(0, 1)), p)
 
     def _worst(self, divergence: Tensor) -> Tensor:
-        """[N,H,W] → the mean of each picture's least certain pixels [N]."""
+        """[N,H,W] → the mean of each image's least certain pixels [N]."""
         flat = divergence.flatten(1)
         return flat.topk(max(1, round(self.settings["score_share"] * flat.shape[1])), dim=1).values.mean(dim=1)
 
@@ -364,11 +364,11 @@ class DatasetGANSegmenter(BaseSegmenter):
 
         With divergence logits it is no divergence, and may be negative.
         """
-        return torch.stack([divergence for _, divergence in self._pictures(generator, synthesis)])
+        return torch.stack([divergence for _, divergence in self._images(generator, synthesis)])
 
     @torch.no_grad()
-    def _pictures(self, generator: Generator, synthesis: Synthesis):
-        """One picture after another: probabilities [K,H,W] and divergence [H,W]."""
+    def _images(self, generator: Generator, synthesis: Synthesis):
+        """One image after another: probabilities [K,H,W] and divergence [H,W]."""
         pyramid = self.features(generator, synthesis).with_mode(self.settings["mode"])
         stack = self.stack.to(pyramid.levels[0].device)
         for i in range(pyramid.batch):

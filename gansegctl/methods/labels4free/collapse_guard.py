@@ -1,8 +1,8 @@
 """A watch over masks that nobody labelled: does the foreground still have a plausible size, and does it still change?
 
 Adversarial training of a mask collapses silently: every pixel foreground, or none. The guard looks at the same held-out
-pictures again and again; an area is the mean of alpha over a picture. What is written in the end is the part of a
-picture where alpha exceeds a threshold, and that may be nothing although the area is a plausible one.
+images again and again; an area is the mean of alpha over an image. What is written in the end is the part of an
+image where alpha exceeds a threshold, and that may be nothing although the area is a plausible one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ BINS = 10
 
 @dataclass
 class Look:
-    """One look at the held-out pictures: share of them in each tenth of area, mean area, and how undecided alpha is
+    """One look at the held-out images: share of them in each tenth of area, mean area, and how undecided alpha is
     (mean of 2·min(A, 1 − A): 0 for hard masks, 1 for alpha = ½ everywhere).
 
     written: share of pixels above the threshold. kind: "foreground" or "background" where a fit that ended here would
@@ -39,9 +39,9 @@ class Look:
 class AreaGuard:
     """Judges every look; raises on collapse, and says when masks have settled.
 
-    Collapse: `share` of the pictures or more have area beyond 1 − margin (all foreground) or below margin (all
+    Collapse: `share` of the images or more have area beyond 1 − margin (all foreground) or below margin (all
     background), in `patience` looks in a row, or in the last look: what is kept would be such masks. In the last look
-    the share of a picture where alpha exceeds `threshold` is judged in the same way; before, alpha may still be on its
+    the share of an image where alpha exceeds `threshold` is judged in the same way; before, alpha may still be on its
     way there. Settled: over `patience` looks in a row the mean area moved by less than `tolerance` a look, masks are
     decided (undecided below `decided`), and neither area nor what would be written is collapsed.
     """
@@ -57,15 +57,15 @@ class AreaGuard:
     _calm: int = 0
 
     def look(self, alpha: Iterable[Tensor], iteration: int, last: bool = False) -> bool:
-        """alpha [N,1,H,W] in [0,1], or its pictures one by one → whether masks have settled. last: no look follows.
+        """alpha [N,1,H,W] in [0,1], or its images one by one → whether masks have settled. last: no look follows.
 
         Error: GansegError that names the collapse.
         """
-        pictures = [
+        images = [
             torch.stack([a.mean(), 2 * torch.minimum(a, 1 - a).mean(), (a > self.threshold).float().mean()])
             for a in alpha
         ]
-        areas, undecided, written = torch.stack(pictures).unbind(dim=1)  # [N] each
+        areas, undecided, written = torch.stack(images).unbind(dim=1)  # [N] each
         kind = self._kind(areas)
         as_written = kind or self._kind(written)
         facts = area_histogram(areas), float(areas.mean()), float(undecided.mean()), float(written.mean())
@@ -80,7 +80,7 @@ class AreaGuard:
         return self._calm >= self.patience
 
     def healthy(self) -> int | None:
-        """The iteration of the last look at which neither the mean area nor most pictures were collapsed; None when
+        """The iteration of the last look at which neither the mean area nor most images were collapsed; None when
         there is none."""
         good = [s.iteration for s in self.looks if not s.kind and self.margin < s.area < 1 - self.margin]
         return good[-1] if good else None

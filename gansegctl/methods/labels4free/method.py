@@ -1,14 +1,14 @@
 """labels4free: soft foreground masks without any label, by making the background exchangeable.
 
 Abdal, Zhu, Mitra, Wonka: Labels4Free: Unsupervised Segmentation using StyleGAN, ICCV 2021. The generator is frozen. An
-alpha network reads its activations; a picture's foreground is laid over a background that the same generator makes with
-its coarse content silenced, x = A·fg + (1 − A)·bg; a discriminator tells such composites from pictures. Alpha learns
+alpha network reads its activations; an image's foreground is laid over a background that the same generator makes with
+its coarse content silenced, x = A·fg + (1 − A)·bg; a discriminator tells such composites from images. Alpha learns
 to give away only what a background can stand in for.
 
 What it needs beyond a generator is handed in as an `Adversary` (the pipeline makes one): a discriminator, own or of a
-checkpoint, and backgrounds. Without real pictures the generator's own samples stand in for them: composites are then
+checkpoint, and backgrounds. Without real images the generator's own samples stand in for them: composites are then
 asked to look like samples. That keeps the generator's artefacts from giving composites away, but makes "everything is
-foreground" a perfect answer that only the area terms forbid: give bg_share some thought, and real pictures if you can.
+foreground" a perfect answer that only the area terms forbid: give bg_share some thought, and real images if you can.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ class Labels4Free:
     ) -> Labels4FreeSegmenter:
         """Train alpha against a discriminator. labels: two, background first (None: background, foreground).
 
-        images: real pictures, uint8 [N,H,W,c]. Errors: UsageError for exemplars, other than two classes, no adversary,
-        pictures of another size; GansegError for a collapse, of alpha or of what its threshold leaves, or a loss that
+        images: real images, uint8 [N,H,W,c]. Errors: UsageError for exemplars, other than two classes, no adversary,
+        images of another size; GansegError for a collapse, of alpha or of what its threshold leaves, or a loss that
         is not finite.
         """
         settings = (settings or Labels4FreeSettings()).resolved()
@@ -70,10 +70,10 @@ class Labels4Free:
         wanted = (spec.resolution, spec.resolution, spec.image_channels)
         if images is not None and (tuple(images.shape[1:]) != wanted or str(images.dtype).split(".")[-1] != "uint8"):
             raise UsageError(
-                f"got pictures {list(images.shape)} {images.dtype}", wanted=f"uint8 [N, {', '.join(map(str, wanted))}]"
+                f"got images {list(images.shape)} {images.dtype}", wanted=f"uint8 [N, {', '.join(map(str, wanted))}]"
             )
         training = AlphaTraining(generator, adversary, images, settings, seed)
-        facts = training.run() | {"seed": seed, "real_pictures": 0 if images is None else len(images)}
+        facts = training.run() | {"seed": seed, "real_images": 0 if images is None else len(images)}
         taps = training.taps
         names = {"method": self.name, "labels": labels, "taps": tuple(t.name for t in taps)}
         return Labels4FreeSegmenter(

@@ -38,7 +38,7 @@ PROFILES: dict[str, dict] = {
 """What a profile puts where the settings leave None.
 
 release, as the authors' code runs: activations as they come; the network that is kept as an average is the raw one;
-a pixel is foreground from alpha 0.9 on; D's score of one real picture is added to its loss with every R1 penalty, which
+a pixel is foreground from alpha 0.9 on; D's score of one real image is added to its loss with every R1 penalty, which
 pulls it down; all iterations are run. In either profile, and unlike there: one pass serves both networks in a step,
 and the guard ends a fit of collapsed masks with an error.
 """
@@ -48,13 +48,13 @@ and the guard ends a fit of collapsed masks with an error.
 class Labels4FreeSettings:
     """Settings of `labels4free`; None takes the preset's or the profile's value.
 
-    preset: `PRESETS`. images: real pictures, a folder or file that the pipeline reads ("" = the generator's own
+    preset: `PRESETS`. images: real images, a folder or file that the pipeline reads ("" = the generator's own
     samples). discriminator: a checkpoint to begin with that of ("" = new weights). iterations, batch, truncation (of
     foregrounds; backgrounds have none), lr (alpha's Adam takes 0.8 of it). mult: weight of mean min(A, 1−A) + mean
     relu(0.25 − area). bg_weight, bg_share: weight and smallest share of background. sat_weight: of the adversarial
     term. standardise: channels over `statistics_samples` random samples. ema: keep the averaged network. threshold: of
     the written label. noise: of the training samples. guard_every iterations, and after the last, the guard looks at
-    `guard_samples` pictures, made again each time; early_stop ends the fit when it finds masks settled, not before
+    `guard_samples` images, made again each time; early_stop ends the fit when it finds masks settled, not before
     min_iterations. Errors: UsageError for values out of range.
     """
 

@@ -1,4 +1,4 @@
-"""Training an alpha network against a discriminator: composites that look like pictures (Labels4Free, ICCV 2021)."""
+"""Training an alpha network against a discriminator: composites that look like images (Labels4Free, ICCV 2021)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from gansegctl.methods.labels4free.collapse_guard import AreaGuard
 if TYPE_CHECKING:
     from gansegctl.methods.labels4free.settings import Labels4FreeSettings
 
-MIN_AREA = 0.25  # mean alpha below which a picture pays (Labels4Free's area term)
+MIN_AREA = 0.25  # mean alpha below which an image pays (Labels4Free's area term)
 R1, R1_INTERVAL = 10.0, 16
 HALF_LIFE = 10_000 / 32  # iterations, of the averaged alpha network
 
@@ -31,11 +31,11 @@ class Adversary(Protocol):
     """What a generator alone does not bring."""
 
     def critic(self, seed: int) -> nn.Module:
-        """A discriminator, pictures [N,c,H,W] → logits [N,1]: new from `seed`, or trained already. Its owner keeps it
+        """A discriminator, images [N,c,H,W] → logits [N,1]: new from `seed`, or trained already. Its owner keeps it
         as it is: `fit` trains a copy."""
 
     def background(self, ws: Tensor, noise: str, seeds: Sequence[int]) -> Tensor:
-        """Pictures [N,c,H,W] of ws without their coarse content."""
+        """Images [N,c,H,W] of ws without their coarse content."""
 
 
 class AlphaTraining:
@@ -73,7 +73,7 @@ class AlphaTraining:
     def run(self) -> dict:
         """Train until the iterations are done or masks have settled → facts."""
         s = self.settings
-        # Codes, not activations, which are 115 MB a picture at 256 px: these are made again for every look.
+        # Codes, not activations, which are 115 MB an image at 256 px: these are made again for every look.
         held = [self._draw(1) for _ in range(s.guard_samples)]
         losses, stopped = (0.0, 0.0), "iterations done"
         done = 0
@@ -143,7 +143,7 @@ class AlphaTraining:
         return synthesis.image, synthesis.pyramid, bg
 
     def _draw(self, n: int) -> tuple[Tensor, Tensor | None, list[int]]:
-        """n new pictures: z [n,z_dim], classes [n,c_dim] or None, and the seeds of their noise."""
+        """n new images: z [n,z_dim], classes [n,c_dim] or None, and the seeds of their noise."""
         spec = self.generator.spec
         z = torch.randn(n, spec.z_dim, generator=self.stream).to(self.device)
         classes = [draw_class(spec, self.stream, self.device) for _ in range(n)] if spec.c_dim else None
@@ -152,7 +152,7 @@ class AlphaTraining:
 
     @torch.no_grad()
     def _foregrounds(self, z: Tensor, c: Tensor | None, seeds: list[int]) -> Synthesis:
-        """The pictures of these codes and their activations, float32."""
+        """The images of these codes and their activations, float32."""
         ws = self.generator.map(z, c, truncation=self.settings.truncation)
         made = self.generator.synthesize(ws, noise=self.settings.noise, taps=self.names, seeds=seeds)
         return Synthesis(made.image, made.pyramid.map(lambda x: x.float()))
@@ -169,7 +169,7 @@ class AlphaTraining:
 
     @torch.no_grad()
     def _alphas_of(self, held: Sequence[tuple[Tensor, Tensor | None, list[int]]]) -> Iterator[Tensor]:
-        """Alpha [1,1,H,W] of one held-out picture after another; their activations never exist together."""
+        """Alpha [1,1,H,W] of one held-out image after another; their activations never exist together."""
         network = self.average if self.settings.ema else self.alpha
         for codes in held:
             yield self._alpha_of(network, self._foregrounds(*codes).pyramid)

@@ -23,7 +23,7 @@ Box = tuple[int, int, int, int]
 def read_boxes(source: str | Mapping[str, Any], side: int) -> dict[str, list[list[int]]]:
     """{seed: [[left, top, right, bottom], …]} of a JSON file, or as a table → the same, checked, in whole pixels.
 
-    side: of the pictures. The table is as JSON has it. Errors: UsageError for a missing file or another content, a seed
+    side: of the images. The table is as JSON has it. Errors: UsageError for a missing file or another content, a seed
     that is no number, or as `check_boxes`.
     """
     table: Any = source
@@ -43,9 +43,9 @@ def read_boxes(source: str | Mapping[str, Any], side: int) -> dict[str, list[lis
 
 
 def check_boxes(seed: int, boxes: Any, height: int, width: int) -> list[Box]:
-    """The boxes of one picture, rounded to whole pixels.
+    """The boxes of one image, rounded to whole pixels.
 
-    UsageError for what is no list of four numbers each, for a box without pixels or beyond the picture, and for more
+    UsageError for what is no list of four numbers each, for a box without pixels or beyond the image, and for more
     boxes than a mask has values.
     """
     try:
@@ -59,7 +59,7 @@ def check_boxes(seed: int, boxes: Any, height: int, width: int) -> list[Box]:
         if not (0 <= left < right <= width and 0 <= top < bottom <= height):
             raise UsageError(
                 f"got box {list(box)} for seed {seed}",
-                wanted=f"0 ≤ left < right ≤ {width} and 0 ≤ top < bottom ≤ {height}, in pixels of the picture",
+                wanted=f"0 ≤ left < right ≤ {width} and 0 ≤ top < bottom ≤ {height}, in pixels of the image",
             )
     if len(rows) >= IGNORE:
         raise UsageError(

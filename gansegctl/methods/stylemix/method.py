@@ -1,18 +1,18 @@
 """stylemix: pixels of one part change colour together when the style changes; no labels, nothing to fit.
 
-Feng et al.: Network-Free, Unsupervised Semantic Segmentation with Synthetic Images, CVPR 2023. Of each picture, N
+Feng et al.: Network-Free, Unsupervised Semantic Segmentation with Synthetic Images, CVPR 2023. Of each image, N
 variants are made that keep its coarse styles and take finer ones from other latents: shapes stay, colours change. The
-pixels of the picture are clustered by their colours over all variants, and a rule says which clusters are foreground.
+pixels of the image are clustered by their colours over all variants, and a rule says which clusters are foreground.
 
 Constants are settings, because the paper's are unknown: N, k, crossover and rule are those of a community
-implementation (profile release) or what served on the demo domain (fixed). The picture itself is the first variant and
-its own latents and noise make the others, so the mask is of this very picture; `predict` needs `Synthesis.ws`, and
-makes N−1 more passes a picture. Memory: N·c·H·W·4 bytes, 39 MB for 50 variants at 256 px, and a few passes at a time.
+implementation (profile release) or what served on the demo domain (fixed). The image itself is the first variant and
+its own latents and noise make the others, so the mask is of this very image; `predict` needs `Synthesis.ws`, and
+makes N−1 more passes an image. Memory: N·c·H·W·4 bytes, 39 MB for 50 variants at 256 px, and a few passes at a time.
 
-Instances come, as in the paper, from boxes that something else finds: within each box of a picture its pixels alone are
+Instances come, as in the paper, from boxes that something else finds: within each box of an image its pixels alone are
 clustered, and the same rule says what is foreground there, "centre" and "border" being those of the box. A mask has one
-value a pixel, so instances are classes: background, instance-1, instance-2, … in the order of the picture's boxes, up
-to the largest number of boxes in the file. instance-2 of two pictures are therefore not of one kind. Where boxes
+value a pixel, so instances are classes: background, instance-1, instance-2, … in the order of the image's boxes, up
+to the largest number of boxes in the file. instance-2 of two images are therefore not of one kind. Where boxes
 overlap a pixel goes to the instance that more repeats put it in, of equals to that of the smaller box.
 """
 
@@ -76,9 +76,9 @@ PROFILES: dict[str, dict] = {
 }
 """What a profile puts where the settings leave None.
 
-fixed: the idea as meant, at the cost of 11 more passes a picture; the repeats that the vote is taken over are random
+fixed: the idea as meant, at the cost of 11 more passes an image; the repeats that the vote is taken over are random
 halves of the same variants. release: as the community implementation runs, with its quirks:
-- 50 new variants for each of 10 repeats: 500 passes a picture, the picture itself among none of them;
+- 50 new variants for each of 10 repeats: 500 passes an image, the image itself among none of them;
 - noise drawn anew for every variant, so that fine texture moves;
 - crossover at slots 6 to 9, which are 32 to 128 px of any StyleGAN2 and next to nothing of a small one;
 - centroids fitted on 256 pixels a cluster; raw colours;
@@ -89,26 +89,26 @@ AT_ONCE = 1 << 18
 """Pixels of the variants that are made at one time: four of 256 px, whose passes need half a gigabyte."""
 
 Detector = Callable[[Synthesis], Sequence[Any]]
-"""What finds boxes: N pictures → N lists of [left, top, right, bottom] in pixels."""
+"""What finds boxes: N images → N lists of [left, top, right, bottom] in pixels."""
 
 
 @dataclass(frozen=True)
 class StyleMixSettings:
     """Settings of `stylemix`; None takes the profile's value.
 
-    variants: N, the picture itself among them where noise is kept. k: clusters of a picture. crossover_by: depth (as a
+    variants: N, the image itself among them where noise is kept. k: clusters of an image. crossover_by: depth (as a
     share of the style slots, 6/18 to 9/18) | resolution (in pixels, 32 to 128); crossover_low, crossover_high: its
     range, from which every variant draws the slot where new styles begin. truncation: psi of the new styles.
     class_index: their class, of a conditional generator (None: drawn). output: foreground | segments (clusters of each
-    picture, from its rim, 0, to its middle, k−1). rule: see `foreground_clusters`; sides: of t, l, r, b, which border
+    image, from its rim, 0, to its middle, k−1). rule: see `foreground_clusters`; sides: of t, l, r, b, which border
     counts (fixed: not the lower one, which most subjects stand on). repeats: clusterings to vote; drawn: shared (random
-    halves of the variants) | anew. keep_noise: the picture's own noise in all variants. standardise: every variant's
+    halves of the variants) | anew. keep_noise: the image's own noise in all variants. standardise: every variant's
     colours to deviation 1. iterations: of k-means; fitted_pixels: a cluster, that its centroids are fitted on (0 =
-    all). clusterer: torch | faiss (where the pictures are: on the CPU, or all GPUs; torch in its place where they are
-    on a GPU that this faiss cannot use). passes: variants made at one time (None: 8, or fewer of large pictures,
+    all). clusterer: torch | faiss (where the images are: on the CPU, or all GPUs; torch in its place where they are
+    on a GPU that this faiss cannot use). passes: variants made at one time (None: 8, or fewer of large images,
     with `AT_ONCE` pixels in all). boxes: a JSON file {seed: [[left, top, right, bottom], …]} in pixels, right and
-    bottom outside, [] for a picture without instances; or that table, which is what a segmenter stores. instances:
-    classes of them (0: the largest number of boxes in a picture of the file). Errors: UsageError for values out of
+    bottom outside, [] for an image without instances; or that table, which is what a segmenter stores. instances:
+    classes of them (0: the largest number of boxes in an image of the file). Errors: UsageError for values out of
     range, boxes with output segments, or faiss where it is not installed.
     """
 
@@ -236,7 +236,7 @@ class StyleMix:
 
 @dataclass
 class StyleMixSegmenter(BaseSegmenter):
-    """Settings and a seed (protocol `contracts.Segmenter`); it reads no taps, only pictures.
+    """Settings and a seed (protocol `contracts.Segmenter`); it reads no taps, only images.
 
     boxes_of: finds the boxes of instances; it goes before those of the settings, and is not stored.
     """
@@ -245,31 +245,31 @@ class StyleMixSegmenter(BaseSegmenter):
 
     @torch.no_grad()
     def predict(self, generator: Generator, synthesis: Synthesis, probabilities: bool = False) -> Annotation:
-        """Masks of the pictures in `synthesis`; probabilities are shares of votes over the repeats.
+        """Masks of the images in `synthesis`; probabilities are shares of votes over the repeats.
 
         Errors: UsageError for another generator, where `synthesis` does not say which ws, noise and seeds made it, and
-        of instances for a picture without boxes, with wrong ones, or with more than there are classes.
+        of instances for an image without boxes, with wrong ones, or with more than there are classes.
         """
         self.check_generator(generator)
         if synthesis.ws is None or synthesis.noise is None or synthesis.seeds is None:
             raise UsageError(
-                "got pictures without their latents",
+                "got images without their latents",
                 wanted="Synthesis.ws, noise and seeds, from which stylemix makes its variants",
-                remedy="fill them in where the pictures are made",
+                remedy="fill them in where the images are made",
             )
         boxes = self._boxes(synthesis)
         votes = [self._votes(generator, synthesis, i, boxes[i]) for i in range(len(synthesis.image))]
         return annotation_of(torch.stack(votes).clamp(min=1e-9).log(), probabilities)
 
     def _boxes(self, synthesis: Synthesis) -> list[list[Box] | None]:
-        """Of each picture; None for the picture as a whole."""
+        """Of each image; None for the image as a whole."""
         s, seeds = self._settings(), synthesis.seeds
         if not s.instances:
             return [None] * len(seeds)
         if self.boxes_of is not None:
             found = list(self.boxes_of(synthesis))
             if len(found) != len(seeds):
-                raise UsageError(f"got boxes of {len(found)} pictures", wanted=f"of {len(seeds)}, a list for each")
+                raise UsageError(f"got boxes of {len(found)} images", wanted=f"of {len(seeds)}, a list for each")
         elif s.boxes is None:
             raise UsageError(
                 "got no boxes for a segmenter of instances",
@@ -280,7 +280,7 @@ class StyleMixSegmenter(BaseSegmenter):
             lacking = [seed for seed in seeds if str(seed) not in s.boxes]
             if lacking:
                 raise UsageError(
-                    f"got no boxes for seed {lacking[0]}", wanted="an entry for every picture, [] for none in it"
+                    f"got no boxes for seed {lacking[0]}", wanted="an entry for every image, [] for none in it"
                 )
             found = [s.boxes[str(seed)] for seed in seeds]
         checked = [check_boxes(seed, b, *synthesis.image.shape[2:]) for seed, b in zip(seeds, found, strict=True)]
@@ -294,7 +294,7 @@ class StyleMixSegmenter(BaseSegmenter):
         return checked
 
     def _votes(self, generator: Generator, synthesis: Synthesis, i: int, boxes: list[Box] | None) -> Tensor:
-        """Share of the repeats that put a pixel of picture i into each class: [K,H,W]."""
+        """Share of the repeats that put a pixel of image i into each class: [K,H,W]."""
         s = self._settings()
         seeds = self.facts["seed"], synthesis.seeds[i]
         stream = stream_of(*seeds)
@@ -304,11 +304,11 @@ class StyleMixSegmenter(BaseSegmenter):
         votes: list[list[Tensor]] = [[] for _ in regions]
         first = None
         for number, runs in enumerate(rounds if regions else ()):
-            pictures = self._variants(generator, synthesis, i, stream)  # [V, c, H, W]
-            keep = _halves(runs, len(pictures), stream)  # [R, V]
+            images = self._variants(generator, synthesis, i, stream)  # [V, c, H, W]
+            keep = _halves(runs, len(images), stream)  # [R, V]
             for region, found in zip(regions, votes, strict=True):
                 left, top, right, bottom = region
-                x, columns = self._points(pictures[:, :, top:bottom, left:right], keep)
+                x, columns = self._points(images[:, :, top:bottom, left:right], keep)
                 if s.output == "segments":
                     if first is None:
                         first = self._cluster(x, torch.ones_like(columns[:1]), stream)[0]
@@ -332,13 +332,13 @@ class StyleMixSegmenter(BaseSegmenter):
             [x[:, 1] for x in shares], boxes, synthesis.image.new_zeros(s.instances + 1, height, width)
         )
 
-    def _points(self, pictures: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
+    def _points(self, images: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
         """Variants [V,c,h,w], those that each run reads [R,V] → pixels to cluster [P,V·c], columns to read [R,V·c]."""
-        channels = pictures.shape[1]
+        channels = images.shape[1]
         if self._settings().standardise:
-            middle = pictures - pictures.mean(dim=(2, 3), keepdim=True)
-            pictures = middle / middle.square().mean(dim=(1, 2, 3), keepdim=True).sqrt().clamp(min=1e-6)
-        x = pictures.flatten(0, 1).flatten(1).T.contiguous()
+            middle = images - images.mean(dim=(2, 3), keepdim=True)
+            images = middle / middle.square().mean(dim=(1, 2, 3), keepdim=True).sqrt().clamp(min=1e-6)
+        x = images.flatten(0, 1).flatten(1).T.contiguous()
         return x, keep.repeat_interleave(channels, dim=1).to(x.device)
 
     def _settings(self) -> StyleMixSettings:
@@ -346,7 +346,7 @@ class StyleMixSegmenter(BaseSegmenter):
         return StyleMixSettings(**{k: v for k, v in self.settings.items() if k in known})
 
     def _variants(self, generator: Generator, synthesis: Synthesis, i: int, stream: torch.Generator) -> Tensor:
-        """Picture i under other fine styles, [V,c,H,W]; itself first, where its noise is kept."""
+        """Image i under other fine styles, [V,c,H,W]; itself first, where its noise is kept."""
         s, spec = self._settings(), generator.spec
         ws, device = synthesis.ws[i : i + 1], synthesis.image.device
         made = [synthesis.image[i : i + 1].float()] if s.keep_noise else []
@@ -407,7 +407,7 @@ def _with_boxes(settings: StyleMixSettings, side: int, detector: Detector | None
             raise UsageError(
                 f"got instances {settings.instances} and {'no' if detector is None else 'a callable that finds'} boxes",
                 wanted="both, or neither",
-                remedy="set boxes to a file" if detector is None else "set instances to the most boxes of a picture",
+                remedy="set boxes to a file" if detector is None else "set instances to the most boxes of an image",
             )
         return settings
     if detector is not None:
@@ -417,12 +417,12 @@ def _with_boxes(settings: StyleMixSettings, side: int, detector: Detector | None
     if not most:
         raise UsageError("got boxes without any box in them", wanted="one at least", remedy="leave boxes out")
     if settings.instances and most > settings.instances:
-        raise UsageError(f"got {most} boxes in one picture", wanted=f"at most {settings.instances}, as instances says")
+        raise UsageError(f"got {most} boxes in one image", wanted=f"at most {settings.instances}, as instances says")
     return replace(settings, boxes=boxes, instances=settings.instances or most)
 
 
 def _of_instances(shares: Sequence[Tensor], boxes: Sequence[Box], votes: Tensor) -> Tensor:
-    """Shares of each box's pixels [P] → of the whole picture's, written into votes [1+instances,H,W] of zeros."""
+    """Shares of each box's pixels [P] → of the whole image's, written into votes [1+instances,H,W] of zeros."""
     best = torch.zeros_like(votes[0])
     owner = torch.zeros_like(best, dtype=torch.int64)
     areas = [(right - left) * (bottom - top) for left, top, right, bottom in boxes]
@@ -439,7 +439,7 @@ def _of_instances(shares: Sequence[Tensor], boxes: Sequence[Box], votes: Tensor)
 
 
 def faiss_options(device: torch.device) -> dict[str, bool] | None:
-    """What faiss's k-means is told for pictures on this device; None where torch's is quicker: on a GPU that this faiss
+    """What faiss's k-means is told for images on this device; None where torch's is quicker: on a GPU that this faiss
     was not built for, which would have it work on the CPU."""
     if device.type != "cuda":
         return {}

@@ -1,4 +1,4 @@
-"""What labels4free needs beyond a generator: a new discriminator of its size, backgrounds, and real pictures."""
+"""What labels4free needs beyond a generator: a new discriminator of its size, backgrounds, and real images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gansegctl.errors import UsageError
 from gansegctl.generators.checkpoints.discriminators import open_discriminator
 from gansegctl.generators.discriminator import Discriminator
 from gansegctl.generators.stylegan2 import StyleGAN2
-from gansegctl.pipeline.inputs.images import check_split, load_pictures
+from gansegctl.pipeline.inputs.images import check_split, load_images
 
 COARSEST = "b4.conv1"
 """The convolution whose output is silenced to make a background; its input, the learned constant, at 512 px."""
@@ -47,7 +47,7 @@ class StyleGAN2Adversary:
 
     @torch.no_grad()
     def background(self, ws: Tensor, noise: str, seeds: Sequence[int]) -> Tensor:
-        """Pictures [N,c,H,W] of ws with the coarsest activation set to 0."""
+        """Images [N,c,H,W] of ws with the coarsest activation set to 0."""
         conv = self.generator.synthesis.get_submodule(COARSEST)
         if self.generator.spec.resolution == 512:
             handle = conv.register_forward_pre_hook(lambda _, given: (torch.zeros_like(given[0]), *given[1:]))
@@ -60,9 +60,9 @@ class StyleGAN2Adversary:
 
 
 def beyond_generator(method: Method, generator: Generator, settings: Any) -> dict[str, Any]:
-    """What `method.fit` is to be given by name, from what it says it needs: nothing, or an adversary and pictures.
+    """What `method.fit` is to be given by name, from what it says it needs: nothing, or an adversary and images.
 
-    Errors: UsageError for a discriminator of another size, or pictures of several splits.
+    Errors: UsageError for a discriminator of another size, or images of several splits.
     """
     if "discriminator" not in method.needs:
         return {}
@@ -71,10 +71,10 @@ def beyond_generator(method: Method, generator: Generator, settings: Any) -> dic
     if trained is not None and (trained.channels, trained.resolution) != (spec.image_channels, spec.resolution):
         raise UsageError(
             f"got a discriminator of {trained.resolution} px and {trained.channels} channels",
-            wanted=f"{spec.resolution} px and {spec.image_channels}, as the generator's pictures",
+            wanted=f"{spec.resolution} px and {spec.image_channels}, as the generator's images",
         )
     given: dict[str, Any] = {"adversary": StyleGAN2Adversary(generator, trained)}
     if settings.images:
-        check_split(Path(settings.images), None, "write the pictures of one split to a file or folder of their own")
-        given["images"] = load_pictures(Path(settings.images), spec.resolution, spec.image_channels)
+        check_split(Path(settings.images), None, "write the images of one split to a file or folder of their own")
+        given["images"] = load_images(Path(settings.images), spec.resolution, spec.image_channels)
     return given

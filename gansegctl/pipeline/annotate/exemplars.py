@@ -41,10 +41,10 @@ def write_exemplars(
         if wanted
         else choose_exemplars(source, source.manifest.seeds, shots, how, segmenter, seed)
     )
-    pictures = source.pictures(choice.seeds)
+    images = source.images(choice.seeds)
     latents = source.latents(choice.seeds).float().cpu().numpy()
     items = [
-        BundleItem(i, seed, pictures[i], None, latents[i : i + 1], choice.why(i)) for i, seed in enumerate(choice.seeds)
+        BundleItem(i, seed, images[i], None, latents[i : i + 1], choice.why(i)) for i, seed in enumerate(choice.seeds)
     ]
     folder = source.folder / EXEMPLARS
     provenance = {
@@ -116,7 +116,7 @@ def exemplar_seeds(
     if len(there) < shots:
         raise UsageError(
             f"got {len(there)} masks in {masks}",
-            wanted=f"{shots}, one a shot, of pictures named exemplar-SEED",
+            wanted=f"{shots}, one a shot, of images named exemplar-SEED",
             remedy="run `gansegctl annotate` without --masks to write the exemplars, and paint them",
         )
     return there[:shots]
@@ -149,14 +149,14 @@ def exemplars_of(
     labels: LabelMap,
     say: Callable[[str], None] | None = None,
 ) -> list[Exemplar]:
-    """The painted masks of these seeds, of any format, with the latents that make their pictures.
+    """The painted masks of these seeds, of any format, with the latents that make their images.
 
     say: told what was read from where, and what the user should know of it (overlaps, what was left out). Errors:
-    UsageError for what is wrong with a mask, and for one of a picture that this dataset does not make.
+    UsageError for what is wrong with a mask, and for one of an image that this dataset does not make.
     """
     size = (source.generator.spec.resolution, source.generator.spec.resolution)
     bundle = _bundle_of(masks, source.folder)
-    made = {int(s): source.pictures([s])[0] for s in seeds}
+    made = {int(s): source.images([s])[0] for s in seeds}
     read = read_masks(masks, labels, size, seeds, bundle, made.__getitem__)
     for seed, one in read.items():
         check_bundle(bundle, seed, made[seed], source.latents([seed]).float().cpu().numpy())

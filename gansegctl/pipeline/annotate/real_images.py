@@ -1,6 +1,6 @@
-"""Exemplars from real annotated pictures (Tritrong et al. 2021, section 3.1): each is projected, and its mask taken.
+"""Exemplars from real annotated images (Tritrong et al. 2021, section 3.1): each is projected, and its mask taken.
 
-The mask was painted on the picture, the features are those of its reconstruction. So a picture that the generator
+The mask was painted on the image, the features are those of its reconstruction. So an image that the generator
 cannot draw is refused, and of one that it can, the pixels that came out otherwise are ignored.
 """
 
@@ -23,7 +23,7 @@ from gansegctl.pipeline.annotate.exemplars import known_labels
 from gansegctl.pipeline.annotate.source import EXEMPLARS, REAL_SEEDS, Source
 from gansegctl.pipeline.annotate.stage import annotate
 from gansegctl.pipeline.inputs.images import classes_of
-from gansegctl.pipeline.inputs.labelled_sets import AnnotatedPicture, annotated_pictures
+from gansegctl.pipeline.inputs.labelled_sets import AnnotatedImage, annotated_images
 from gansegctl.pipeline.project.projector import (
     Projection,
     Projector,
@@ -35,14 +35,14 @@ from gansegctl.pipeline.project.projector import (
 )
 from gansegctl.pipeline.runtime.tasks import ALONE, Task
 
-SMOOTH = 5  # pixels of the window in which the difference of picture and reconstruction is averaged
+SMOOTH = 5  # pixels of the window in which the difference of image and reconstruction is averaged
 
 
 @dataclass(frozen=True)
 class RealSettings:
     """highest_error: grey levels (root mean square, of 255) above which a reconstruction is refused. ignore_above: grey
     levels (mean of a 5×5 window) above which a pixel of an accepted one is ignored; 0 = none is. most_ignored: share of
-    what is painted in other classes than the first above which ignored pixels refuse the picture: a large background
+    what is painted in other classes than the first above which ignored pixels refuse the image: a large background
     that came out well must not stand for a figure that did not. refuse_flagged: also refuse what lies outside the
     generator's world."""
 
@@ -62,7 +62,7 @@ class RealSettings:
 
 @dataclass
 class RealExemplars:
-    """What became of the pictures looked at: exemplars, their pictures by name, and why others were refused."""
+    """What became of the images looked at: exemplars, their images by name, and why others were refused."""
 
     exemplars: list[Exemplar] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
@@ -77,7 +77,7 @@ class RealExemplars:
 
 
 def real_labels(source: Path, dataset: Path, classes: str | None, preset: str) -> LabelMap:
-    """Class names: those given, else of the pictures' labels.json or HDF5 attribute, else as `annotate` finds them."""
+    """Class names: those given, else of the images' labels.json or HDF5 attribute, else as `annotate` finds them."""
     if classes is None and source.is_file() and (named := classes_of(source)):
         return LabelMap(named)
     return known_labels(source if source.is_dir() else None, dataset, classes, preset)
@@ -100,25 +100,25 @@ def annotate_real(
     Latents, reconstructions and the masks as used are kept in DATASET/exemplars/real.
     """
     spec = source.generator.spec
-    pictures = annotated_pictures(real, labels, spec.resolution, spec.image_channels, split)
+    images = annotated_images(real, labels, spec.resolution, spec.image_channels, split)
     projecting = projecting or ProjectSettings(class_index=source.settings.class_index)
     projector = Projector(source.generator, projecting, source.device)
     folder = source.folder / EXEMPLARS / "real"
-    yield from real_exemplars(projector, pictures, settings.shots, limits, folder, into)
+    yield from real_exemplars(projector, images, settings.shots, limits, folder, into)
     if not dry_run:
         yield from annotate(source, into.exemplars, labels, settings, task)
 
 
 def real_exemplars(
     projector: Projector,
-    pictures: list[AnnotatedPicture],
+    images: list[AnnotatedImage],
     shots: int,
     settings: RealSettings,
     folder: Path,
     into: RealExemplars,
     least: int | None = None,
 ) -> Iterator[Progress]:
-    """Project pictures in their order until `shots` are accepted; latents are kept in `folder` and used again.
+    """Project images in their order until `shots` are accepted; latents are kept in `folder` and used again.
 
     Errors: UsageError when fewer than `least` (`shots` when None) are accepted, saying what is wrong with the others,
     and for noise that is free: an exemplar's features must come from latents alone.
@@ -128,8 +128,8 @@ def real_exemplars(
     folder.mkdir(parents=True, exist_ok=True)
     generator, batch = projector.generator, projector.settings.batch_size
     at, record = 0, projector.record()
-    while len(into.exemplars) < shots and at < len(pictures):
-        part = pictures[at : at + min(batch, shots - len(into.exemplars))]
+    while len(into.exemplars) < shots and at < len(images):
+        part = images[at : at + min(batch, shots - len(into.exemplars))]
         known = [_kept(folder / f"{p.name}.latent.safetensors", p, record) for p in part]
         missing = [p for p, k in zip(part, known, strict=True) if k is None]
         if missing:
@@ -139,12 +139,12 @@ def real_exemplars(
             for step, total in projector.project(np.stack([p.image for p in missing]), made):
                 facts = {"step": f"{step}/{total}", "refused": len(into.refused)}
                 yield Progress("project", len(into.exemplars), shots, "exemplars", facts)
-            for picture, projection in zip(missing, made, strict=True):
-                path = folder / f"{picture.name}.latent.safetensors"
-                save_projection(path, projection, record | {"picture": _digest(picture)})
-        for offset, picture in enumerate(part):
-            projection = load_projection(folder / f"{picture.name}.latent.safetensors")
-            _judge(generator, projection, projector, picture, REAL_SEEDS + at + offset, settings, folder, into)
+            for image, projection in zip(missing, made, strict=True):
+                path = folder / f"{image.name}.latent.safetensors"
+                save_projection(path, projection, record | {"image": _digest(image)})
+        for offset, image in enumerate(part):
+            projection = load_projection(folder / f"{image.name}.latent.safetensors")
+            _judge(generator, projection, projector, image, REAL_SEEDS + at + offset, settings, folder, into)
         at += len(part)
         yield Progress("project", len(into.exemplars), shots, "exemplars", {"refused": len(into.refused)})
     if len(into.exemplars) < (shots if least is None else least):
@@ -152,15 +152,15 @@ def real_exemplars(
         raise UsageError(
             f"got {len(into.exemplars)} of {shots} real exemplars that the generator can draw{reasons}",
             wanted=f"{shots}",
-            remedy="bring more pictures, fewer --shots, or allow a higher --real-error",
+            remedy="bring more images, fewer --shots, or allow a higher --real-error",
         )
 
 
-def usable_mask(mask: np.ndarray, picture: np.ndarray, drawn: np.ndarray, ignore_above: float) -> np.ndarray:
-    """mask [S,S] with 255 where the pictures [S,S,c] differ by more than `ignore_above` grey levels in a 5×5 mean."""
+def usable_mask(mask: np.ndarray, image: np.ndarray, drawn: np.ndarray, ignore_above: float) -> np.ndarray:
+    """mask [S,S] with 255 where the images [S,S,c] differ by more than `ignore_above` grey levels in a 5×5 mean."""
     if not ignore_above:
         return mask.copy()
-    differs = np.abs(picture.astype(np.float32) - drawn.astype(np.float32)).mean(axis=2)
+    differs = np.abs(image.astype(np.float32) - drawn.astype(np.float32)).mean(axis=2)
     padded = np.pad(differs, SMOOTH // 2, mode="edge")
     windows = np.lib.stride_tricks.sliding_window_view(padded, (SMOOTH, SMOOTH))
     return np.where(windows.mean(axis=(2, 3)) > ignore_above, np.uint8(IGNORE), mask)
@@ -170,7 +170,7 @@ def _judge(
     generator: Generator,
     projection: Projection,
     projector: Projector,
-    picture: AnnotatedPicture,
+    image: AnnotatedImage,
     seed: int,
     settings: RealSettings,
     folder: Path,
@@ -178,32 +178,32 @@ def _judge(
 ) -> None:
     noise = projector.settings.noise
     drawn, _ = draw(generator, projection, noise, None, projector.device)
-    save_png(folder / f"{picture.name}.reconstruction.png", drawn)
-    error = pixel_error(picture.image, drawn)
+    save_png(folder / f"{image.name}.reconstruction.png", drawn)
+    error = pixel_error(image.image, drawn)
     if settings.refuse_flagged and projection.flagged:
-        into.refused[picture.name] = f"outside the generator's world: {projection.facts['reason']}"
+        into.refused[image.name] = f"outside the generator's world: {projection.facts['reason']}"
         return
     if error > settings.highest_error:
-        into.refused[picture.name] = f"reconstruction off by {error:.1f} grey levels, over {settings.highest_error:g}"
+        into.refused[image.name] = f"reconstruction off by {error:.1f} grey levels, over {settings.highest_error:g}"
         return
-    mask = usable_mask(picture.mask, picture.image, drawn, settings.ignore_above)
+    mask = usable_mask(image.mask, image.image, drawn, settings.ignore_above)
     if (mask == IGNORE).all():
-        into.refused[picture.name] = "no pixel of the reconstruction is near enough"
+        into.refused[image.name] = "no pixel of the reconstruction is near enough"
         return
-    figure = (picture.mask != 0) & (picture.mask != IGNORE)
+    figure = (image.mask != 0) & (image.mask != IGNORE)
     lost = float((mask[figure] == IGNORE).mean()) if figure.any() else 0.0
     if lost > settings.most_ignored:
-        into.refused[picture.name] = f"{100 * lost:.0f} % of what is painted outside the first class came out otherwise"
+        into.refused[image.name] = f"{100 * lost:.0f} % of what is painted outside the first class came out otherwise"
         return
-    save_png(folder / f"{picture.name}.mask.png", mask)
+    save_png(folder / f"{image.name}.mask.png", mask)
     into.exemplars.append(Exemplar(projection.ws.cpu(), seed, mask, noise))
-    into.names.append(picture.name)
+    into.names.append(image.name)
     into.errors.append(error)
-    into.ignored.append(float((mask == IGNORE).mean() - (picture.mask == IGNORE).mean()))
+    into.ignored.append(float((mask == IGNORE).mean() - (image.mask == IGNORE).mean()))
 
 
-def _kept(path: Path, picture: AnnotatedPicture, record: dict) -> Projection | None:
-    """What an earlier run projected, if it was the same picture under the same settings."""
+def _kept(path: Path, image: AnnotatedImage, record: dict) -> Projection | None:
+    """What an earlier run projected, if it was the same image under the same settings."""
     if not path.exists():
         return None
     from safetensors import safe_open
@@ -211,8 +211,8 @@ def _kept(path: Path, picture: AnnotatedPicture, record: dict) -> Projection | N
     projection = load_projection(path)
     with safe_open(str(path), "pt") as f:
         before = json.loads(f.metadata()["gansegctl"])["record"]
-    return projection if before == record | {"picture": _digest(picture)} else None
+    return projection if before == record | {"image": _digest(image)} else None
 
 
-def _digest(picture: AnnotatedPicture) -> str:
-    return hashlib.sha256(np.ascontiguousarray(picture.image).tobytes()).hexdigest()
+def _digest(image: AnnotatedImage) -> str:
+    return hashlib.sha256(np.ascontiguousarray(image.image).tobytes()).hexdigest()

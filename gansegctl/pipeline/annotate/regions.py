@@ -1,8 +1,8 @@
-"""A picture's semantic parts: k-means over its hypercolumn, for people to click on.
+"""An image's semantic parts: k-means over its hypercolumn, for people to click on.
 
 Clustering a generator's activations pixel by pixel gives parts that follow what is shown (Collins et al., Editing in
 Style, CVPR 2020, section 3.1). Here the levels weigh the same: left as they are, the coarse maps with their many
-channels would decide alone, and parts would be blocks. Level i is scaled by 1/√(Σ_c var_c), the picture itself is one
+channels would decide alone, and parts would be blocks. Level i is scaled by 1/√(Σ_c var_c), the image itself is one
 more level, and so is the place of a pixel at half that weight, which keeps parts in one piece.
 """
 
@@ -20,7 +20,7 @@ DETAIL = (16, 48, 144)
 """Clusters at the three levels of detail."""
 
 LARGEST = 256
-"""Side in pixels up to which parts are found; on larger pictures they are found at this size and magnified."""
+"""Side in pixels up to which parts are found; on larger images they are found at this size and magnified."""
 
 SPLIT = 4
 """Pieces that a part is split into, at most."""
@@ -32,7 +32,7 @@ _ROUNDS = 20
 
 @torch.no_grad()
 def part_features(generator: Generator, ws: Tensor, seed: int, noise: str) -> FeaturePyramid:
-    """The pyramid that parts are clustered on: ws [1,num_ws,w] → one picture's levels, evenly weighted."""
+    """The pyramid that parts are clustered on: ws [1,num_ws,w] → one image's levels, evenly weighted."""
     side = generator.spec.resolution
     size = min(side, LARGEST)
     finest = max(t.resolution for t in generator.spec.taps)

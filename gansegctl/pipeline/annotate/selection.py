@@ -1,4 +1,4 @@
-"""Which pictures of a dataset to annotate, and of each why."""
+"""Which images of a dataset to annotate, and of each why."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from gansegctl.config import GenerateSettings, from_dict
 from gansegctl.contracts import Generator
 from gansegctl.errors import DatasetError, UsageError
 from gansegctl.pipeline.inputs.generators import latents_of_seeds, open_generator
-from gansegctl.pipeline.labelling import picture_and_mask
+from gansegctl.pipeline.labelling import image_and_mask
 from gansegctl.store.manifest import Manifest
 
 SEGMENTER = "segmenter.safetensors"
@@ -23,7 +23,7 @@ EXEMPLARS = "exemplars"
 
 
 REAL_SEEDS = 4_200_000_000
-"""Exemplars of real pictures are numbered from here on: no sample that anybody generates has such a seed."""
+"""Exemplars of real images are numbered from here on: no sample that anybody generates has such a seed."""
 
 
 @dataclass
@@ -61,6 +61,6 @@ class Source:
         s = self.settings
         return latents_of_seeds(self.generator, seeds, s.truncation, s.truncation_cutoff, s.class_index, self.device)
 
-    def pictures(self, seeds: Sequence[int]) -> np.ndarray:
+    def images(self, seeds: Sequence[int]) -> np.ndarray:
         """uint8 [N,H,W,c], rendered again."""
-        return picture_and_mask(self.generator, self.latents(seeds), seeds, self.settings.noise, None)[0]
+        return image_and_mask(self.generator, self.latents(seeds), seeds, self.settings.noise, None)[0]

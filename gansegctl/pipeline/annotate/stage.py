@@ -23,7 +23,7 @@ from gansegctl.pipeline.annotate.adversary import beyond_generator
 from gansegctl.pipeline.annotate.source import EXEMPLARS, REAL_SEEDS, SEGMENTER, Source
 from gansegctl.pipeline.generate.plan import PlannedShard
 from gansegctl.pipeline.generate.shards import finish, with_segmenter, write_shards
-from gansegctl.pipeline.labelling import picture_and_mask
+from gansegctl.pipeline.labelling import image_and_mask
 from gansegctl.pipeline.runtime.tasks import ALONE, Task
 from gansegctl.store.manifest import Manifest
 from gansegctl.visualize.sheets import overlay
@@ -73,7 +73,7 @@ def fit(
 def label_dataset(
     source: Source, segmenter: Segmenter, path: Path, record: dict[str, Any], shots: int, task: Task = ALONE
 ) -> Iterator[Progress]:
-    """Write every shard anew with masks, each picture made again in the very pass that its mask comes from."""
+    """Write every shard anew with masks, each image made again in the very pass that its mask comes from."""
     about: dict[str, Any] = {"method": segmenter.method, "shots": shots, "sha256": files.digest(path)}
     manifest = with_segmenter(source.manifest, about, segmenter.labels, record)
     manifest.write(source.folder)
@@ -110,7 +110,7 @@ def _check_room(source: Source, classes: int) -> None:
 
 
 def digest_of(exemplar: Exemplar) -> str:
-    """sha256 of its mask; of a real picture, whose seed does not say what it shows, of its latents too."""
+    """sha256 of its mask; of a real image, whose seed does not say what it shows, of its latents too."""
     content = np.ascontiguousarray(exemplar.mask).tobytes()
     if exemplar.seed >= REAL_SEEDS:
         content += np.ascontiguousarray(exemplar.ws.cpu().numpy()).tobytes()
@@ -131,7 +131,7 @@ def annotate(
     if source.manifest.candidates is not None:
         raise UsageError(
             f"got {source.folder}, whose samples were chosen by the masks that they have",
-            wanted="a dataset of pictures, or one with all its samples",
+            wanted="a dataset of images, or one with all its samples",
             remedy="make one with `gansegctl generate` without --keep-below and --until",
         )
     if settings.probabilities and labels is not None:
@@ -151,7 +151,7 @@ def annotate(
     segmenter.save(path)
     for e in exemplars:
         (source.folder / EXEMPLARS).mkdir(exist_ok=True)
-        picture = picture_and_mask(source.generator, e.ws.to(source.device), [e.seed], e.noise, None)[0][0]
-        save_png(source.folder / EXEMPLARS / f"exemplar-{e.seed:08d}.overlay.png", overlay(picture, e.mask, labels))
+        image = image_and_mask(source.generator, e.ws.to(source.device), [e.seed], e.noise, None)[0][0]
+        save_png(source.folder / EXEMPLARS / f"exemplar-{e.seed:08d}.overlay.png", overlay(image, e.mask, labels))
     yield Progress("fit", 1, 1, "segmenter", {"segmenter": str(path)})
     yield from label_dataset(source, segmenter, path, record, len(exemplars), task)

@@ -15,7 +15,7 @@ import torch
 
 from gansegctl import methods
 from gansegctl.annotation.bundle import write_bundle
-from gansegctl.annotation.ui.backend import Advice, Desk, Picture, Proposal, Proposals
+from gansegctl.annotation.ui.backend import Advice, Desk, ExemplarImage, Proposal, Proposals
 from gansegctl.config import to_dict
 from gansegctl.contracts import Annotation, Exemplar, Segmenter
 from gansegctl.errors import UsageError
@@ -33,14 +33,14 @@ PROPAGATE = "linear"
 """The method that is refitted behind the page: seconds where others take minutes."""
 
 PROPAGATE_STEPS = 150
-"""Of its fit on one picture, a quarter of its own default: a person waits, and strokes follow that change it anyway."""
+"""Of its fit on one image, a quarter of its own default: a person waits, and strokes follow that change it anyway."""
 
 POOL, POOL_LARGE, LARGE = 24, 8, 128  # fresh samples asked about; fewer above so many pixels
 SHOWN = 6  # of them on the page
 
 
 class Workbench:
-    """A dataset's generator as the page's `Desk` wants it. choice: the pictures of the strip, and why each is there."""
+    """A dataset's generator as the page's `Desk` wants it. choice: the images of the strip, and why each is there."""
 
     def __init__(self, source: Source, labels: LabelMap, choice: Choice) -> None:
         self.source, self.labels = source, labels
@@ -49,7 +49,7 @@ class Workbench:
         side = source.generator.spec.resolution
         fresh = [s for s in source.manifest.seeds if s not in self.first]
         self.pool = tuple(fresh[: POOL if side <= LARGE else POOL_LARGE])
-        self._pictures: dict[int, np.ndarray] = {}
+        self._images: dict[int, np.ndarray] = {}
         self._vectors: dict[int, torch.Tensor] = {}
         self._features: OrderedDict[int, FeaturePyramid] = OrderedDict()
         self._guard = threading.Lock()
@@ -60,7 +60,7 @@ class Workbench:
         return Desk(
             labels=self.labels,
             size=(side, side),
-            picture=self.picture,
+            image=self.image,
             parts=lambda seed, level: find_parts(self.features(seed), level, side),
             split=lambda seed, inside: split_part(self.features(seed), inside),
             propose=self.propose,
@@ -68,18 +68,18 @@ class Workbench:
             about={"dataset": str(self.source.folder), "propagate": PROPAGATE},
         )
 
-    def picture(self, seed: int) -> Picture:
-        """The picture of one seed, and why it is here."""
-        if seed not in self._pictures:
-            self._pictures[seed] = self.source.pictures([seed])[0]
-        return Picture(seed, self._pictures[seed], self.why(seed))
+    def image(self, seed: int) -> ExemplarImage:
+        """The image of one seed, and why it is here."""
+        if seed not in self._images:
+            self._images[seed] = self.source.images([seed])[0]
+        return ExemplarImage(seed, self._images[seed], self.why(seed))
 
     def why(self, seed: int) -> str:
-        """Why this picture, in a sentence."""
+        """Why this image, in a sentence."""
         return self.reasons.get(seed, "added while painting, from the fresh samples")
 
     def features(self, seed: int) -> FeaturePyramid:
-        """What parts are clustered on; of the two pictures used last, others are made again."""
+        """What parts are clustered on; of the two images used last, others are made again."""
         with self._guard:
             if seed not in self._features:
                 ws = self.source.latents([seed])
@@ -123,14 +123,14 @@ class Workbench:
 
     @torch.no_grad()
     def _look(self, segmenter: Segmenter, seeds: Sequence[int]) -> list[tuple[int, Proposal, float]]:
-        """Picture and mask from one pass, as everywhere."""
+        """Image and mask from one pass, as everywhere."""
         ws = self.source.latents(seeds)
         made = self.source.generator.synthesize(ws, self.source.settings.noise, segmenter.taps, seeds)
         said = segmenter.predict(self.source.generator, made)
         images = to_uint8(made.image)
         rows = []
         for i, seed in enumerate(seeds):
-            self._pictures.setdefault(seed, images[i])
+            self._images.setdefault(seed, images[i])
             rows.append((seed, self._proposal(seed, images[i], said, i), float(said.score[i])))
         return rows
 
@@ -140,7 +140,7 @@ class Workbench:
         means = {k: float(confidence[labels == k].mean()) for k in np.unique(labels).tolist()}
         weakest = self.labels.names[min(means, key=means.__getitem__)]
         return Proposal(
-            Picture(seed, image, self.why(seed)), labels, confidence, float(confidence.mean()) / 255, weakest
+            ExemplarImage(seed, image, self.why(seed)), labels, confidence, float(confidence.mean()) / 255, weakest
         )
 
     def _uncertain(
@@ -157,9 +157,9 @@ class Workbench:
         return [Advice(seed, "uncertain", why)]
 
     def _different(self, painted: Mapping[int, np.ndarray], advised: Sequence[int] = ()) -> list[Advice]:
-        """The picture farthest from all painted ones in standardised mean features (k-centre greedy).
+        """The image farthest from all painted ones in standardised mean features (k-centre greedy).
 
-        advised: pictures that are advised already, for another reason.
+        advised: images that are advised already, for another reason.
         """
         seeds = list(dict.fromkeys([*self.first, *self.pool, *painted]))
         rows = torch.stack([self._vector(s) for s in seeds]).double()
@@ -172,7 +172,7 @@ class Workbench:
         best = int(near.argmax())
         why = (
             f"most different of {len(others)}: its features lie {float(near[best]):.0f} deviations from the nearest "
-            f"painted picture (median {float(near.median()):.0f})"
+            f"painted image (median {float(near.median()):.0f})"
         )
         return [Advice(seeds[others[best]], "different", why)]
 

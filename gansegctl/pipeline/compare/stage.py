@@ -37,7 +37,7 @@ from gansegctl.pipeline.compare.table import measured, table
 from gansegctl.pipeline.evaluate import truth_path
 from gansegctl.pipeline.generate.batch_size import is_out_of_memory
 from gansegctl.pipeline.inputs.generators import grouped, latents_of_seeds, open_generator
-from gansegctl.pipeline.labelling import picture_and_mask
+from gansegctl.pipeline.labelling import image_and_mask
 from gansegctl.pipeline.runtime.memory import peak_extra
 from gansegctl.students.student import Student, predict_masks
 from gansegctl.visualize.sheets import overlay, panel_sheet
@@ -120,12 +120,12 @@ class Bench:
         self.labeller = Student.load(path, device)
         self.truth_digest = methods.digest(path)
         self.samples = list(range(settings.first_sample, settings.first_sample + settings.num))
-        pictures, masks = [], []
+        images, masks = [], []
         for batch in grouped(self.samples, settings.batch_size):
-            image, _ = picture_and_mask(self.generator, self._ws(batch), batch, "const", None)
-            pictures.append(image)
+            image, _ = image_and_mask(self.generator, self._ws(batch), batch, "const", None)
+            images.append(image)
             masks.append(predict_masks(self.labeller, image))
-        self.pictures, self.masks = np.concatenate(pictures), np.concatenate(masks)
+        self.images, self.masks = np.concatenate(images), np.concatenate(masks)
 
     def _ws(self, seeds: Sequence[int]) -> torch.Tensor:
         return latents_of_seeds(self.generator, seeds, self.settings.truncation, device=self.device)
@@ -137,7 +137,7 @@ class Bench:
         if not seeds:
             return []
         ws = self._ws(seeds)
-        image, _ = picture_and_mask(self.generator, ws, seeds, "const", None)
+        image, _ = image_and_mask(self.generator, ws, seeds, "const", None)
         masks = predict_masks(self.labeller, image)
         return [Exemplar(ws[i : i + 1], s, masks[i]) for i, s in enumerate(seeds)]
 
@@ -178,7 +178,7 @@ class Bench:
         row["gain_10"] = gain_10(report)
         row["iou"] = {n: float(v) for n, v in zip(labels.names, report.iou, strict=True)}
         row["fit_seconds"] = round(result["fit_seconds"], 2)
-        # What a mask takes beyond its picture; unknown where noise of the clock hides it.
+        # What a mask takes beyond its image; unknown where noise of the clock hides it.
         row["masks_per_second"] = round(len(self.samples) / (seconds - alone), 1) if seconds > alone else float("nan")
         row["pair_over_image"] = round(seconds / alone, 3)
         row["peak_mb"] = float("nan") if peak is None else round(peak / 2**20, 1)
@@ -186,15 +186,15 @@ class Bench:
         return row, masks
 
     def _score(self, segmenter: Segmenter) -> tuple[Report, float, np.ndarray, float, float]:
-        """Report, fg/bg mIoU, masks to show, seconds of all pairs and, each batch beside them, of pictures alone."""
+        """Report, fg/bg mIoU, masks to show, seconds of all pairs and, each batch beside them, of images alone."""
         labels, parts, doubts, seconds, alone = self.labeller.labels, [], [], 0.0, 0.0
         for batch in grouped(self.samples, self.settings.batch_size):
             ws = self._ws(batch)
             began = time.perf_counter()
-            _, annotation = picture_and_mask(self.generator, ws, batch, "const", segmenter)
+            _, annotation = image_and_mask(self.generator, ws, batch, "const", segmenter)
             seconds += time.perf_counter() - began
             began = time.perf_counter()
-            picture_and_mask(self.generator, ws, batch, "const", None)
+            image_and_mask(self.generator, ws, batch, "const", None)
             alone += time.perf_counter() - began
             parts.append(annotation.labels.cpu().numpy())
             doubts.append(None if annotation.score is None else annotation.score.float().cpu().numpy())
@@ -360,7 +360,7 @@ def _write_sheet(bench: Bench, out: Path, measurements: Sequence[dict[str, Any]]
 
     Shown is the first run of each, with whatever command it was made.
     """
-    labels, shown = bench.labeller.labels, bench.pictures[:SHOWN]
+    labels, shown = bench.labeller.labels, bench.images[:SHOWN]
     rows = [("truth", bench.masks[:SHOWN])]
     first = {_key(r)[:2] for r in measured(measurements) if r["draw"] == r["seed"] == 0}
     for entry in table(measurements):
@@ -372,4 +372,4 @@ def _write_sheet(bench: Bench, out: Path, measurements: Sequence[dict[str, Any]]
     panels = [[overlay(image, mask, labels) for image, mask in zip(shown, masks, strict=False)] for _, masks in rows]
     headings = [f"seed {s}" for s in bench.samples[: len(shown)]]
     legend = list(zip(labels.names, labels.colours, strict=True))
-    save_png(out / SHEET, panel_sheet([list(shown), *panels], headings, ["pictures", *(n for n, _ in rows)], legend))
+    save_png(out / SHEET, panel_sheet([list(shown), *panels], headings, ["images", *(n for n, _ in rows)], legend))

@@ -39,7 +39,7 @@ class DemoResult:
     def rows(self) -> list[tuple[Any, ...]]:
         """IoU of each class, then the scores, one column a report."""
         reports = [self.reports[c] for c in COLUMNS[1:]]
-        rows: list[tuple[Any, ...]] = [("pictures", *(str(r.images) for r in reports))]
+        rows: list[tuple[Any, ...]] = [("images", *(str(r.images) for r in reports))]
         for i, name in enumerate(reports[0].labels.names):
             rows.append((name, *(float(r.iou[i]) for r in reports)))
         rows += [(name, *(float(r.scores[name]) for r in reports)) for name in SCORES]

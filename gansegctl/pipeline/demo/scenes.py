@@ -35,9 +35,9 @@ def write_scenes(seeds: list[int], out: Path, resolution: int = 64) -> Iterator[
             for image, mask in batches_of_scenes(shard.seeds, resolution):
                 images.append(image)
                 masks.append(mask)
-                yield Progress("scenes", done + sum(map(len, images)), len(seeds), "pictures")
+                yield Progress("scenes", done + sum(map(len, images)), len(seeds), "images")
             arrays = ShardArrays(np.concatenate(images), np.array(shard.seeds, np.uint64), mask=np.concatenate(masks))
             write_shard(out, shard.index, arrays, LABELS, manifest.digest)
         done += len(shard.seeds)
     finish(out)
-    yield Progress("scenes", done, len(seeds), "pictures")
+    yield Progress("scenes", done, len(seeds), "images")

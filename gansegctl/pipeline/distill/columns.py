@@ -13,7 +13,7 @@ from gansegctl.labels import IGNORE
 from gansegctl.store.dataset import ShardDataset, iter_shards
 
 IN_MEMORY = 2 * 2**30
-"""Bytes of pictures and masks up to which a dataset is read whole: random access is quickest there."""
+"""Bytes of images and masks up to which a dataset is read whole: random access is quickest there."""
 
 
 class ShardColumn:
@@ -78,14 +78,14 @@ class SoftTargets:
 
 
 def bytes_of_pairs(dataset: ShardDataset) -> int:
-    """What pictures, masks and confidences take in memory."""
+    """What images, masks and confidences take in memory."""
     return len(dataset) * dataset.resolution**2 * (dataset.channels + 2)
 
 
 def kept_samples(folder: Path, drop_uncertain: float) -> list[int] | None:
     """Places of the samples to train on when the share with the highest scores is left out; None for all.
 
-    A score is high where the segmenter was unsure of the whole picture. Errors: UsageError for a share out of range or
+    A score is high where the segmenter was unsure of the whole image. Errors: UsageError for a share out of range or
     one that leaves nothing; DatasetError for a dataset without scores.
     """
     if not 0 <= drop_uncertain < 1:

@@ -15,7 +15,7 @@ from gansegctl.labels import LabelMap
 from gansegctl.methods import digest
 from gansegctl.pipeline.distill.columns import IN_MEMORY, ShardColumn, SoftTargets, bytes_of_pairs, kept_samples
 from gansegctl.pipeline.inputs.images import check_split, classes_of
-from gansegctl.pipeline.inputs.labelled_sets import annotated_pictures, load_truth
+from gansegctl.pipeline.inputs.labelled_sets import annotated_images, load_truth
 from gansegctl.store.dataset import ShardDataset
 from gansegctl.store.manifest import NAME, Manifest, settings_digest
 from gansegctl.students.training import Pairs, check_share
@@ -25,7 +25,7 @@ SOFT_WANTED = "a dataset with the probabilities of every class"
 
 @dataclass(frozen=True)
 class Annotated:
-    """Real annotated pictures to learn from beside a dataset's pairs: what `annotate --real` takes as exemplars.
+    """Real annotated images to learn from beside a dataset's pairs: what `annotate --real` takes as exemplars.
 
     split: of an HDF5 file. share: of every step.
     """
@@ -38,19 +38,19 @@ class Annotated:
         check_share(self.share)
 
     def load(self, labels: LabelMap, shape: tuple[int, ...]) -> Pairs:
-        """Pairs whose pictures are [H,W,c] of `shape`: the centred square, resized. Errors: UsageError for pictures
+        """Pairs whose images are [H,W,c] of `shape`: the centred square, resized. Errors: UsageError for images
         that cannot be so, and for an HDF5 file of other classes."""
         height, width, channels = shape
         if height != width:
-            raise UsageError(f"got --real beside pictures of {height}x{width}", wanted="square ones")
+            raise UsageError(f"got --real beside images of {height}x{width}", wanted="square ones")
         if self.source.is_file() and (named := classes_of(self.source)) and named != labels.names:
             raise UsageError(f"got {self.source} of the classes {', '.join(named)}", wanted=", ".join(labels.names))
-        found = annotated_pictures(self.source, labels, height, channels, self.split)
+        found = annotated_images(self.source, labels, height, channels, self.split)
         image, mask = (np.stack([getattr(p, name) for p in found]) for name in ("image", "mask"))
         return Pairs(torch.from_numpy(image), torch.from_numpy(mask))
 
     def made_of(self) -> dict[str, Any]:
-        """What names the pictures: every file's content, and the choice. UsageError where there is none."""
+        """What names the images: every file's content, and the choice. UsageError where there is none."""
         if not self.source.exists():
             raise UsageError(
                 f"got --real {self.source}: no such file or folder", wanted="a folder of pairs, or an HDF5 file"

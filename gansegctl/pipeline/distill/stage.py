@@ -57,8 +57,8 @@ def distill(
     """Train a student on the pairs and write it; `out`.ckpt beside it makes an interrupted run go on.
 
     ranks: the processes that train it together; only the first writes. in_memory, split: as `load_pairs` takes them.
-    dtype: of the weights in the file. real: annotated pictures to learn from too. The student takes as many channels as
-    the pictures have. A finished one of the same pairs and settings is left as it is; UsageError for any other file
+    dtype: of the weights in the file. real: annotated images to learn from too. The student takes as many channels as
+    the images have. A finished one of the same pairs and settings is left as it is; UsageError for any other file
     there.
     """
     if out.suffix != ".safetensors":

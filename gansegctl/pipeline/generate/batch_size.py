@@ -32,30 +32,30 @@ _HEAD_SAMPLES = 2
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Bytes of a pass of `batch` samples: activations kept for the head, a layer at work, the head, the pictures."""
+    """Bytes of a pass of `batch` samples: activations kept for the head, a layer at work, the head, the images."""
 
     batch: int
     activations: int
     layer: int
     head: int
-    pictures: int
+    images: int
 
     @property
     def total(self) -> int:
         """All of it, as if it existed at once."""
-        return self.activations + self.layer + self.head + self.pictures
+        return self.activations + self.layer + self.head + self.images
 
     def describe(self) -> str:
         """One line for people."""
         parts = asdict(self)
-        shares = ", ".join(f"{k} {_size(parts[k])}" for k in ("activations", "layer", "head", "pictures") if parts[k])
+        shares = ", ".join(f"{k} {_size(parts[k])}" for k in ("activations", "layer", "head", "images") if parts[k])
         return f"{self.batch} samples a pass, about {_size(self.total)} of memory ({shares})"
 
 
 def estimate(
     spec: GeneratorSpec, batch: int, taps: Sequence[str] = (), itemsize: int = 4, classes: int = 0
 ) -> MemoryEstimate:
-    """Memory of one pass, from sizes alone; taps: the names that a segmenter reads, none for pictures only.
+    """Memory of one pass, from sizes alone; taps: the names that a segmenter reads, none for images only.
 
     classes: whose probabilities are kept, as float16 and once more as float32 while they become bytes; none as a rule.
     """
@@ -68,7 +68,7 @@ def estimate(
         activations=batch * sum(maps[name] for name in taps),
         layer=batch * work,
         head=min(batch, _HEAD_SAMPLES) * _HEAD_MAPS * pixels * 4 if taps else 0,
-        pictures=batch * pixels * (5 * spec.image_channels + (2 if taps else 0) + 6 * classes),
+        images=batch * pixels * (5 * spec.image_channels + (2 if taps else 0) + 6 * classes),
     )
 
 

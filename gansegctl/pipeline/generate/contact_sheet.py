@@ -15,7 +15,7 @@ SAMPLES = 24
 
 
 def write_contact_sheet(folder: Path, name: str = "contact.png") -> Path:
-    """The first samples of a dataset (picture, mask overlay, confidence) as one PNG in its folder."""
+    """The first samples of a dataset (image, mask overlay, confidence) as one PNG in its folder."""
     shown = iter_shards(folder, partial=True, wanted=("mask", "confidence"))
     arrays = next((a for _, a in shown if len(a)), None)
     if arrays is None:

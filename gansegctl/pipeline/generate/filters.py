@@ -45,7 +45,7 @@ class Filter(Everything):
         self.in_order = bool(settings.until)
         if self.chooses and labels is None:
             raise UsageError(
-                f"got {'--keep-below' if self.below is not None else '--until'} for pictures without masks",
+                f"got {'--keep-below' if self.below is not None else '--until'} for images without masks",
                 wanted="a segmenter, whose scores and masks decide",
                 remedy="pass --segmenter FILE",
             )

@@ -58,7 +58,7 @@ def plan_job(
     chooses = Filter(settings, labels if segmenter else None).chooses
     if settings.probabilities and not segmenter:
         raise UsageError(
-            "got --probabilities for pictures without masks", wanted="a segmenter", remedy="pass --segmenter FILE"
+            "got --probabilities for images without masks", wanted="a segmenter", remedy="pass --segmenter FILE"
         )
     size = spec.resolution**2
     classes = len(labels) if settings.probabilities else 0

@@ -1,4 +1,4 @@
-"""The stage `generate`: seeds → shards of pictures or, with a segmenter, of picture/mask pairs in one pass.
+"""The stage `generate`: seeds → shards of images or, with a segmenter, of image/mask pairs in one pass.
 
 Sample i is a function of (settings, seed i); a shard that is done with these settings is skipped, so the same command
 goes on where it was stopped.
@@ -23,7 +23,7 @@ from gansegctl.pipeline.generate.filters import Everything, settled
 from gansegctl.pipeline.generate.plan import PlannedShard, batches
 from gansegctl.pipeline.generate.writer import Committer
 from gansegctl.pipeline.inputs.generators import latents_of_seeds
-from gansegctl.pipeline.labelling import picture_and_mask
+from gansegctl.pipeline.labelling import image_and_mask
 from gansegctl.pipeline.runtime.tasks import ALONE, Task
 from gansegctl.store.card import write_card
 from gansegctl.store.claims import clean_claims, take_claim
@@ -146,7 +146,7 @@ def make_shard(
         ws = latents_of_seeds(
             generator, seeds, settings.truncation, settings.truncation_cutoff, settings.class_index, device
         )
-        image, annotation = picture_and_mask(generator, ws, seeds, settings.noise, segmenter, probabilities)
+        image, annotation = image_and_mask(generator, ws, seeds, settings.noise, segmenter, probabilities)
         parts["image"].append(image)
         parts["latent"].append(ws.cpu().numpy())
         if annotation is not None:

@@ -38,7 +38,7 @@ def generator_path(name_or_file: str) -> Path:
         raise UsageError(
             f"got preset {name_or_file!r}, for which no weights are published",
             wanted="a generator of that domain",
-            remedy="pass --generator FILE; `gansegctl train` makes a small one from pictures",
+            remedy="pass --generator FILE; `gansegctl train` makes a small one from images",
         )
     if Path(brought["file"]).is_file():
         return Path(brought["file"])

@@ -1,4 +1,4 @@
-"""Real pictures into memory: from a folder of image files, an HDF5 file with an `image` dataset, or a dataset."""
+"""Real images into memory: from a folder of image files, an HDF5 file with an `image` dataset, or a dataset."""
 
 from __future__ import annotations
 
@@ -16,32 +16,30 @@ from gansegctl.store.manifest import NAME
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 OURS = (".mask.png", ".overlay.png", ".mask-grey.png", ".confidence.png", ".reconstruction.png")
-"""What the commands write beside or after pictures: never read as a picture."""
+"""What the commands write beside or after images: never read as an image."""
 
 
-def load_pictures(
-    source: Path, resolution: int | None = None, channels: int = 3, split: int | None = None
-) -> np.ndarray:
+def load_images(source: Path, resolution: int | None = None, channels: int = 3, split: int | None = None) -> np.ndarray:
     """source → uint8 [N,H,W,c]. Files of other sizes are centre-cropped to a square and resized to `resolution`.
 
-    split: only the pictures of an HDF5 file whose `split` has this value. Errors: UsageError for a missing source, no
-    pictures in it, arrays of another size than `resolution`, or a split of something that has none.
+    split: only the images of an HDF5 file whose `split` has this value. Errors: UsageError for a missing source, no
+    images in it, arrays of another size than `resolution`, or a split of something that has none.
     """
     if not source.exists():
-        raise UsageError(f"got {source}: no such file or folder", wanted="a folder of pictures or an HDF5 file")
+        raise UsageError(f"got {source}: no such file or folder", wanted="a folder of images or an HDF5 file")
     if source.is_file():
-        pictures = _from_hdf5([source], split)
+        images = _from_hdf5([source], split)
     elif split is not None:
         raise UsageError(f"got --split {split} for the folder {source}", wanted="an HDF5 file with `split`")
     elif shards := sorted(source.glob("shard-*.h5")):
-        pictures = _from_hdf5(shards)
+        images = _from_hdf5(shards)
     else:
         return _from_files(source, resolution, channels)
-    if resolution and pictures.shape[1:3] != (resolution, resolution):
-        raise UsageError(f"got pictures {pictures.shape[1]}x{pictures.shape[2]} in {source}", wanted=f"{resolution} px")
-    if pictures.shape[3] != channels:
-        raise UsageError(f"got pictures with {pictures.shape[3]} channels in {source}", wanted=f"{channels} channels")
-    return pictures
+    if resolution and images.shape[1:3] != (resolution, resolution):
+        raise UsageError(f"got images {images.shape[1]}x{images.shape[2]} in {source}", wanted=f"{resolution} px")
+    if images.shape[3] != channels:
+        raise UsageError(f"got images with {images.shape[3]} channels in {source}", wanted=f"{channels} channels")
+    return images
 
 
 def splits_of(source: Path) -> list[int]:
@@ -53,7 +51,7 @@ def splits_of(source: Path) -> list[int]:
     try:
         with h5py.File(source, "r", locking=False) as f:
             return np.unique(f["split"][:]).tolist() if "split" in f else []
-    except OSError:  # whoever reads the pictures says what is wrong with it
+    except OSError:  # whoever reads the images says what is wrong with it
         return []
 
 
@@ -81,7 +79,7 @@ def classes_of(file: Path) -> tuple[str, ...]:
 def check_split(source: Path, split: int | None, remedy: str) -> None:
     """For whatever learns: UsageError where `source` has several splits and none was chosen.
 
-    Taking all of them would learn from the pictures that a score is to be measured on. remedy: how to choose, with {}
+    Taking all of them would learn from the images that a score is to be measured on. remedy: how to choose, with {}
     for a value.
     """
     if split is None and len(found := splits_of(source)) > 1:
@@ -93,54 +91,52 @@ def check_split(source: Path, split: int | None, remedy: str) -> None:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """Every picture below a folder, sorted by path; masks, overlays and sheets of ours beside them are left out."""
+    """Every image below a folder, sorted by path; masks, overlays and sheets of ours beside them are left out."""
     found = (p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.endswith(OURS))
-    # A dataset's contact sheet lies beside its manifest; anybody's own picture of that name does not.
+    # A dataset's contact sheet lies beside its manifest; anybody's own image of that name does not.
     return sorted(p for p in found if p.name != SHEET or not (p.parent / NAME).exists())
 
 
 def is_grey(file: Path) -> bool:
-    """Whether a picture file says of itself that it has no colours; False for one that cannot be opened."""
+    """Whether an image file says of itself that it has no colours; False for one that cannot be opened."""
     from PIL import Image
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(file) as picture:
-                return picture.mode in ("1", "L", "LA") or picture.mode.startswith("I;16")
+            with Image.open(file) as image:
+                return image.mode in ("1", "L", "LA") or image.mode.startswith("I;16")
     except Exception:  # a decoder may fail in ways of its own; reading the file says how
         return False
 
 
-def named_pictures(paths: Sequence[Path]) -> dict[str, Path]:
+def named_images(paths: Sequence[Path]) -> dict[str, Path]:
     """Files and folders → name (without its suffix; below a folder with the folders in between) to file, in order.
 
-    A picture that is not there is left to who reads it, as one that cannot be read. Errors: UsageError for what looks
-    like a folder and is not there, no picture at all, or two of one name.
+    An image that is not there is left to who reads it, as one that cannot be read. Errors: UsageError for what looks
+    like a folder and is not there, no image at all, or two of one name.
     """
     found: dict[str, Path] = {}
     for path in paths:
         if not path.exists() and path.suffix.lower() not in SUFFIXES:
-            raise UsageError(f"got {path}, which is not there", wanted="a picture file or a folder")
+            raise UsageError(f"got {path}, which is not there", wanted="an image file or a folder")
         root = path if path.is_dir() else path.parent
         for file in image_files(path) if path.is_dir() else [path]:
             name = file.relative_to(root).with_suffix("").as_posix()
             if name in found:
                 raise UsageError(
-                    f"got two pictures named {name}: {found[name]} and {file}",
+                    f"got two images named {name}: {found[name]} and {file}",
                     wanted="every name once",
                     remedy="do them apart, each with its own -o",
                 )
             found[name] = file
     if not found:
-        raise UsageError(
-            "got no pictures", wanted="picture files, or folders with some ending in " + ", ".join(SUFFIXES)
-        )
+        raise UsageError("got no images", wanted="image files, or folders with some ending in " + ", ".join(SUFFIXES))
     return found
 
 
 def read_or_refuse(file: Path, channels: int, refused: dict[str, str]) -> list[np.ndarray]:
-    """The picture uint8 [H,W,c] in a list; for a file that cannot be read an empty one, and why in `refused`."""
+    """The image uint8 [H,W,c] in a list; for a file that cannot be read an empty one, and why in `refused`."""
     try:
         return [read_image(file, channels)]
     except GansegError as e:
@@ -155,26 +151,26 @@ def raise_refused(refused: Mapping[str, str], total: int) -> None:
     if refused:
         lines = "".join(f"\n  {file}: {reason}" for file, reason in refused.items())
         raise GansegError(
-            f"got {len(refused)} of {total} pictures that were refused; all others are done{lines}",
-            wanted="pictures that can be read",
+            f"got {len(refused)} of {total} images that were refused; all others are done{lines}",
+            wanted="images that can be read",
             remedy="mend or remove them, and run the same command again: it does only what is missing",
         )
 
 
-def square_of(picture: np.ndarray, resolution: int, smooth: bool = True) -> np.ndarray:
+def square_of(image: np.ndarray, resolution: int, smooth: bool = True) -> np.ndarray:
     """uint8 [H,W,c] or [H,W] → its centred square at `resolution`; smooth: Lanczos, else nearest (masks)."""
     from PIL import Image
 
-    h, w = picture.shape[:2]
+    h, w = image.shape[:2]
     if (h, w) == (resolution, resolution):
-        return picture
+        return image
     side = min(h, w)
     top, left = (h - side) // 2, (w - side) // 2
-    square = picture[top : top + side, left : left + side]
+    square = image[top : top + side, left : left + side]
     grey = square[..., 0] if square.ndim == 3 and square.shape[2] == 1 else square
     how = Image.Resampling.LANCZOS if smooth else Image.Resampling.NEAREST
     resized = np.array(Image.fromarray(np.ascontiguousarray(grey)).resize((resolution, resolution), how))
-    return resized.reshape(resolution, resolution, *picture.shape[2:])
+    return resized.reshape(resolution, resolution, *image.shape[2:])
 
 
 def _from_hdf5(files: list[Path], split: int | None = None) -> np.ndarray:
@@ -187,31 +183,29 @@ def _from_hdf5(files: list[Path], split: int | None = None) -> np.ndarray:
                 parts.append(f["image"][:] if split is None else f["image"][:][f["split"][:] == split])
         except (OSError, KeyError) as e:
             raise UsageError(f"got {file}: {e}", wanted="an HDF5 file with a dataset `image`") from e
-    pictures = np.concatenate(parts)
-    if not len(pictures):
-        raise UsageError(f"got no pictures in {files[0]} with split {split}", wanted="a split that has some")
-    if pictures.ndim == 3:
-        pictures = pictures[..., None]
-    if pictures.ndim != 4 or pictures.dtype != np.uint8:
-        raise UsageError(
-            f"got image {pictures.shape} {pictures.dtype} in {files[0]}", wanted="uint8 [N,H,W] or [N,H,W,c]"
-        )
-    return pictures
+    images = np.concatenate(parts)
+    if not len(images):
+        raise UsageError(f"got no images in {files[0]} with split {split}", wanted="a split that has some")
+    if images.ndim == 3:
+        images = images[..., None]
+    if images.ndim != 4 or images.dtype != np.uint8:
+        raise UsageError(f"got image {images.shape} {images.dtype} in {files[0]}", wanted="uint8 [N,H,W] or [N,H,W,c]")
+    return images
 
 
 def _from_files(folder: Path, resolution: int | None, channels: int) -> np.ndarray:
     files = image_files(folder)
     if not files:
-        raise UsageError(f"got no pictures in {folder}", wanted="files ending in " + ", ".join(SUFFIXES))
+        raise UsageError(f"got no images in {folder}", wanted="files ending in " + ", ".join(SUFFIXES))
     rows = []
     for file in files:
-        picture = read_image(file, channels)  # [H, W, c]
-        h, w = picture.shape[:2]
+        image = read_image(file, channels)  # [H, W, c]
+        h, w = image.shape[:2]
         if resolution:
-            picture = square_of(picture, resolution)
-        if rows and picture.shape != rows[0].shape:
+            image = square_of(image, resolution)
+        if rows and image.shape != rows[0].shape:
             raise UsageError(
                 f"got {file}: {w}x{h} pixels", wanted="one size, as in the others", remedy="pass --resolution"
             )
-        rows.append(picture)
+        rows.append(image)
     return np.stack(rows)

@@ -1,4 +1,4 @@
-"""Labelled sets from wherever they lie: a dataset of ours, an HDF5 file, or a folder of pictures with masks beside."""
+"""Labelled sets from wherever they lie: a dataset of ours, an HDF5 file, or a folder of images with masks beside."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def load_truth(
     """Read a labelled set.
 
     A folder with manifest.json is a dataset. An HDF5 file has `image`, `mask` and the attribute `classes` (JSON list),
-    and may have `split`: only the pictures with this value, or all. Any other folder holds NAME.png with NAME.mask.png
-    beside it, and labels.json. channels: of the pictures of such a folder, 1 or 3; None = 1 where every file is grey,
+    and may have `split`: only the images with this value, or all. Any other folder holds NAME.png with NAME.mask.png
+    beside it, and labels.json. channels: of the images of such a folder, 1 or 3; None = 1 where every file is grey,
     else 3. Errors: UsageError or DatasetError for what is missing.
     """
     if not source.exists():
@@ -78,7 +78,7 @@ def _from_hdf5(file: Path, labels: LabelMap | None, split: int | None) -> Labell
         raise UsageError(f"got {file}: {e}", wanted="an HDF5 file with `image` and `mask`") from e
     if not len(image) and split is not None:
         known = ", ".join(map(str, splits_of(file)))
-        raise UsageError(f"got no pictures in {file} with split {split}", wanted=f"one of {known}")
+        raise UsageError(f"got no images in {file} with split {split}", wanted=f"one of {known}")
     if labels is None:
         if not (named := classes_of(file)):
             raise UsageError(f"got {file} without class names", wanted="the attribute `classes`, a JSON list")
@@ -112,25 +112,25 @@ def _from_folder(folder: Path, labels: LabelMap | None, channels: int | None) ->
         raise UsageError(f"got {folder} without pairs", wanted="NAME.png with NAME.mask.png beside it")
     sizes = {i.shape for i in images}
     if len(sizes) > 1:
-        raise UsageError(f"got pictures of {len(sizes)} sizes in {folder}", wanted="one size")
+        raise UsageError(f"got images of {len(sizes)} sizes in {folder}", wanted="one size")
     return LabelledSet(np.stack(images), np.stack(masks).astype(np.uint8), labels)
 
 
 @dataclass
-class AnnotatedPicture:
-    """A real picture uint8 [S,S,c] and its mask uint8 [S,S], both the centred square at the generator's size."""
+class AnnotatedImage:
+    """A real image uint8 [S,S,c] and its mask uint8 [S,S], both the centred square at the generator's size."""
 
     name: str
     image: np.ndarray
     mask: np.ndarray
 
 
-def annotated_pictures(
+def annotated_images(
     source: Path, labels: LabelMap, resolution: int, channels: int, split: int | None = None
-) -> list[AnnotatedPicture]:
+) -> list[AnnotatedImage]:
     """Pairs: NAME.png (.jpg …) with NAME.mask.png beside it, painted in any way that `--masks` takes; or an HDF5 file.
 
-    Of a folder no more than two pictures are held in their own size. Errors: UsageError for a source without pairs,
+    Of a folder no more than two images are held in their own size. Errors: UsageError for a source without pairs,
     masks that cannot be read (it names the file), or a file of several splits of which none was chosen.
     """
     if not source.exists():
@@ -143,7 +143,7 @@ def annotated_pictures(
     for name, image, mask in rows:
         count, mask = count + 1, square_of(mask, resolution, smooth=False)
         if not is_blank(mask):
-            found.append(AnnotatedPicture(name, square_of(image, resolution), mask))
+            found.append(AnnotatedImage(name, square_of(image, resolution), mask))
     if not count:
         raise UsageError(f"got {source} without pairs", wanted="NAME.png with NAME.mask.png beside it")
     if not found:
@@ -152,7 +152,7 @@ def annotated_pictures(
 
 
 Row = tuple[str, np.ndarray, np.ndarray]
-"""Name, picture uint8 [H,W,c], mask uint8 [H,W]."""
+"""Name, image uint8 [H,W,c], mask uint8 [H,W]."""
 
 
 def _rows_of(folder: Path, labels: LabelMap, channels: int) -> Iterator[Row]:

@@ -1,4 +1,4 @@
-"""Real pictures to latents and back: one generator, its world, its measure and what belongs to it, made once."""
+"""Real images to latents and back: one generator, its world, its measure and what belongs to it, made once."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from gansegctl.generators.inversion.search import Inversion, InversionSettings, 
 from gansegctl.io.atomic import write_bytes
 from gansegctl.io.image import to_uint8
 from gansegctl.pipeline.inputs.generators import check_class, grouped
-from gansegctl.pipeline.inputs.images import image_files, load_pictures, splits_of
+from gansegctl.pipeline.inputs.images import image_files, load_images, splits_of
 
 KIND = "gansegctl.latents"
 FORMAT_VERSION = 1
@@ -35,7 +35,7 @@ FORMAT_VERSION = 1
 @dataclass(frozen=True)
 class ProjectSettings:
     """What determines a projection. calibration: own samples a verdict is measured against, 0 = no verdicts; known:
-    pictures to measure it against instead; both as described in `generators.offdomain`."""
+    images to measure it against instead; both as described in `generators.offdomain`."""
 
     inversion: InversionSettings = field(default_factory=InversionSettings)
     perceptual: str = "auto"
@@ -49,7 +49,7 @@ class ProjectSettings:
     def __post_init__(self) -> None:
         if self.noise not in ("const", "none"):
             raise UsageError(
-                f"got --noise {self.noise}", wanted="const | none", remedy="a real picture has no seed; see --space w+n"
+                f"got --noise {self.noise}", wanted="const | none", remedy="a real image has no seed; see --space w+n"
             )
         if self.batch_size < 1:
             raise UsageError(f"got --batch-size {self.batch_size}", wanted="at least 1")
@@ -59,7 +59,7 @@ class ProjectSettings:
 
 @dataclass
 class Projection:
-    """One picture: ws [1,num_ws,w], maps [1,1,r,r] a layer or None, and numbers about it as JSON values."""
+    """One image: ws [1,num_ws,w], maps [1,1,r,r] a layer or None, and numbers about it as JSON values."""
 
     ws: Tensor
     maps: list[Tensor] | None
@@ -72,7 +72,7 @@ class Projection:
 
 
 class Projector:
-    """Holds what all pictures share. Errors: UsageError for settings that the generator cannot serve."""
+    """Holds what all images share. Errors: UsageError for settings that the generator cannot serve."""
 
     def __init__(self, generator: Generator, settings: ProjectSettings, device: str = "cpu") -> None:
         check_class(generator, settings.class_index)
@@ -91,7 +91,7 @@ class Projector:
         del table["batch_size"], table["discriminator"]
         path = self.settings.discriminator
         digest = hashlib.sha256(Path(path).read_bytes()).hexdigest() if path else ""
-        table["known"] = digest_of_pictures(Path(self.settings.known)) if self.settings.known else ""
+        table["known"] = digest_of_images(Path(self.settings.known)) if self.settings.known else ""
         table |= {"generator": self.generator.sha256, "perceptual": self.measure.name, "discriminator": digest}
         return json.loads(json.dumps(table))
 
@@ -101,11 +101,11 @@ class Projector:
         if s.known:
             spec = self.generator.spec
             known, count = Path(s.known), max(s.calibration, LEAST)
-            pictures = load_pictures(known, spec.resolution, spec.image_channels)[:count]
-            source = f"pictures of {known.name}"
+            images = load_images(known, spec.resolution, spec.image_channels)[:count]
+            source = f"images of {known.name}"
             if splits := splits_of(known):  # nothing learns from them, so a choice is not asked for, but said
-                source += f" (its first {len(pictures)}, whatever of its splits {', '.join(map(str, splits))})"
-            target = _tensor(pictures, self.device)
+                source += f" (its first {len(images)}, whatever of its splits {', '.join(map(str, splits))})"
+            target = _tensor(images, self.device)
         elif s.calibration:
             target = varied_samples(self.generator, s.calibration, self.world.class_vector, self.device)
             source = "its own samples"
@@ -115,19 +115,19 @@ class Projector:
         for batch in grouped(target, s.batch_size):
             for step, total in self._invert(batch, parts):
                 done = sum(len(p.error) for p in parts)
-                yield Progress("calibrate", done, len(target), "pictures", {"step": f"{step}/{total}"})
+                yield Progress("calibrate", done, len(target), "images", {"step": f"{step}/{total}"})
         self.calibration = Calibration.of(joined(parts), source)
-        yield Progress("calibrate", len(target), len(target), "pictures")
+        yield Progress("calibrate", len(target), len(target), "images")
 
-    def project(self, pictures: np.ndarray, into: list[Projection]) -> Iterator[tuple[int, int]]:
-        """pictures uint8 [N,H,W,c] of the generator's size; appends N projections. Yields (step, of how many)."""
+    def project(self, images: np.ndarray, into: list[Projection]) -> Iterator[tuple[int, int]]:
+        """images uint8 [N,H,W,c] of the generator's size; appends N projections. Yields (step, of how many)."""
         began, parts = time.perf_counter(), []
-        yield from self._invert(_tensor(pictures, self.device), parts)
+        yield from self._invert(_tensor(images, self.device), parts)
         inverted = parts[0]
-        verdicts: list[Verdict | None] = [None] * len(pictures)
+        verdicts: list[Verdict | None] = [None] * len(images)
         if self.calibration is not None:
             verdicts = list(self.calibration.judge(inverted))
-        seconds = (time.perf_counter() - began) / len(pictures)
+        seconds = (time.perf_counter() - began) / len(images)
         for i, verdict in enumerate(verdicts):
             maps = None if inverted.maps is None else [m[i : i + 1] for m in inverted.maps]
             facts: dict[str, Any] = {
@@ -145,8 +145,8 @@ class Projector:
         parts.append(job.result)
 
 
-def digest_of_pictures(path: Path) -> str:
-    """sha256 of a file, or of a folder's pictures and their names: what lies there now, wherever it lies."""
+def digest_of_images(path: Path) -> str:
+    """sha256 of a file, or of a folder's images and their names: what lies there now, wherever it lies."""
     if path.is_file():
         return methods.digest(path)
     of_all = hashlib.sha256()
@@ -168,9 +168,9 @@ def draw(
     return to_uint8(synthesis.image)[0], annotation
 
 
-def pixel_error(picture: np.ndarray, drawn: np.ndarray) -> float:
-    """Root mean square difference of two uint8 pictures, in grey levels (0 to 255)."""
-    return float(np.sqrt(np.mean((picture.astype(np.float32) - drawn.astype(np.float32)) ** 2)))
+def pixel_error(image: np.ndarray, drawn: np.ndarray) -> float:
+    """Root mean square difference of two uint8 images, in grey levels (0 to 255)."""
+    return float(np.sqrt(np.mean((image.astype(np.float32) - drawn.astype(np.float32)) ** 2)))
 
 
 def save_projection(path: Path, projection: Projection, record: dict[str, Any]) -> None:
@@ -197,7 +197,7 @@ def load_projection(path: Path) -> Projection:
     return Projection(tensors["ws"][None], maps, header["facts"])
 
 
-def _tensor(pictures: np.ndarray, device: str) -> Tensor:
+def _tensor(images: np.ndarray, device: str) -> Tensor:
     """uint8 [N,H,W,c] → float [N,c,H,W] in [-1,1]."""
-    x = torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    x = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
     return x.contiguous().to(device)

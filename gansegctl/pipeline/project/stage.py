@@ -1,7 +1,7 @@
-"""The stage `project`: picture files → latents, reconstruction, error, verdict and, with a segmenter, masks.
+"""The stage `project`: image files → latents, reconstruction, error, verdict and, with a segmenter, masks.
 
 OUT/NAME.latent.safetensors · NAME.reconstruction.png · NAME.json (error, verdict, crop), and with a segmenter
-NAME.mask.png · NAME.confidence.png · NAME.overlay.png, all of the centred square of the picture at the generator's
+NAME.mask.png · NAME.confidence.png · NAME.overlay.png, all of the centred square of the image at the generator's
 size. OUT/projection.json is what they depend on, OUT/calibration.json what the verdicts were measured against.
 """
 
@@ -22,7 +22,7 @@ from gansegctl.generators.inversion.out_of_domain import Calibration
 from gansegctl.io.atomic import write_text
 from gansegctl.io.image import save_png
 from gansegctl.pipeline.inputs.generators import grouped, open_generator
-from gansegctl.pipeline.inputs.images import named_pictures, read_or_refuse, square_of
+from gansegctl.pipeline.inputs.images import named_images, read_or_refuse, square_of
 from gansegctl.pipeline.project.projector import (
     Projection,
     Projector,
@@ -49,10 +49,10 @@ def project(
     """Project what is not in OUT yet, and label what has no mask of this segmenter yet.
 
     refused: is filled with why a file was left out, by its path; nothing stops at one. Errors: UsageError for two
-    pictures of one name, none at all, a segmenter of another generator, or an OUT begun with other settings.
+    images of one name, none at all, a segmenter of another generator, or an OUT begun with other settings.
     """
     settings, refused = settings or ProjectSettings(), {} if refused is None else refused
-    files = named_pictures(images)
+    files = named_images(images)
     projector = Projector(open_generator(generator, device), settings, device)
     record = projector.record()
     begin(out, record)
@@ -64,7 +64,7 @@ def project(
     todo = [name for name in files if not (out / f"{name}.json").exists()]
     skipped = len(files) - len(todo)
     flagged = sum(bool((_facts(out / name) or {}).get("flagged")) for name in files)
-    yield Progress("project", skipped, len(files), "pictures", {"skipped": skipped})
+    yield Progress("project", skipped, len(files), "images", {"skipped": skipped})
     if todo:
         yield from calibrate(projector, out / CALIBRATION)
     done = skipped
@@ -73,13 +73,13 @@ def project(
         found: list[Projection] = []
         if read:
             for step, total in projector.project(np.stack([t for t, _ in read.values()]), found):
-                yield Progress("project", done, len(files), "pictures", {"step": f"{step}/{total}"})
+                yield Progress("project", done, len(files), "images", {"step": f"{step}/{total}"})
         for (name, (target, size)), projection in zip(read.items(), found, strict=True):
             _write(out / name, size, target, projection, projector, judge, digest, str(files[name]), record)
             flagged += bool(projection.flagged)
         done += len(names)
         facts = {"skipped": skipped, "flagged": flagged, "refused": len(refused)}
-        yield Progress("project", done, len(files), "pictures", facts)
+        yield Progress("project", done, len(files), "images", facts)
     for name, file in files.items() if judge else ():
         facts = _facts(out / name)
         if facts is None or facts.get("segmenter") == digest:
@@ -88,20 +88,20 @@ def project(
             projection = load_projection(_beside(out / name, ".latent.safetensors"))
             _write(out / name, size, target, projection, projector, judge, digest, str(file), record)
     facts = {"skipped": skipped, "flagged": flagged, "refused": len(refused)}
-    yield Progress("project", done, len(files), "pictures", facts)
+    yield Progress("project", done, len(files), "images", facts)
 
 
 def results(out: Path, images: Sequence[Path]) -> dict[str, dict[str, Any]]:
-    """What NAME.json says of every picture that has one."""
-    found = {name: _facts(out / name) for name in named_pictures(images)}
+    """What NAME.json says of every image that has one."""
+    found = {name: _facts(out / name) for name in named_images(images)}
     return {name: facts for name, facts in found.items() if facts is not None}
 
 
 def _squares(file: Path, projector: Projector, refused: dict[str, str]) -> list[tuple[np.ndarray, tuple[int, int]]]:
-    """The picture's centred square at the generator's size, and the picture's (height, width): it is not kept."""
+    """The image's centred square at the generator's size, and the image's (height, width): it is not kept."""
     spec = projector.generator.spec
-    pictures = read_or_refuse(file, spec.image_channels, refused)
-    return [(square_of(p, spec.resolution), (p.shape[0], p.shape[1])) for p in pictures]
+    images = read_or_refuse(file, spec.image_channels, refused)
+    return [(square_of(p, spec.resolution), (p.shape[0], p.shape[1])) for p in images]
 
 
 def begin(out: Path, record: dict[str, Any]) -> None:
@@ -147,7 +147,7 @@ def _write(
     source: str,
     record: dict[str, Any],
 ) -> None:
-    """Everything of one picture of that (height, width), NAME.json last: its presence means that it is done."""
+    """Everything of one image of that (height, width), NAME.json last: its presence means that it is done."""
     stem.parent.mkdir(parents=True, exist_ok=True)
     drawn, annotation = draw(projector.generator, projection, projector.settings.noise, segmenter, projector.device)
     projection.facts["pixel_error"] = round(pixel_error(target, drawn), 3)
@@ -162,7 +162,7 @@ def _write(
         save_png(_beside(stem, ".mask.png"), mask)
     h, w = size
     side = min(h, w)
-    crop = [(w - side) // 2, (h - side) // 2, side, side]  # left, top, width, height in the picture
+    crop = [(w - side) // 2, (h - side) // 2, side, side]  # left, top, width, height in the image
     _write_json(_beside(stem, ".json"), {"source": source, "crop": crop} | projection.facts | {"segmenter": digest})
 
 

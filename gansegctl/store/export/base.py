@@ -16,7 +16,7 @@ from gansegctl.labels import LabelMap
 from gansegctl.store.manifest import Manifest
 
 IMAGE_LEVEL = 1
-"""PNG effort for pictures: three times as fast as Pillow's default for a tenth more bytes."""
+"""PNG effort for images: three times as fast as Pillow's default for a tenth more bytes."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +65,10 @@ class Look:
 
     def mask_png(self, mask: np.ndarray) -> bytes:
         """The mask as PNG; the pixel values are the class ids either way."""
-        picture = Image.fromarray(mask)
+        image = Image.fromarray(mask)
         if self.palette:
-            picture.putpalette(self.labels.flat_palette())
-        return _png(picture, 6)
+            image.putpalette(self.labels.flat_palette())
+        return _png(image, 6)
 
 
 @dataclass(frozen=True)
@@ -108,9 +108,9 @@ def image_png(image: np.ndarray) -> bytes:
     return _png(Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image), IMAGE_LEVEL)
 
 
-def _png(picture: Image.Image, level: int) -> bytes:
+def _png(image: Image.Image, level: int) -> bytes:
     stream = io.BytesIO()
-    picture.save(stream, "PNG", compress_level=level)
+    image.save(stream, "PNG", compress_level=level)
     return stream.getvalue()
 
 

@@ -19,7 +19,7 @@ def readme(module: ModuleType, about: About) -> str:
         *(module.front_matter(about) if hasattr(module, "front_matter") else ()),
         f"# {about.name}",
         "",
-        f"{sum(about.counts.values()):,} generated pictures of {g.get('resolution')} px with masks ({parts}), in the "
+        f"{sum(about.counts.values()):,} generated images of {g.get('resolution')} px with masks ({parts}), in the "
         f"layout of {chosen.format}.",
         "",
         "| | |",
@@ -38,7 +38,7 @@ def readme(module: ModuleType, about: About) -> str:
     lines += [
         f"| {k} | {_cell(n)} | {100 * about.class_pixels[k] / whole:.2f} % |" for k, n in enumerate(about.labels.names)
     ]
-    lines += ["", "Pictures and masks are machine-made; masks are predictions. 255 marks pixels to ignore.", ""]
+    lines += ["", "Images and masks are machine-made; masks are predictions. 255 marks pixels to ignore.", ""]
     lines += module.notes(about)
     if sum(about.counts.values()):
         lines += ["", f"![contact sheet]({SHEET})"]

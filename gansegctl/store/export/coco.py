@@ -1,4 +1,4 @@
-"""COCO instances: run lengths (lossless) or polygons, one annotation a class and picture or one a connected part."""
+"""COCO instances: run lengths (lossless) or polygons, one annotation a class and image or one a connected part."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def _instances(rows: Rows, split: str, about: About) -> Iterator[str]:
         ],
     }
     yield json.dumps(head, ensure_ascii=False)[:-1] + ',\n"images": ['
-    yield from _list({"id": _id(row), "license": 1} | _picture(row, split) for row in rows(split))
+    yield from _list({"id": _id(row), "license": 1} | _image(row, split) for row in rows(split))
     yield '],\n"annotations": ['
     yield from _list(_numbered(rows, split))
     yield "]}\n"
@@ -74,7 +74,7 @@ def _id(row: dict[str, Any]) -> int:
     return row["position"] + 1  # ids start at 1; the place in the dataset stays the same under any filter
 
 
-def _picture(row: dict[str, Any], split: str) -> dict[str, Any]:
+def _image(row: dict[str, Any], split: str) -> dict[str, Any]:
     height, width = row["size"]
     return {"file_name": f"{split}/{row['stem']}.png", "height": height, "width": width, "seed": row["seed"]}
 
@@ -95,7 +95,7 @@ def _list(tables: Iterator[dict[str, Any]]) -> Iterator[str]:
 def notes(about: About) -> list[str]:
     """How to open it."""
     shapes = "polygons, holes joined by a slit" if about.settings.polygons else "compressed run lengths, lossless"
-    each = "a connected part" if about.settings.instances else "a class and picture"
+    each = "a connected part" if about.settings.instances else "a class and image"
     return [
         f"`annotations/instances_SPLIT.json`; `file_name` is relative to `images/`. One annotation {each}: {shapes}. "
         + (

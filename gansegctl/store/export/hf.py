@@ -1,4 +1,4 @@
-"""Hugging Face imagefolder: pictures and masks beside a metadata.jsonl a split, and a card with front matter."""
+"""Hugging Face imagefolder: images and masks beside a metadata.jsonl a split, and a card with front matter."""
 
 from __future__ import annotations
 

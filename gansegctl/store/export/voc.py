@@ -8,7 +8,7 @@ PALETTE, PACKED = True, False
 
 
 def encode(sample: Sample, look: Look) -> Encoded:
-    """JPEGImages/STEM.png (the folder's name is the convention; pictures stay lossless) and SegmentationClass/."""
+    """JPEGImages/STEM.png (the folder's name is the convention; images stay lossless) and SegmentationClass/."""
     return Encoded(
         (
             (f"JPEGImages/{sample.stem}.png", image_png(sample.image)),
@@ -29,6 +29,6 @@ def index(rows: Rows, about: About) -> Index:
 def notes(about: About) -> list[str]:
     """How to open it."""
     return [
-        "Pictures are PNG although the folder is called `JPEGImages`; tell a reader that expects `.jpg`.",
+        "Images are PNG although the folder is called `JPEGImages`; tell a reader that expects `.jpg`.",
         "The pixel value of a mask is the class id, 255 is ignored. There are no objects, so no `SegmentationObject`.",
     ]

@@ -1,4 +1,4 @@
-"""YOLO segmentation: a text file a picture, one row a polygon, class 0 = the first class after the background."""
+"""YOLO segmentation: a text file an image, one row a polygon, class 0 = the first class after the background."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ INSET = 0.05
 
 
 def encode(sample: Sample, look: Look) -> Encoded:
-    """images/SPLIT/STEM.png and labels/SPLIT/STEM.txt, empty where nothing but background is in the picture."""
+    """images/SPLIT/STEM.png and labels/SPLIT/STEM.txt, empty where nothing but background is in the image."""
     return Encoded(
         (
             (f"images/{sample.split}/{sample.stem}.png", image_png(sample.image)),

@@ -1,4 +1,4 @@
-"""A desk without a generator: pictures of 12 × 16 pixels, parts of 4 × 4, a segmenter that says what was painted."""
+"""A desk without a generator: images of 12 × 16 pixels, parts of 4 × 4, a segmenter that says what was painted."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from gansegctl.annotation.bundle import mask_path
-from gansegctl.annotation.ui.backend import Advice, Desk, Picture, Proposal, Proposals
+from gansegctl.annotation.ui.backend import Advice, Desk, ExemplarImage, Proposal, Proposals
 from gansegctl.labels import LabelMap
 
 LABELS = LabelMap(("background", "face", "hair"), ((0, 0, 0), (200, 100, 50), (10, 20, 250)))
@@ -15,8 +15,10 @@ SEEDS = (5, 9)
 OFFERED = 70
 
 
-def picture(seed: int) -> Picture:
-    return Picture(seed, np.random.default_rng(seed).integers(0, 256, (*SIZE, 3), dtype=np.uint8), f"because of {seed}")
+def image(seed: int) -> ExemplarImage:
+    return ExemplarImage(
+        seed, np.random.default_rng(seed).integers(0, 256, (*SIZE, 3), dtype=np.uint8), f"because of {seed}"
+    )
 
 
 def parts(seed: int, level: int) -> np.ndarray:
@@ -36,7 +38,7 @@ def split(seed: int, inside: np.ndarray) -> np.ndarray:
 def propose(masks, stale):
     def one(seed):
         labels = np.full(SIZE, seed % 3, np.uint8)
-        return Proposal(picture(seed), labels, np.full(SIZE, 200, np.uint8), 0.78, "hair")
+        return Proposal(image(seed), labels, np.full(SIZE, 200, np.uint8), 0.78, "hair")
 
     advice = (Advice(OFFERED, "different", "it is far away"),)
     return Proposals(tuple(one(s) for s in masks), (one(OFFERED),), advice, 0.01, 0.02)
@@ -44,7 +46,7 @@ def propose(masks, stale):
 
 def desk(**changes) -> Desk:
     return Desk(**{
-        "labels": LABELS, "size": SIZE, "picture": picture, "parts": parts, "split": split, "propose": propose,
+        "labels": LABELS, "size": SIZE, "image": image, "parts": parts, "split": split, "propose": propose,
         "offered": (OFFERED,), "about": {"dataset": "squares"},
     } | changes)  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""The page in a real browser: `make test-ui`. With GANSEGCTL_IMAGES=docs/images its pictures are kept there."""
+"""The page in a real browser: `make test-ui`. With GANSEGCTL_IMAGES=docs/images its images are kept there."""
 
 from __future__ import annotations
 
@@ -112,8 +112,8 @@ def keep(page, name, **options):
     folder = os.environ.get("GANSEGCTL_IMAGES")
     if folder:
         Path(folder).mkdir(parents=True, exist_ok=True)
-        picture = Image.open(io.BytesIO(page.screenshot(**options))).convert("RGB")
-        picture.quantize(160).save(Path(folder) / f"annotate-ui-{name}.png", optimize=True)
+        image = Image.open(io.BytesIO(page.screenshot(**options))).convert("RGB")
+        image.quantize(160).save(Path(folder) / f"annotate-ui-{name}.png", optimize=True)
 
 
 def test_all_tools_by_pointer_with_undo_redo_and_autosave(squares, page):
@@ -169,7 +169,7 @@ def test_all_tools_by_pointer_with_undo_redo_and_autosave(squares, page):
 
 
 def test_by_keyboard_alone_from_the_address_to_finish(squares, page):
-    """Tab to the picture, paint parts, split one, draw with the brush, undo, go to the other exemplar."""
+    """Tab to the image, paint parts, split one, draw with the brush, undo, go to the other exemplar."""
     for _ in range(40):
         page.keyboard.press("Tab")
         if page.evaluate("document.activeElement.id") == "ink":
@@ -270,7 +270,7 @@ def test_proposals_show_confidence_and_can_be_taken(squares, page):
     sync_api.expect(page.locator("#strip button")).to_have_count(3)
 
 
-def test_a_proposal_that_comes_late_is_not_painted_into_another_picture(squares, page):
+def test_a_proposal_that_comes_late_is_not_painted_into_another_image(squares, page):
     page.keyboard.press("2")
     click(page, 1, 1)
     settled(page)
@@ -280,13 +280,13 @@ def test_a_proposal_that_comes_late_is_not_painted_into_another_picture(squares,
     page.locator("#strip button").nth(1).click()
     page.wait_for_selector("body[data-ready='1']")
     held[0].continue_()
-    sync_api.expect(page.locator("#spot")).to_contain_text("another picture is on the easel")
+    sync_api.expect(page.locator("#spot")).to_contain_text("another image is on the easel")
     settled(page)
     np.testing.assert_array_equal(mask_of(page), before)
     np.testing.assert_array_equal(mask_of(page, 1), other)
 
 
-@pytest.mark.parametrize("ask", ["api/parts/0/2", "api/mask/1", "api/picture/1"])
+@pytest.mark.parametrize("ask", ["api/parts/0/2", "api/mask/1", "api/image/1"])
 def test_what_cannot_be_fetched_is_said_and_can_be_asked_again(squares, page, ask):
     page.route(f"**/{ask}*", lambda route: route.abort())
     page.locator("#strip button").nth(1).click() if ask.endswith("1") else page.locator("#detail").select_option("2")

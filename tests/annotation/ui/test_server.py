@@ -12,7 +12,7 @@ import time
 
 import numpy as np
 import pytest
-from annotation.ui.desk_of_squares import OFFERED, SEEDS, SIZE, blank_masks, desk, paint, parts, picture
+from annotation.ui.desk_of_squares import OFFERED, SEEDS, SIZE, blank_masks, desk, image, paint, parts
 from PIL import Image
 
 httpx = pytest.importorskip("httpx", reason="needs httpx (extra `test`)")
@@ -75,8 +75,8 @@ def client(session, done):
 
 ROUTES = [
     ("GET", "/"), *(("GET", f"/{name}") for name in PAGE if name != "index.html"), ("GET", "/api/state"),
-    ("GET", "/api/picture/0"), ("GET", "/api/mask/0"), ("GET", "/api/parts/0/1"), ("POST", "/api/parts/0/1"),
-    ("POST", "/api/strokes"), ("POST", "/api/add"), ("GET", "/api/proposals"), ("GET", "/api/proposal/70/picture"),
+    ("GET", "/api/image/0"), ("GET", "/api/mask/0"), ("GET", "/api/parts/0/1"), ("POST", "/api/parts/0/1"),
+    ("POST", "/api/strokes"), ("POST", "/api/add"), ("GET", "/api/proposals"), ("GET", "/api/proposal/70/image"),
     ("GET", "/api/proposal/70/labels"), ("GET", "/api/proposal/70/overlay"), ("POST", "/api/finish"), ("GET", "/no"),
 ]  # fmt: skip
 
@@ -154,9 +154,9 @@ def test_the_page_names_nothing_outside_itself(client):
 
 PATHS = [
     "/../setup.cfg", "/..%2f..%2fetc%2fpasswd", "/%2e%2e/%2e%2e/etc/passwd", "/page/index.html", "//etc/passwd",
-    "/api/picture/..%2f..%2fstrokes.jsonl", "/api/picture/0/../../strokes.jsonl", "/api/mask/-1", "/api/mask/1e3",
-    "/api/mask/9", "/api/mask/0%00", "/api/parts/0/7", "/api/parts/0/..", "/api/picture/99999999999999999999999",
-    "/api/proposal/../picture", "/api/proposal/4/picture", "/.ui-session.json", "/strokes.jsonl", "/app.js%00.html",
+    "/api/image/..%2f..%2fstrokes.jsonl", "/api/image/0/../../strokes.jsonl", "/api/mask/-1", "/api/mask/1e3",
+    "/api/mask/9", "/api/mask/0%00", "/api/parts/0/7", "/api/parts/0/..", "/api/image/99999999999999999999999",
+    "/api/proposal/../image", "/api/proposal/4/image", "/.ui-session.json", "/strokes.jsonl", "/app.js%00.html",
 ]  # fmt: skip
 
 
@@ -209,9 +209,9 @@ def test_painting_goes_to_disk_and_comes_back(client, session):
     assert (back["mask"], back["redo"]) == ([255, 192], 1)
 
 
-def test_pictures_parts_and_splits_are_those_of_the_desk(client):
-    image = Image.open(io.BytesIO(client.get("/api/picture/1").content))
-    np.testing.assert_array_equal(np.array(image), picture(9).image)
+def test_images_parts_and_splits_are_those_of_the_desk(client):
+    shown = Image.open(io.BytesIO(client.get("/api/image/1").content))
+    np.testing.assert_array_equal(np.array(shown), image(9).image)
     found = np.frombuffer(client.get("/api/parts/0/2").content, "<u4").reshape(SIZE)
     np.testing.assert_array_equal(found, parts(5, 2))
     split = np.frombuffer(client.post("/api/parts/0/2", {"pixel": 0}).content, "<u4").reshape(SIZE)

@@ -111,7 +111,7 @@ def test_masks_painted_elsewhere_are_taken_over_once_as_a_stroke(tmp_path):
 
 
 def test_finish_writes_what_was_painted_and_nothing_else(session):
-    with pytest.raises(UsageError, match="no picture"):
+    with pytest.raises(UsageError, match="no image"):
         session.finish()
     session.stroke(paint("a", [0, 100]))
     session.stroke(paint("b", [100, 50], 2))
@@ -123,14 +123,14 @@ def test_finish_writes_what_was_painted_and_nothing_else(session):
     revived.close()
 
 
-def test_a_picture_on_offer_joins_the_strip_and_stays(session):
+def test_a_image_on_offer_joins_the_strip_and_stays(session):
     with pytest.raises(UsageError, match="offered"):
         session.add(OFFERED + 1)
     assert session.add(OFFERED)["exemplar"] == 2
     assert session.add(OFFERED)["exemplar"] == 2
     session.stroke(paint("a", [3, 3], exemplar=2))
     revived = again(session)
-    assert [p.seed for p in revived.pictures] == [*SEEDS, OFFERED]
+    assert [p.seed for p in revived.images] == [*SEEDS, OFFERED]
     assert revived.mask(2)["changes"] == 1
     revived.close()
 

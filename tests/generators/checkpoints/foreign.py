@@ -33,7 +33,7 @@ def tiny(seed: int = 3, **changes) -> StyleGAN2:
 
 
 @torch.no_grad()
-def pictures(g, truncation: float = 0.7, noise: str = "const", c=None) -> torch.Tensor:
+def images(g, truncation: float = 0.7, noise: str = "const", c=None) -> torch.Tensor:
     """[2,3,H,W] of seeds 0 and 1."""
     c = None if c is None else torch.eye(g.spec.c_dim)[[c, c]]
     return g.synthesize(g.map(z_of_seeds([0, 1], g.spec.z_dim), c, truncation), noise, taps=None).image

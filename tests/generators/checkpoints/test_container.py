@@ -62,7 +62,7 @@ def test_a_newer_protocol_of_torch_is_still_the_older_stream(tmp_path):
     assert detect(path) == "torch-legacy" and read(path).value == {"a": 1}
 
 
-def picture(form: str) -> bytes:
+def image(form: str) -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", (4, 4)).save(buffer, form)
     return buffer.getvalue()
@@ -76,8 +76,8 @@ BAD = {
     "quota page": (QUOTA, "web page.*quota", "later"),
     "web page": (b"\n <html>\n<body>Not found</body>", "web page", "browser"),
     "error page": (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "web page", "browser"),
-    "PNG": (picture("PNG"), "a PNG picture", "the generator's file"),
-    "JPEG": (picture("JPEG"), "a JPEG picture", "the generator's file"),
+    "PNG": (image("PNG"), "a PNG image", "the generator's file"),
+    "JPEG": (image("JPEG"), "a JPEG image", "the generator's file"),
     "gzip": (gzip.compress(b"x"), "unpack it first", ""),
     "text": (b'{"error": "no such file"}', "a text that begins", ""),
     "other": (b"\x00\x01\x02\x03\x04", "a file that begins 00 01 02 03 04", ""),

@@ -73,7 +73,7 @@ def judged(d: authoring.Persistent, x: Tensor, clamp: float | None, group: int =
         short = conv(block.skip, x, math.sqrt(0.5), down=True, active=False)
         x = short + conv(block.conv1, conv(block.conv0, x), math.sqrt(0.5), down=True)
     rows = []
-    for i in range(len(x)):  # of each picture, those of its group: every (n / group)-th from it on
+    for i in range(len(x)):  # of each image, those of its group: every (n / group)-th from it on
         step = len(x) // group
         mates = x[i % step :: step]
         rows.append((mates.var(dim=0, unbiased=False) + 1e-8).sqrt().mean())
@@ -96,7 +96,7 @@ def like_rosinality(d: authoring.Persistent) -> dict[str, Tensor]:
     return {k: v.detach() for k, v in state.items()}
 
 
-def pictures(n: int = 4) -> Tensor:
+def images(n: int = 4) -> Tensor:
     return torch.rand(n, 3, 16, 16, generator=torch.Generator().manual_seed(1)) * 2 - 1
 
 
@@ -104,7 +104,7 @@ def pictures(n: int = 4) -> Tensor:
 def test_a_snapshots_judges_as_the_formulas_say(tmp_path, clamp):
     d, path = theirs(clamp), tmp_path / "x.pkl"
     path.write_bytes(authoring.dumps(authoring.snapshot(D=d)))
-    found, x = open_discriminator(path), pictures()
+    found, x = open_discriminator(path), images()
     torch.testing.assert_close(found(x).double(), judged(d, x, clamp), rtol=1e-4, atol=1e-4)
     assert (found.channels, found.resolution, found.group) == (3, 16, 2)
     assert not any(p.requires_grad for p in found.parameters()) and not found.training
@@ -117,7 +117,7 @@ def test_rosinalitys_too(tmp_path, form):
     if form == "module.":
         state = {f"module.{k}": v for k, v in state.items()}
     path = foreign.write_torch(state if form == "bare" else {"g_ema": {}, "d": state}, tmp_path / "x.pt")
-    x = pictures()
+    x = images()
     torch.testing.assert_close(open_discriminator(path)(x).double(), judged(d, x, None, 4), rtol=1e-4, atol=1e-4)
 
 
@@ -125,7 +125,7 @@ def test_that_of_train(tmp_path):
     network = StyleGAN2Config(resolution=16, channel_base=128, channel_max=8, z_dim=8, w_dim=8, mapping_layers=1)
     trainer = Trainer(torch.zeros(2, 3, 16, 16, dtype=torch.uint8), TrainSettings(network=network, batch_size=2))
     trainer.save(tmp_path / "out.ckpt")
-    x = pictures()
+    x = images()
     torch.testing.assert_close(open_discriminator(tmp_path / "out.ckpt")(x), trainer.discriminator(x))
 
 

@@ -1,4 +1,4 @@
-"""Every layout of a StyleGAN through the real path: the same pictures, the assumptions listed, the rest refused."""
+"""Every layout of a StyleGAN through the real path: the same images, the assumptions listed, the rest refused."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import pytest
 import torch
 from generators.checkpoints.foreign import (
     convolutions,
+    images,
     like_genforce,
     like_mmgeneration,
     like_rosinality,
-    pictures,
     tiny,
     training_form,
     weights,
@@ -36,7 +36,7 @@ def original():
 def same(generator, original, **how):
     assert generator.spec.resolution == original.spec.resolution
     assert generator.spec.taps == original.spec.taps
-    assert (pictures(generator, **how) - pictures(original, **how)).abs().max() < 1e-5
+    assert (images(generator, **how) - images(original, **how)).abs().max() < 1e-5
 
 
 LAYOUTS = {
@@ -55,7 +55,7 @@ LAYOUTS = {
 
 @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_the_pictures_are_the_same(layout, legacy, original, tmp_path):
+def test_the_images_are_the_same(layout, legacy, original, tmp_path):
     path = write_torch(LAYOUTS[layout](original), tmp_path / "g.pt", legacy)
     generator, report = open_checkpoint(path)
     same(generator, original)
@@ -87,7 +87,7 @@ def test_missing_noises_are_drawn_from_a_seed_and_said(original, tmp_path):
     same(generator, original, noise="none")
     assert any("noise maps: 5 of 5" in line for line in report.assumed)
     again, _ = open_checkpoint(tmp_path / "g.pt")
-    assert torch.equal(pictures(generator), pictures(again))
+    assert torch.equal(images(generator), images(again))
     assert generator.synthesis.b16.conv1.noise_const.std() > 0.5
 
 
@@ -121,8 +121,8 @@ def test_mmgeneration_says_bgr_and_is_swapped(original, tmp_path):
     meta = {"config": "metrics = dict(fid50k=dict(type='FID', num_images=50000, bgr2rgb = True))"}
     value = {"state_dict": like_mmgeneration(original), "meta": meta, "optimizer": {}}
     generator, report = open_checkpoint(write_torch(value, tmp_path / "g.pth"))
-    swapped = pictures(generator, truncation=1.0).flip(1)
-    assert (swapped - pictures(original, truncation=1.0)).abs().max() < 1e-5
+    swapped = images(generator, truncation=1.0).flip(1)
+    assert (swapped - images(original, truncation=1.0)).abs().max() < 1e-5
     assert any("swapped to RGB" in line for line in report.assumed)
     assert not mmgeneration.says_bgr({"meta": {"config": "bgr2rgb=False"}})
     assert not mmgeneration.says_bgr({"meta": None})
@@ -148,7 +148,7 @@ def test_tensorflow_kernel_of_its_own(tmp_path):
     same(generator, original)
 
 
-def test_genforce_without_intermediate_pictures(tmp_path):
+def test_genforce_without_intermediate_images(tmp_path):
     original = tiny(architecture="orig")
     generator, _ = open_checkpoint(write_torch({"generator_smooth": like_genforce(original)}, tmp_path / "g.pth"))
     same(generator, original)
@@ -197,7 +197,7 @@ def test_bare_stylegan3_layers_follow_from_names_and_shapes(shared, tmp_path):
     save_file(weights(original), tmp_path / "g.safetensors")
     generator, report = open_checkpoint(tmp_path / "g.safetensors")
     assert generator.spec.taps == original.spec.taps
-    assert (pictures(generator) - pictures(original)).abs().max() < 1e-5
+    assert (images(generator) - images(original)).abs().max() < 1e-5
     assert any("margin 10" in line for line in report.assumed)
 
 

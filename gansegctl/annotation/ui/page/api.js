@@ -33,7 +33,7 @@ export const postJson = async (path, body) => read(await ask(path, body), "json"
 export const getBytes = async (path) => read(await ask(path), "arrayBuffer");
 export const postForBytes = async (path, body) => read(await ask(path, body), "arrayBuffer");
 
-export async function getPicture(path) {
+export async function getImage(path) {
   const image = new Image();
   image.src = path;
   await image.decode().catch((error) => { throw new Unanswered(error.message); });

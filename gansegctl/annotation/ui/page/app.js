@@ -1,7 +1,7 @@
-// The page: one picture on the easel, tools, keys. Pixels are in strokes.js, canvases in canvas.js, the server in api.js.
+// The page: one image on the easel, tools, keys. Pixels are in strokes.js, canvases in canvas.js, the server in api.js.
 
 import { Easel } from "./canvas.js";
-import { Outbox, Unanswered, getBytes, getJson, getPicture, postForBytes, postJson } from "./api.js";
+import { Outbox, Unanswered, getBytes, getJson, getImage, postForBytes, postJson } from "./api.js";
 import * as paint from "./strokes.js";
 import { Proposals, element } from "./proposals.js";
 
@@ -61,7 +61,7 @@ function answered(stroke, standing, last, refused) {
   proposals.soon();
 }
 
-// -- pictures ----------------------------------------------------------------------------------------------------
+// -- images ----------------------------------------------------------------------------------------------------
 
 async function loadMask() {
   const place = now.place;
@@ -81,9 +81,9 @@ async function show(place) {
   now.place = (place + state.exemplars.length) % state.exemplars.length;
   dropDraft();
   [...$("strip").children].forEach((b, i) => b.setAttribute("aria-current", String(i === now.place)));
-  $("why").textContent = `Seed ${here().seed}. Why this picture: ${here().why}.`;
-  const [image] = await Promise.all([getPicture(`api/picture/${now.place}`), loadMask()]);
-  easel.drawPicture(image);
+  $("why").textContent = `Seed ${here().seed}. Why this image: ${here().why}.`;
+  const [loaded] = await Promise.all([getImage(`api/image/${now.place}`), loadMask()]);
+  easel.drawImage(loaded);
   await loadParts();
   if (proposals.found) proposals.draw();
   document.body.dataset.ready = now.place;
@@ -92,7 +92,7 @@ async function show(place) {
 function drawStrip() {
   $("strip").replaceChildren(...state.exemplars.map((e, i) =>
     element("button", { type: "button", title: e.why, onclick: () => show(i) },
-      element("img", { src: `api/picture/${i}`, alt: "" }),
+      element("img", { src: `api/image/${i}`, alt: "" }),
       element("span", {}, `Seed ${e.seed}`, element("small", {}, `${Math.round(e.painted * 100)} % painted`)))));
 }
 
@@ -106,7 +106,7 @@ async function add(seed) {
 async function take(seed) {
   const place = now.place;
   const proposed = new Uint8Array(await getBytes(`api/proposal/${seed}/labels`));
-  if (place !== now.place) return say("Not taken: another picture is on the easel by now"); // its mask is not this one's
+  if (place !== now.place) return say("Not taken: another image is on the easel by now"); // its mask is not this one's
   const mask = now.mask.map((v, i) => (v === paint.EMPTY ? proposed[i] : v));
   now.mask = mask;
   outbox.put({ kind: "replace", exemplar: now.place, runs: paint.encode(mask), tool: "proposal" });
@@ -121,7 +121,7 @@ async function loadParts() {
   if (now.tool !== "parts") return easel.drawInk();
   const key = mapKey();
   if (!now.parts.has(key)) {
-    say("Finding the parts of this picture…");
+    say("Finding the parts of this image…");
     now.parts.set(key, new Uint32Array(await getBytes(`api/parts/${key}`)));
     say("");
   }
@@ -351,7 +351,7 @@ const KEYS = {
 
 function onKey(event) {
   if (document.querySelector("dialog[open]")) return;
-  const onPicture = event.target === $("ink");
+  const onImage = event.target === $("ink");
   if (event.ctrlKey || event.metaKey) {
     if (event.key.toLowerCase() === "z") back(event.shiftKey ? "redo" : "undo");
     else if (event.key.toLowerCase() === "y") back("redo");
@@ -360,8 +360,8 @@ function onKey(event) {
     return;
   }
   if (event.altKey) return;
-  if (onPicture && onCanvasKey(event)) return event.preventDefault();
-  if (event.target.matches("select, input:not([type=range])") || (!onPicture && !$("single").checked)) return;
+  if (onImage && onCanvasKey(event)) return event.preventDefault();
+  if (event.target.matches("select, input:not([type=range])") || (!onImage && !$("single").checked)) return;
   const key = event.key.toLowerCase();
   if (TOOLS[key]) pickTool(TOOLS[key]);
   else if (KEYS[key]) KEYS[key]();
@@ -379,9 +379,9 @@ function askFinish() {
   const open = painted.filter((e) => e.painted < 1);
   const left = state.exemplars.length - painted.length;
   $("done-text").textContent = [
-    painted.length ? `The masks of ${painted.length} picture${painted.length > 1 ? "s" : ""} will be written, and the dataset labelled.` : "Nothing is painted yet.",
+    painted.length ? `The masks of ${painted.length} image${painted.length > 1 ? "s" : ""} will be written, and the dataset labelled.` : "Nothing is painted yet.",
     open.length ? `In ${open.map((e) => `seed ${e.seed}`).join(", ")} some pixels have no class; nothing will be learned from them.` : "",
-    left ? `${left} unpainted picture${left > 1 ? "s are" : " is"} left out.` : "",
+    left ? `${left} unpainted image${left > 1 ? "s are" : " is"} left out.` : "",
     outbox.waiting.length ? "Some strokes are not on disk yet: wait until they are." : "",
   ].join(" ");
   $("done-yes").disabled = !painted.length || outbox.waiting.length > 0;

@@ -1,4 +1,4 @@
-// The three canvases: the picture, the mask in its classes' colours, and the ink on top (parts, cursor, corners).
+// The three canvases: the image, the mask in its classes' colours, and the ink on top (parts, cursor, corners).
 
 import { EMPTY } from "./strokes.js";
 
@@ -17,7 +17,7 @@ export class Easel {
     this.cursor = { x: width >> 1, y: height >> 1 };
     this.radius = 0;
     this.draft = null; // pixels of the stroke being made
-    for (const id of ["picture", "mask"]) Object.assign($(id), { width, height });
+    for (const id of ["image", "mask"]) Object.assign($(id), { width, height });
     new ResizeObserver(() => this.fit()).observe($("stage"));
     this.fit();
   }
@@ -47,7 +47,7 @@ export class Easel {
     $("zoom").textContent = this.zoom === 1 ? "fit" : `${Math.round(this.zoom * 100)} %`;
   }
 
-  /** The pixel under a pointer event, or null beside the picture. */
+  /** The pixel under a pointer event, or null beside the image. */
   at(event) {
     const box = $("ink").getBoundingClientRect();
     const x = Math.floor(((event.clientX - box.left) / box.width) * this.width);
@@ -62,8 +62,8 @@ export class Easel {
     if (y < stage.scrollTop || y > stage.scrollTop + stage.clientHeight - s) stage.scrollTop = y - stage.clientHeight / 2;
   }
 
-  drawPicture(image) {
-    $("picture").getContext("2d").drawImage(image, 0, 0);
+  drawImage(image) {
+    $("image").getContext("2d").drawImage(image, 0, 0);
   }
 
   drawMask(mask, draftClass) {

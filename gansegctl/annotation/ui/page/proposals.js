@@ -1,4 +1,4 @@
-// The right-hand side: what a segmenter fitted on the strokes so far makes of other pictures, and what to paint next.
+// The right-hand side: what a segmenter fitted on the strokes so far makes of other images, and what to paint next.
 
 import { getJson } from "./api.js";
 
@@ -56,7 +56,7 @@ export class Proposals {
     this.draw();
   }
 
-  /** Everything anew: after a refit, or when another picture is shown. */
+  /** Everything anew: after a refit, or when another image is shown. */
   draw() {
     const found = this.found;
     const places = new Map(this.on.places().map((e) => [e.seed, e.exemplar]));
@@ -68,7 +68,7 @@ export class Proposals {
     $("advice").replaceChildren(...found.advice.map((a) => this.tip(a, places)));
     if (!found.advice.length) $("advice").append(element("p", { class: "faint" }, "Paint two classes, and a segmenter is fitted after every stroke."));
     const here = found.exemplars.find((p) => p.seed === current);
-    $("here").replaceChildren(...(here ? [this.card(here, "the picture on the easel", null), this.takeButton(current)] : []));
+    $("here").replaceChildren(...(here ? [this.card(here, "the image on the easel", null), this.takeButton(current)] : []));
     $("others").replaceChildren(...found.exemplars.filter((p) => p.seed !== current).map((p) => this.card(p, `exemplar ${p.seed}`, () => this.on.show(places.get(p.seed)))));
     $("samples").replaceChildren(...found.samples.map((p) => this.card(p, `sample ${p.seed}`, () => this.on.add(p.seed))));
   }
@@ -77,7 +77,7 @@ export class Proposals {
     return element("button", { type: "button", onclick: () => this.on.take(seed) }, "Take this for the unpainted pixels");
   }
 
-  picture(seed, kind) {
+  image(seed, kind) {
     return element("img", { src: `api/proposal/${seed}/${kind}?r=${this.found.revision}`, alt: "" });
   }
 
@@ -87,7 +87,7 @@ export class Proposals {
     const press = () => (place === undefined ? this.on.add(advice.seed) : this.on.show(place));
     const text = element("div", {}, `Seed ${advice.seed}: ${advice.why}.`, element("br"),
       element("button", { type: "button", onclick: press }, place === undefined ? "Add to the strip" : "Show"));
-    const image = known ? this.picture(advice.seed, "picture") : place !== undefined ? element("img", { src: `api/picture/${place}`, alt: "" }) : element("span");
+    const image = known ? this.image(advice.seed, "image") : place !== undefined ? element("img", { src: `api/image/${place}`, alt: "" }) : element("span");
     return element("div", { class: "tip", "data-kind": advice.kind }, image, text);
   }
 
@@ -95,7 +95,7 @@ export class Proposals {
     const gain = Math.round(p.gain * 1000) / 10;
     const change = gain ? element("span", { class: gain > 0 ? "more" : "less" }, ` ${gain > 0 ? "▲" : "▼"} ${Math.abs(gain)}`) : "";
     const say = `${name}: ${percent(p.sure)} sure, least of ${p.weakest}`;
-    const images = [this.picture(p.seed, "picture"), this.picture(p.seed, "overlay")];
+    const images = [this.image(p.seed, "image"), this.image(p.seed, "overlay")];
     images[1].className = "over";
     const look = press
       ? element("button", { type: "button", class: "look", "aria-label": `${say}. ${name.startsWith("sample") ? "Add to the strip" : "Show"}`, title: say, onclick: press }, ...images)

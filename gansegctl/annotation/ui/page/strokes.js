@@ -1,4 +1,4 @@
-// Pixels and nothing else: what the tools touch, as arrays over the picture. No page, no network.
+// Pixels and nothing else: what the tools touch, as arrays over the image. No page, no network.
 
 export const EMPTY = 255;
 

@@ -15,9 +15,9 @@ _LEGACY = re.compile(rb"\x80[\x02-\x05](\x95.{8})?\x8a\x0al\xfc\x9cF\xf9 j\xa8P\
 _TEXT_PICKLE = re.compile(rb"[(\]}]|c[\w.]+\n[\w.]+\n")
 _LONGEST_HEADER = 1 << 27
 _OTHERS = (
-    (b"\x89PNG", "a PNG picture"),
-    (b"\xff\xd8\xff", "a JPEG picture"),
-    (b"GIF8", "a GIF picture"),
+    (b"\x89PNG", "a PNG image"),
+    (b"\xff\xd8\xff", "a JPEG image"),
+    (b"GIF8", "a GIF image"),
     (b"%PDF", "a PDF document"),
     (b"\x1f\x8b", "a gzip archive: unpack it first"),
     (b"BZh", "a bzip2 archive: unpack it first"),
@@ -133,7 +133,7 @@ def _name(head: bytes) -> str:
     if head[257:262] == b"ustar":
         return "a tar archive: unpack it first"
     if head[:4] == b"RIFF":
-        return "a sound, film or WebP picture"
+        return "a sound, film or WebP image"
     if head[0] == 0x80:
         return "an object stream of a newer protocol"
     if not any(byte < 9 or 13 < byte < 32 for byte in head):

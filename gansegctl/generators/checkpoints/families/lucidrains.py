@@ -23,7 +23,7 @@ def read(value: Any, container: str = "", sha256: str = "") -> NoReturn:
     """Always a UsageError that names the family and why."""
     raise UsageError(
         "got a checkpoint of lucidrains/stylegan2-pytorch: another network (unscaled mapping, bilinear upsampling"
-        " before the convolutions, one shared uniform noise map, pictures in [0, 1])",
+        " before the convolutions, one shared uniform noise map, images in [0, 1])",
         wanted="NVlabs StyleGAN2 or StyleGAN3, StyleGAN-XL, rosinality, genforce, mmgeneration, TensorFlow StyleGAN2",
         remedy="train the domain again with one of those, or with `gansegctl train`",
     )

@@ -2,7 +2,7 @@
 
 `weight_orig` is the raw weight, its gain applied at run time. Later versions clamp activations at ±256 when they train
 in half precision; the file does not say so, and a network trained in float32 has none. Channel order: weights that were
-converted from the official ones draw RGB, those trained there with its default picture loader draw BGR; the training
+converted from the official ones draw RGB, those trained there with its default image loader draw BGR; the training
 configuration stored in the file tells (`bgr2rgb=True`), and only then are the channels swapped.
 """
 
@@ -59,7 +59,7 @@ def read(value: Any, container: str = "", sha256: str = "") -> tuple[ModuleRecor
 
 
 def says_bgr(value: Any) -> bool:
-    """Whether the training configuration that the file carries states that its pictures are BGR."""
+    """Whether the training configuration that the file carries states that its images are BGR."""
     meta = value.get("meta") if isinstance(value, Mapping) else None
     config = str((meta.get("config") or meta.get("cfg") or "") if isinstance(meta, Mapping) else "")
     return re.search(r"\bbgr2rgb\s*=\s*True", config) is not None

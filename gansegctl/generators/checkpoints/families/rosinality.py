@@ -69,7 +69,7 @@ def read(value: Any, container: str = "", sha256: str = "") -> tuple[ModuleRecor
     tensors = renamed(part, Names(), assumed)
     if name not in ("g_ema", "generator_ema"):
         where = name or "a bare state dict"
-        assumed.note(f"weights: from {where}, there being no g_ema; averaged weights draw better pictures")
+        assumed.note(f"weights: from {where}, there being no g_ema; averaged weights draw better images")
     if isinstance(value, Mapping) and isinstance(value.get("latent_avg"), Tensor):
         tensors["mapping.w_avg"] = as_float(value["latent_avg"]).flatten()
     tensors = fill_in(tensors, assumed)
