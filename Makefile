@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 TORCH := $(shell grep '^torch==' constraints.txt)
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test test-ui test-readers test-slurm check format docs bench bench-real bench-project study wheel torture fuzz gpu-check clean
+.PHONY: help setup demo test test-ui test-readers test-slurm check types format docs bench bench-real bench-project study wheel torture fuzz gpu-check clean
 
 help: ## what each target does
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -41,6 +41,11 @@ check: $(READY) ## lint, format, import order, help pages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pytest -q tests/test_architecture.py tests/test_docs.py
+
+types: $(READY) ## mypy over the whole package, kernels and presets where they are installed
+	rm -rf build/types && mkdir -p build/types/gansegctl
+	ln -s $(CURDIR)/gansegctl/* $(CURDIR)/kernels $(CURDIR)/presets build/types/gansegctl/
+	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p gansegctl
 
 format: $(READY) ## reformat the code
 	$(BIN)/ruff check --fix .

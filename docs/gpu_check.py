@@ -17,10 +17,10 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from gansegctl.kernels import backend, bench, build, reference
 from torch import Tensor
 
 from gansegctl import kernels
+from gansegctl.kernels import backend, bench, build, reference
 
 SIZE, NATIVES = (61, 83), ((4, 4), (16, 23), (61, 83), (97, 30))
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 import torch
-from gansegctl.kernels import backend as backends
 from torch import Tensor
 
 from gansegctl import kernels
+from gansegctl.kernels import backend as backends
 
 UNITS, CLASSES, POINTS = 128, 12, 4096
 """First-layer units, classes and sampled pixels of the measured calls."""

@@ -7,8 +7,9 @@ upsample_sum_triton.py with shifts. The products are left to torch, whose matrix
 from __future__ import annotations
 
 import torch.nn.functional as F
-from gansegctl.kernels.upsample_sum_triton import shifted_sum
 from torch import Tensor
+
+from gansegctl.kernels.upsample_sum_triton import shifted_sum
 
 
 def conv_upsampled(x: Tensor, weight: Tensor, size: tuple[int, int], mode: str, dilation: int) -> Tensor:

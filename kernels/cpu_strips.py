@@ -15,8 +15,9 @@ from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
-from gansegctl.kernels.interpolation import axis_matrix, axis_taps
 from torch import Tensor
+
+from gansegctl.kernels.interpolation import axis_matrix, axis_taps
 
 STRIP = 1 << 20
 """Numbers that a strip holds: 4 MB of float32, what stays in the last cache, in few enough pieces."""

@@ -9,9 +9,10 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
+
 from gansegctl.kernels import launch
 from gansegctl.kernels.sampling_triton import TYPES, index_type
-from torch import Tensor
 
 
 @triton.jit

@@ -8,8 +8,9 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import torch
-from gansegctl.kernels.interpolation import axis_taps, check_mode
 from torch import Tensor
+
+from gansegctl.kernels.interpolation import axis_taps, check_mode
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 COPY, NEAREST, LINEAR = 0, 1, 2

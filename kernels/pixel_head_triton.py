@@ -12,9 +12,10 @@ import math
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
+
 from gansegctl.kernels import launch
 from gansegctl.kernels.sampling_triton import TYPES, index_type, merged, operands, sampled_sum
-from torch import Tensor
 
 
 @triton.jit

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
+
 from gansegctl.kernels import cpu_strips as strips
 from gansegctl.kernels.interpolation import MODES, axis_matrix, axis_taps, check_mode
-from torch import Tensor
 
 __all__ = [
     "MODES",

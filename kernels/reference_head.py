@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from gansegctl.kernels import reference
 from torch import Tensor
+
+from gansegctl.kernels import reference
 
 Layers = Sequence[tuple[Tensor, Tensor]]
 _CLASSES_AT_ONCE = 32

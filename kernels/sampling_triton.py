@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import torch
 import triton
 import triton.language as tl
-from gansegctl.kernels import launch
 from torch import Tensor
+
+from gansegctl.kernels import launch
 
 TYPES = {
     torch.float16: tl.float16,

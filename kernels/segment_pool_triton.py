@@ -9,10 +9,11 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
+
 from gansegctl.kernels import launch
 from gansegctl.kernels.sampling_triton import TYPES
 from gansegctl.kernels.upsample_adjoint_triton import Adjoint, adjoint
-from torch import Tensor
 
 
 @triton.jit

@@ -8,8 +8,9 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
-from gansegctl.kernels import build, launch
 from torch import Tensor
+
+from gansegctl.kernels import build, launch
 
 DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 _POINTER, _LONG, _INT = ctypes.c_void_p, ctypes.c_longlong, ctypes.c_int

@@ -12,10 +12,11 @@ from collections.abc import Sequence
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
+
 from gansegctl.kernels import launch
 from gansegctl.kernels.sampling_triton import TYPES, index_type
 from gansegctl.kernels.upsample_adjoint_triton import adjoint
-from torch import Tensor
 
 _STRIP = 32  # rows a program writes: two native rows of overlap with its neighbour, at most
 

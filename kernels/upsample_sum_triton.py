@@ -11,10 +11,11 @@ from collections.abc import Sequence
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
+
 from gansegctl.kernels import launch
 from gansegctl.kernels.sampling_triton import TYPES, index_type, merged, operands, sampled_sum
 from gansegctl.kernels.upsample_adjoint_triton import adjoint
-from torch import Tensor
 
 
 @triton.jit

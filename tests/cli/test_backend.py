@@ -9,11 +9,11 @@ import sys
 import pytest
 import torch
 from click.testing import CliRunner
-from gansegctl.kernels import backend
 
 from gansegctl import kernels
 from gansegctl.cli import cli
 from gansegctl.features.pyramid import FeaturePyramid
+from gansegctl.kernels import backend
 
 
 @pytest.fixture(autouse=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from gansegctl.kernels.reference import MODES
 
 from gansegctl import kernels
 from gansegctl.features.pyramid import FeaturePyramid, fold_affine
+from gansegctl.kernels.reference import MODES
 
 SIZE = (13, 17)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from gansegctl.kernels import cpu_strips as strips
 
 from gansegctl import kernels
 from gansegctl.features import pyramid as pyramids
 from gansegctl.features.pyramid import FeaturePyramid
+from gansegctl.kernels import cpu_strips as strips
 
 SIZE = (9, 11)
 

@@ -6,13 +6,13 @@ import shutil
 
 import pytest
 import torch
-from gansegctl.kernels import backend, build
 
 from gansegctl import kernels
 from gansegctl.features.pyramid import FeaturePyramid
 from gansegctl.generators.latents import z_of_seeds
 from gansegctl.generators.training.trainer import Trainer, TrainSettings
 from gansegctl.generators.weights import load_generator
+from gansegctl.kernels import backend, build
 
 pytestmark = [
     pytest.mark.gpu,

@@ -7,9 +7,9 @@ import sys
 
 import pytest
 import torch
-from gansegctl.kernels import backend
 
 from gansegctl import kernels
+from gansegctl.kernels import backend
 
 
 class OnGpu:

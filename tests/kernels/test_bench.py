@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from gansegctl.kernels import bench, reference
 
 from gansegctl import kernels
+from gansegctl.kernels import bench, reference
 
 
 @pytest.fixture()

@@ -7,9 +7,9 @@ import sys
 
 import pytest
 import torch
-from gansegctl.kernels import backend, build, upsample_concat_cuda
 
 from gansegctl import kernels
+from gansegctl.kernels import backend, build, upsample_concat_cuda
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from gansegctl.kernels import reference_filter
 
 from gansegctl import kernels
+from gansegctl.kernels import reference_filter
 
 FIR = torch.outer(*[torch.tensor([1.0, 3.0, 3.0, 1.0], dtype=torch.float64) / 4] * 2)
 

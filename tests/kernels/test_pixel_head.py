@@ -7,9 +7,9 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from gansegctl.kernels import reference, reference_head
 
 from gansegctl import kernels
+from gansegctl.kernels import reference, reference_head
 
 SIZE = (9, 14)
 

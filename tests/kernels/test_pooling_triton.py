@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from gansegctl.kernels import launch, reference, reference_head
 
 from gansegctl import kernels
+from gansegctl.kernels import launch, reference, reference_head
 
 SIZE = (11, 13)
 BOTH = pytest.mark.parametrize("dtype", [torch.float32, torch.float16])

@@ -7,9 +7,9 @@ import sys
 
 import pytest
 import torch
-from gansegctl.kernels import backend, reference
 
 from gansegctl import kernels
+from gansegctl.kernels import backend, reference
 
 
 @pytest.mark.parametrize("mode", reference.MODES)

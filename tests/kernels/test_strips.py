@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+
 from gansegctl.kernels import cpu_strips as strips
 from gansegctl.kernels import reference, reference_head
 from gansegctl.kernels.interpolation import MODES, axis_matrix

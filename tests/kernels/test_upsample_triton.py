@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from gansegctl.kernels import launch, reference
 
 from gansegctl import kernels
+from gansegctl.kernels import launch, reference
 
 SIZE = (11, 13)
 NATIVES = (

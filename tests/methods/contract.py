@@ -7,13 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from gansegctl.kernels import reference
 from methods.tiny import SIDE, TinyGenerator, exemplars_of
 
 from gansegctl import kernels, methods
 from gansegctl.contracts import Segmenter
 from gansegctl.errors import UsageError
 from gansegctl.features.pyramid import FeaturePyramid
+from gansegctl.kernels import reference
 from gansegctl.labels import LabelMap
 
 LABELS = LabelMap(("background", "left", "right"))

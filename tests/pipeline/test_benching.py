@@ -11,7 +11,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from gansegctl.kernels import cpu_strips as strips
 
 from gansegctl.bench import (
     common as benching,
@@ -33,6 +32,7 @@ from gansegctl.demo.scenes import LABELS
 from gansegctl.errors import DeviceError, GansegError, UsageError
 from gansegctl.features import pyramid as pyramids
 from gansegctl.generators.stylegan2 import StyleGAN2Config
+from gansegctl.kernels import cpu_strips as strips
 from gansegctl.pipeline.runtime import memory as peak
 
 
