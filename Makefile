@@ -52,7 +52,7 @@ format: $(READY) ## reformat the code
 	$(BIN)/ruff format .
 
 docs: $(READY) ## rewrite docs/cli.md from the commands' own help
-	$(BIN)/python docs/generate_cli.py
+	$(BIN)/python tests/helpers/command_reference.py
 
 bench: $(READY) ## speed and memory on this CPU, into docs/pyramid.md (half an hour)
 	$(BIN)/gansegctl bench features --device cpu --shapes demo,stylegan2-256,stylegan3-t-256,stylegan2-1024 --operations project,ensemble --into docs/pyramid.md
@@ -60,7 +60,7 @@ bench: $(READY) ## speed and memory on this CPU, into docs/pyramid.md (half an h
 	$(BIN)/gansegctl bench store --many 20000 --into docs/pyramid.md
 
 # On other exemplars and samples than those that the settings of oneshot were chosen on.
-STUDY := $(BIN)/gansegctl compare --generator demo --against demo --first-exemplar 12000000 --first-sample 13000000 -o docs/compare
+STUDY := $(BIN)/gansegctl compare --generator demo --against demo --first-exemplar 12000000 --first-sample 13000000 -o benchmarks/compare
 MAIN := --method repurpose --method oneshot --method datasetgan --method linear --method repurpose:head=mlp --method segment_in_style --method contrastive
 CONTROLS := --method contrastive:projection=random --method contrastive:projection=pca
 RELEASED := --method datasetgan:profile=release
@@ -70,8 +70,8 @@ PARTLY := --method linear:profile=release --method repurpose:profile=release --m
 CLUSTERED := --method stylemix:variants=5 --method stylemix:variants=20 --method stylemix:variants=40
 PARTS := --method oneshot --method oneshot:balance=0 --method oneshot:noise=0 --method oneshot:restyle=0 --method oneshot:level_balance=0 --method oneshot:level_dropout=0 --method oneshot:centre=true --method oneshot:members=1 --method oneshot:prior=0 --method datasetgan
 
-study: $(READY) ## every method at 0, 1, 5 and 10 shots on the demo generator, into docs/compare (hours; goes on where it was)
-	$(BIN)/python docs/study.py shares
+study: $(READY) ## every method at 0, 1, 5 and 10 shots on the demo generator, into benchmarks/compare (hours; goes on where it was)
+	$(BIN)/python -m benchmarks.study.tables shares
 	$(STUDY) $(MAIN) --shots 1
 	$(STUDY) $(RELEASED) --shots 1 --seeds 1
 	$(BIN)/gansegctl demo scenes -n 5000 -o study-out/scenes
@@ -84,14 +84,14 @@ study: $(READY) ## every method at 0, 1, 5 and 10 shots on the demo generator, i
 	$(STUDY)/variants --method linear --shots 4 --shots 16 --shots 100 --seeds 1 --draws 3
 	$(STUDY)/variants $(CLUSTERED) --shots 0 --seeds 1 --draws 1
 	$(STUDY)/ablation $(PARTS) --first-exemplar 2000000 --first-sample 3000000 -n 100 --shots 1 --seeds 1
-	$(BIN)/python docs/study_students.py
-	$(BIN)/python docs/study.py report
+	$(BIN)/python -m benchmarks.study.students
+	$(BIN)/python -m benchmarks.study.tables report
 
 bench-real: $(READY) ## labels saved on real images, from ../shared/data, into docs/real.md (days; on a GPU hours)
-	$(BIN)/python docs/real.py $(BENCH_REAL)
+	$(BIN)/python -m benchmarks.real.bench $(BENCH_REAL)
 
 bench-project: $(READY) demo-out/student.safetensors ## projection of 100 renderings and 100 others, into docs/project.md (15 min)
-	$(BIN)/python docs/projection.py $(BENCH_PROJECT)
+	$(BIN)/python -m benchmarks.projection $(BENCH_PROJECT)
 
 demo-out/student.safetensors:
 	$(MAKE) demo
@@ -109,7 +109,7 @@ gpu-check: $(READY) ## kernels on a GPU: correctness, bandwidth, pairs a second,
 	@$(BIN)/python -c "import sys, torch; sys.exit(0 if torch.cuda.is_available() else 'gpu-check: no CUDA device here')"
 	$(BIN)/pytest -q -m gpu
 	$(BIN)/pytest -q tests/kernels
-	$(BIN)/python docs/gpu_check.py -o gpu-out
+	$(BIN)/python -m benchmarks.gpu_check -o gpu-out
 
 clean: ## remove what make made
 	rm -rf $(VENV) build dist demo-out *.egg-info

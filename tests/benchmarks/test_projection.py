@@ -1,4 +1,4 @@
-"""docs/projection.py: its images, its rows, and the tables made of them."""
+"""benchmarks/projection.py: its images, its rows, and the tables made of them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import json
 
 import h5py
 import numpy as np
-import projection
 import pytest
 
+from benchmarks import projection
 from gansegctl.demo.scenes import LABELS
 from gansegctl.generators.inversion.search import InversionSettings
 from gansegctl.generators.weights import load_generator

@@ -1,4 +1,4 @@
-"""What docs/real.py measures: the plan of a data set, its two splits, and what of a plan decides what."""
+"""What benchmarks/real/bench.py measures: the plan of a data set, its two splits, and what of a plan decides what."""
 
 from __future__ import annotations
 

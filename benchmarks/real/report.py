@@ -1,4 +1,4 @@
-"""From the rows of docs/real.py to the learning curve, the labels saved, and the tables of docs/real.md."""
+"""From the rows of benchmarks/real/bench.py to the learning curve, the labels saved, and the tables of docs/real.md."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ import statistics
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from page_blocks import fill
-
+from benchmarks.page_blocks import fill
 from gansegctl.evaluate.curves import labels_to_match, learning_curve
 from gansegctl.io.image import save_png
 
 if TYPE_CHECKING:
-    from real import Bench
+    from benchmarks.real.bench import Bench
 
-HERE = Path(__file__).resolve().parent
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 REAL, SAME = "supervised on real images", "supervised on the real shots"
 STAGES = ("exemplars", "fit", "samples", "student")
 
@@ -84,15 +83,17 @@ def grouped_by(rows: list[dict], *names: str) -> list[tuple[tuple, list[dict]]]:
     return sorted(found.items(), key=lambda item: item[0])
 
 
-def write_report(bench: Bench, docs: Path = HERE) -> str:
-    """The curve as docs/real-NAME.png, and the tables between the marks of docs/real.md → the text."""
+def write_report(bench: Bench, docs: Path = DOCS) -> str:
+    """The curve as docs/images/real-NAME.png, and the tables between the marks of docs/real.md → the text."""
     lines, baseline, entries = summary(bench.rows)
     plan, names = bench.plan, bench.labels.names
     name = f"{plan.name}-{plan.resolution}" if plan.resolution else plan.name
     text = []
     if lines:
-        save_png(docs / f"real-{name}.png", learning_curve(lines, f"{name}: {len(bench.test.image)} test images"))
-        text += [f"![learning curve](real-{name}.png)", ""]
+        curve = learning_curve(lines, f"{name}: {len(bench.test.image)} test images")
+        (docs / "images").mkdir(exist_ok=True)
+        save_png(docs / "images" / f"real-{name}.png", curve)
+        text += [f"![learning curve](images/real-{name}.png)", ""]
     text += [told_plan(bench)]
     head = ("shots", "of", "method", "runs", "annotated", "mIoU", "foreground mIoU", "mean Dice")
     head += ("supervised on the same", "supervised labels needed to match", *(f"{stage}, s" for stage in STAGES))

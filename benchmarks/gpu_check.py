@@ -1,4 +1,4 @@
-"""Everything that has to be seen on a GPU, by one command: python docs/gpu_check.py -o gpu-out.
+"""Everything that has to be seen on a GPU, by one command: python benchmarks/gpu_check.py -o gpu-out.
 
 1. Every kernel (Triton as compiled, and CUDA) against the reference in float64: float32, float16, bfloat16, all modes,
    gradients; its error may be twice that of torch in the same dtype. 2. Bandwidth of every kernel beside a copy's.

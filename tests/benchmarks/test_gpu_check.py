@@ -1,8 +1,7 @@
-"""docs/gpu_check.py: what it says without a GPU, and the tables it writes."""
+"""benchmarks/gpu_check.py: what it says without a GPU, and the tables it writes."""
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -10,27 +9,27 @@ from pathlib import Path
 import pytest
 import torch
 
-SCRIPT = Path(__file__).resolve().parents[2] / "docs" / "gpu_check.py"
+from benchmarks import gpu_check as script
 
-
-@pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("gpu_check", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a CUDA device")
 def test_without_a_gpu_it_exits_3_and_writes_nothing(tmp_path):
-    done = subprocess.run([sys.executable, SCRIPT, "-o", tmp_path / "out"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.gpu_check", "-o", tmp_path / "out"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 3
     assert "no CUDA device" in done.stderr
     assert done.stdout == ""
     assert not (tmp_path / "out").exists()
 
 
-def test_failures_and_speeds_are_in_the_tables(script):
+def test_failures_and_speeds_are_in_the_tables():
     facts = {"device": "a GPU", "torch": "2", "triton": "3", "copy_GB_s": 4000.0}
     facts["correctness"] = [{"op": "upsample_sum", "passed": True}, {"op": "squared_norm", "passed": False}]
     text = script.tables(facts)
@@ -47,7 +46,7 @@ def test_failures_and_speeds_are_in_the_tables(script):
     assert "| 1024 | fp16 | 8 | 150.00 | 100.00 | 110.00 | 1.10 | 73 | 10.00 | out of memory |" in text
 
 
-def test_a_result_that_is_wrong_does_not_pass(script, monkeypatch):
+def test_a_result_that_is_wrong_does_not_pass(monkeypatch):
     """One op on the CPU: the reference held to itself passes, a shifted copy of it does not."""
     x = torch.randn(1, 2, 3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-from page_blocks import fill
 
+from benchmarks.page_blocks import fill
 from gansegctl import methods
 from gansegctl.demo.scenes import HELD_OUT, LABELS, render
 from gansegctl.evaluate.report import score
@@ -30,7 +30,7 @@ from gansegctl.pipeline.project.projector import Projector, ProjectSettings, dra
 from gansegctl.pipeline.project.stage import begin, calibrate
 from gansegctl.students.student import Student, predict_masks
 
-HERE = Path(__file__).resolve().parent
+ROOT = Path(__file__).resolve().parents[1]
 FIRST = HELD_OUT + 60_000  # neither what `make demo` scores on, nor what the limit of the verdict was chosen on
 OTHERS = 1  # likewise: the stream that draws the images from elsewhere
 BATCH = 10
@@ -143,10 +143,10 @@ def tables(
 def main(arguments: list[str] | None = None) -> None:
     """Measure what is not in WORK yet, and fill docs/project.md."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--demo", type=Path, default=HERE.parent / "demo-out", help="what `make demo` wrote")
-    parser.add_argument("--work", type=Path, default=HERE.parent / "projection-out")
-    parser.add_argument("--data", type=Path, default=HERE.parents[1] / "shared" / "data")
-    parser.add_argument("--page", type=Path, default=HERE / "project.md")
+    parser.add_argument("--demo", type=Path, default=ROOT / "demo-out", help="what `make demo` wrote")
+    parser.add_argument("--work", type=Path, default=ROOT / "projection-out")
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
+    parser.add_argument("--page", type=Path, default=ROOT / "docs" / "project.md")
     parser.add_argument("--photos", type=Path, help="a folder of your own images")
     parser.add_argument("-n", "--num", type=int, default=100, help="renderings, and images from elsewhere")
     parser.add_argument("--calibration", type=int, default=32)

@@ -1,4 +1,4 @@
-"""The shots of docs/real.py: annotated exemplars from real images through projection, or from labelled samples."""
+"""The shots of `make bench-real`: annotated exemplars from real images through projection, or from labelled samples."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from gansegctl.pipeline.project.stage import calibrate
 from gansegctl.students.student import predict_masks
 
 if TYPE_CHECKING:
-    from real import Bench
+    from benchmarks.real.bench import Bench
 
 FIRST_EXEMPLAR = 2_000_000
 

@@ -30,11 +30,11 @@ from typing import Any
 import h5py
 import numpy as np
 import torch
-from real_plan import DETERMINING, PLANS, SOURCES, TRAINED, Plan, flat, load, reduced
-from real_report import write_report
-from real_rows import Rows
-from real_shots import Shots
 
+from benchmarks.real.plan import DETERMINING, PLANS, SOURCES, TRAINED, Plan, flat, load, reduced
+from benchmarks.real.report import write_report
+from benchmarks.real.rows import Rows
+from benchmarks.real.shots import Shots
 from gansegctl import methods
 from gansegctl.config import from_dict
 from gansegctl.contracts import Method, Progress
@@ -54,8 +54,8 @@ from gansegctl.pipeline.train import train
 from gansegctl.students.student import Student, predict_masks
 from gansegctl.students.training import Pairs, StudentSettings, StudentTraining
 
-HERE = Path(__file__).resolve().parent
-DATA = HERE.parents[1] / "shared" / "data"
+ROOT = Path(__file__).resolve().parents[2]
+DATA = ROOT.parent / "shared" / "data"
 FIRST_SAMPLE = 3_000_000
 MADE_OF = "made-of.json"
 AND_SHOTS = " + shots"
@@ -309,8 +309,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", default=list(PLANS), help="NAME of DATA/NAME.h5")
     parser.add_argument("--data", type=Path, default=DATA)
-    parser.add_argument("--work", type=Path, default=HERE.parent / "real-out")
-    parser.add_argument("--docs", type=Path, default=HERE)
+    parser.add_argument("--work", type=Path, default=ROOT / "real-out")
+    parser.add_argument("--docs", type=Path, default=ROOT / "docs")
     parser.add_argument("--resolution", type=int, default=0, help="reduce the images, as 64 for acdc128 on a CPU")
     parser.add_argument("--methods", help="A,B,… (default: all)")
     parser.add_argument("--shots", type=int, nargs="+")

@@ -9,7 +9,7 @@ import click
 
 from gansegctl.cli import cli
 
-PAGE = Path(__file__).with_name("cli.md")
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "cli.md"
 
 
 def help_of(command: click.Command, path: str, parent: click.Context | None = None) -> list[str]:

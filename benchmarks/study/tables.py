@@ -1,10 +1,10 @@
 """What `make study` measures beside `compare`, and the tables of docs/methods.md made of it all.
 
 `shares`: whether the demo generator draws what it was shown: class shares of its samples and of renderings, kept in
-docs/compare/shares.json. The samples' masks are the labeller's, the renderings' exact.
-`report`: the tables of docs/methods.md, from that, from the rows of `compare` in docs/compare, its folders `variants`
-(methods with other settings, paired with the main rows) and `ablation` (of oneshot, on the exemplars that its settings
-were chosen on), and from docs/compare/students.json, which docs/study_students.py writes.
+benchmarks/compare/shares.json. The samples' masks are the labeller's, the renderings' exact.
+`report`: the tables of docs/methods.md, from that, from the rows of `compare` in benchmarks/compare and its folders
+`variants` (methods with other settings, paired with the main rows) and `ablation` (of oneshot, on the exemplars that
+its settings were chosen on), and from benchmarks/compare/students.json, which benchmarks/study/students.py writes.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import statistics
 from pathlib import Path
 
 import numpy as np
-import study_students as students
 import torch
-from page_blocks import fill
 
+from benchmarks.page_blocks import fill
+from benchmarks.study import students
 from gansegctl import presets
 from gansegctl.demo.scenes import LABELS, class_shares, render
 from gansegctl.io.atomic import write_text
@@ -28,7 +28,7 @@ from gansegctl.pipeline.inputs.generators import grouped, latents_of_seeds, open
 from gansegctl.pipeline.labelling import image_and_mask
 from gansegctl.students.student import Student, predict_masks
 
-SHARES = Path(__file__).parent / "compare" / "shares.json"
+SHARES = Path(__file__).parents[1] / "compare" / "shares.json"
 CONTROLS = "contrastive:projection="
 """How the methods begin that are `contrastive` but for its learned projection."""
 BESIDE = ("variants", "ablation")

@@ -1,14 +1,14 @@
-"""docs/study.py: the tables that it makes of rows, by hand."""
+"""benchmarks/study/tables.py: the tables that it makes of rows, by hand."""
 
 from __future__ import annotations
 
 import json
 
-import page_blocks
 import pytest
-import study
-import study_students as students
 
+from benchmarks import page_blocks
+from benchmarks.study import students
+from benchmarks.study import tables as study
 from gansegctl.cli.distill import command
 
 

@@ -1,4 +1,4 @@
-"""The rows of docs/real.py: a file that several processes fill, and failures kept as rows of their own."""
+"""The rows of benchmarks/real/bench.py: a file that several processes fill, and failures kept as rows of their own."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from real_report import told_key
-
+from benchmarks.real.report import told_key
 from gansegctl.errors import GansegError
 from gansegctl.io.atomic import clean_parts, write_text
 

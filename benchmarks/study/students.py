@@ -1,8 +1,8 @@
 """What a student makes of its pairs, for `make study`: filter, number of pairs, soft targets, another teacher, seeds.
 
 Every student is trained and scored by the commands that are printed, on the demo generator and its own 1-shot masks;
-scored on held-out renderings with exact masks. Rows are kept in docs/compare/students.json, one at a time, and what is
-there is not made again.
+scored on held-out renderings with exact masks. Rows are kept in benchmarks/compare/students.json, one at a time. A row
+that is there is not made again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from gansegctl import presets
 from gansegctl.io.atomic import write_text
 from gansegctl.store.shard import file_digest
 
-ROWS = Path(__file__).parent / "compare" / "students.json"
+ROWS = Path(__file__).parents[1] / "compare" / "students.json"
 PAIRS, HELD_OUT, FIRST_HELD_OUT = 2000, 500, 20_000_000
 FIRST_SAMPLE = 13_000_000
 TEACHERS = ("oneshot", "linear")

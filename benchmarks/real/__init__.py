@@ -1,0 +1,1 @@
+"""Labels saved on real images: `python -m benchmarks.real.bench`."""

@@ -1,0 +1,1 @@
+"""The study of the methods on the demo generator: `make study`."""
