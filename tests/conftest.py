@@ -19,6 +19,20 @@ def shared() -> Path:
     return folder
 
 
+@pytest.fixture
+def call(capsys):
+    """Run a command line in this process → (status, stdout, stderr)."""
+    from gansegctl.cli import main
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as stopped:
+            main([str(a) for a in arguments])
+        out, err = capsys.readouterr()
+        return int(stopped.value.code or 0), out, err
+
+    return run
+
+
 @pytest.fixture(scope="session")
 def generator_file(tmp_path_factory) -> Path:
     """A random StyleGAN2 of 16 px, big enough for every stage and quick enough for all tests."""

@@ -7,21 +7,12 @@ import json
 import pytest
 
 from gansegctl.bench import common as benching
-from gansegctl.cli import main
 
 
-@pytest.fixture
-def call(capsys, monkeypatch):
-    """Run a command line in this process → (status, stdout, stderr)."""
+@pytest.fixture(autouse=True)
+def no_bandwidth(monkeypatch):
+    """Measuring it takes longer than all tests here."""
     monkeypatch.setattr(benching, "copy_bandwidth", lambda device: 1e10)
-
-    def run(*arguments):
-        with pytest.raises(SystemExit) as stopped:
-            main([str(a) for a in arguments])
-        out, err = capsys.readouterr()
-        return int(stopped.value.code or 0), out, err
-
-    return run
 
 
 def test_features_as_json_says_how_to_repeat_it(call):

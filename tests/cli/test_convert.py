@@ -20,21 +20,6 @@ from generators.checkpoints.foreign import (
 from PIL import Image
 from safetensors.torch import save_file
 
-from gansegctl.cli import main
-
-
-@pytest.fixture
-def call(capsys):
-    """Run a command line in this process → (status, stdout, stderr)."""
-
-    def run(*arguments):
-        with pytest.raises(SystemExit) as stopped:
-            main([str(a) for a in arguments])
-        out, err = capsys.readouterr()
-        return int(stopped.value.code or 0), out, err
-
-    return run
-
 
 @pytest.fixture(scope="module")
 def foreign(tmp_path_factory):

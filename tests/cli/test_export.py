@@ -7,22 +7,8 @@ import json
 import pytest
 from store.exports import make
 
-from gansegctl.cli import main
 from gansegctl.cli.export import FORMATS as OFFERED
 from gansegctl.store.export import FORMATS
-
-
-@pytest.fixture
-def call(capsys):
-    """Run a command line in this process → (status, stdout, stderr)."""
-
-    def run(*arguments):
-        with pytest.raises(SystemExit) as stopped:
-            main([str(a) for a in arguments])
-        out, err = capsys.readouterr()
-        return int(stopped.value.code or 0), out, err
-
-    return run
 
 
 @pytest.fixture(scope="module")

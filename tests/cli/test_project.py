@@ -8,23 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gansegctl.cli import main
 from gansegctl.generators.inversion.latent_space import FIRST_SEED
 from gansegctl.generators.latents import z_of_seeds
 from gansegctl.generators.weights import load_generator
 from gansegctl.io.image import save_png, to_uint8
 from gansegctl.labels import LabelMap
-
-
-@pytest.fixture
-def call(capsys):
-    def run(*arguments):
-        with pytest.raises(SystemExit) as done:
-            main([str(a) for a in arguments])
-        captured = capsys.readouterr()
-        return done.value.code, captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture

@@ -8,20 +8,7 @@ import socket
 
 import pytest
 
-from gansegctl.cli import main, options
-
-
-@pytest.fixture
-def call(capsys):
-    """Run a command line in this process → (status, stdout, stderr)."""
-
-    def run(*arguments):
-        with pytest.raises(SystemExit) as stopped:
-            main([str(a) for a in arguments])
-        out, err = capsys.readouterr()
-        return int(stopped.value.code or 0), out, err
-
-    return run
+from gansegctl.cli import options
 
 
 @pytest.fixture
