@@ -9,7 +9,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from generators.checkpoints.foreign import (
+from helpers.foreign import (
     like_rosinality,
     tiny,
     weights,

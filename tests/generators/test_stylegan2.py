@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from generators.textbook import stylegan2 as textbook_stylegan2
+from helpers.textbook import stylegan2 as textbook_stylegan2
 
 from gansegctl.errors import UsageError
 from gansegctl.generators.latents import MAX_SEED, noise_of_seeds, z_of_seeds

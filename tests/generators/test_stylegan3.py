@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from generators import textbook
+from helpers import textbook
 
 from gansegctl.errors import UsageError
 from gansegctl.generators import stylegan3_filters as filters

@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from generators.checkpoints import authoring, foreign
-from generators.textbook import fir, leaky
+from helpers import authoring, foreign
+from helpers.textbook import fir, leaky
 from torch import Tensor
 
 from gansegctl.errors import UsageError

@@ -13,7 +13,7 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from generators.checkpoints import authoring
+from helpers import authoring
 from torch import nn
 
 from gansegctl.errors import UsageError

@@ -17,8 +17,8 @@ import sys
 import numpy as np
 import pytest
 import torch
-from generators.checkpoints import authoring
-from generators.checkpoints.watching import watch
+from helpers import authoring
+from helpers.watching import watch
 
 from gansegctl.errors import UsageError
 from gansegctl.generators.checkpoints.containers.reading import read

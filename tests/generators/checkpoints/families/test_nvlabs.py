@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from generators.checkpoints import authoring
-from generators.checkpoints.authoring import EasyDict, Persistent, dumps, snapshot
+from helpers import authoring
+from helpers.authoring import EasyDict, Persistent, dumps, snapshot
 from torch import nn
 
 from gansegctl.errors import UsageError
@@ -310,7 +310,7 @@ def test_unknown_names_are_those_of_the_part_that_is_asked(tmp_path):
 def test_fixtures_that_were_written_once_still_read_the_same(protocol):
     """The committed files, by another version of torch perhaps, against the same networks written now."""
     names = {0: "stylegan2-ada-protocol0", 2: "stylegan2-ada-conditional-protocol2", 3: "stylegan3-r", 5: "stylegan3-t"}
-    path = Path(__file__).parent / "fixtures" / f"{names.get(protocol, 'stylegan2-ada')}.pkl"
+    path = Path(__file__).parents[1] / "fixtures" / f"{names.get(protocol, 'stylegan2-ada')}.pkl"
     with torch.random.fork_rng():
         fresh = dict(authoring.fixtures())[path.name]
     raw = Session(Limits.for_file(len(fresh)), known_globals.find, nested=nested_storage)

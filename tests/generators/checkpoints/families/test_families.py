@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from generators.checkpoints.foreign import (
+from helpers.foreign import (
     convolutions,
     images,
     like_genforce,
