@@ -119,6 +119,17 @@ class ShardDataset(torch.utils.data.Dataset):
         return record
 
 
+def open_dataset(folder: Path | str, fields: Sequence[str] | None = None) -> ShardDataset:
+    """A dataset that `gansegctl generate` wrote, as a torch Dataset of {"image": uint8 [H,W,c], "mask": uint8 [H,W]}.
+
+    fields: which to read; None: images, and masks where the dataset has them. Errors: as `ShardDataset`.
+    """
+    folder = Path(folder)
+    if fields is None:
+        fields = ("image", "mask") if Manifest.read(folder).stage == "pairs" else ("image",)
+    return ShardDataset(folder, fields)
+
+
 def iter_shards(
     folder: Path, partial: bool = False, wanted: Collection[str] = FIELDS
 ) -> Iterator[tuple[int, ShardArrays]]:

@@ -120,6 +120,11 @@ class Student:
         return cls(model, labels, tuple(header["size"]), header["channels"], header["arch"], widths, header["facts"])
 
 
+def load_student(path: Path | str, device: str = "cpu") -> Student:
+    """A student that `gansegctl distill` wrote, in eval mode. UsageError for a missing file or one of another kind."""
+    return Student.load(Path(path), device)
+
+
 def read_header(path: Path) -> dict[str, Any]:
     """The header of a student's file."""
     path = Path(path)
