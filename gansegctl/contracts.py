@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from gansegctl.errors import GansegError
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -50,19 +52,39 @@ class GeneratorSpec:
     taps: tuple[FeatureTap, ...]
 
 
-@dataclass
+@dataclass(repr=False)
 class Synthesis:
-    """Images and the activations that made them: image [N,c,H,W] float, nominally in [-1,1] and not clamped.
+    """Images and the activations that made them.
 
+    image: float [N,c,H,W], RGB or grey, nominally in [-1,1] (-1 black, 1 white) and not clamped. activations: those of
+    the taps that were asked for, None where none was; `pyramid` is the same, and an error in place of None.
     ws [N,num_ws,w], noise and seeds [N] are what they were made from, filled in by the pipeline for methods that make
     further images of the same sample (stylemix); None where nobody did.
     """
 
     image: Tensor
-    pyramid: FeaturePyramid
+    activations: FeaturePyramid | None
     ws: Tensor | None = None
     noise: str | None = None
     seeds: tuple[int, ...] | None = None
+
+    @property
+    def pyramid(self) -> FeaturePyramid:
+        """The activations. GansegError where no tap was asked for."""
+        if self.activations is None:
+            raise GansegError(
+                "got images without activations", wanted="a pyramid", remedy="name taps when calling synthesize"
+            )
+        return self.activations
+
+    @pyramid.setter
+    def pyramid(self, pyramid: FeaturePyramid) -> None:
+        self.activations = pyramid
+
+    def __repr__(self) -> str:
+        """Sizes, in one line."""
+        of = "none" if self.activations is None else f"{self.activations.channels} channels"
+        return f"Synthesis(image {list(self.image.shape)} {self.image.dtype}, activations: {of})"
 
 
 @dataclass

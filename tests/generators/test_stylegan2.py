@@ -61,7 +61,7 @@ def test_taps_are_chosen_by_name_and_do_not_change_the_image():
     full, some = g.synthesize(ws), g.synthesize(ws, taps=["b8.conv1"])
     assert torch.equal(full.image, some.image)
     assert torch.equal(some.pyramid.levels[0], full.pyramid.levels[2])
-    assert g.synthesize(ws, taps=()).pyramid is None
+    assert g.synthesize(ws, taps=()).activations is None
     with pytest.raises(UsageError, match="b9"):
         g.synthesize(ws, taps=["b9.conv1"])
 

@@ -238,7 +238,7 @@ def test_shapes_taps_and_noise(kind, channels):
     some = g.synthesize(ws, "none", names)
     assert torch.equal(some.image, made.image)  # there is no noise to leave out
     assert torch.equal(some.pyramid.levels[1], made.pyramid.levels[2])  # the table's order, not the caller's
-    assert g.synthesize(ws, taps=()).pyramid is None
+    assert g.synthesize(ws, taps=()).activations is None
     for arguments in ({"noise": "free"}, {"taps": ["L9"]}):
         with pytest.raises(UsageError):
             g.synthesize(ws, **arguments)
