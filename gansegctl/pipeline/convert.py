@@ -9,7 +9,7 @@ import torch
 
 from gansegctl.contracts import Generator
 from gansegctl.errors import GansegError, UsageError
-from gansegctl.generators.checkpoints import open_checkpoint
+from gansegctl.generators.checkpoints.opening import open_checkpoint
 from gansegctl.generators.checkpoints.records import CheckpointReport
 from gansegctl.generators.weights import load_generator, save_generator
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from gansegctl import presets
 from gansegctl.contracts import Generator
 from gansegctl.errors import UsageError, did_you_mean
-from gansegctl.generators.checkpoints import open_checkpoint
+from gansegctl.generators.checkpoints.opening import open_checkpoint
 from gansegctl.generators.latents import z_of_seeds
 
 

@@ -13,7 +13,7 @@ from safetensors.torch import save, save_file
 
 from gansegctl import presets
 from gansegctl.errors import UsageError
-from gansegctl.generators.checkpoints import open_checkpoint
+from gansegctl.generators.checkpoints.opening import open_checkpoint
 from gansegctl.generators.weights import read_header, save_generator
 from gansegctl.pipeline.convert import convert, facts_of
 from gansegctl.pipeline.inputs.generators import check_class, generator_path, latents_of_seeds, open_generator

@@ -20,10 +20,9 @@ from helpers.foreign import (
 from safetensors.torch import save_file
 
 from gansegctl.errors import UsageError
-from gansegctl.generators.checkpoints import open_checkpoint
 from gansegctl.generators.checkpoints.families import bare, mmgeneration, refused, rosinality
 from gansegctl.generators.checkpoints.families.layout import AVERAGE_SAMPLES, mean_w
-from gansegctl.generators.checkpoints.opening import our_header
+from gansegctl.generators.checkpoints.opening import open_checkpoint, our_header
 from gansegctl.generators.checkpoints.records import ModuleRecord
 from gansegctl.generators.weights import save_generator
 
