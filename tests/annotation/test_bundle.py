@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gansegctl.annotation import BundleItem, read_masks, write_bundle
+from gansegctl.annotation.bundle import BundleItem, write_bundle
+from gansegctl.annotation.importer import read_masks
 from gansegctl.errors import UsageError
 from gansegctl.labels import LabelMap
 

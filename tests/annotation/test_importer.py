@@ -8,12 +8,13 @@ import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 import pytest
-from annotation import bring
-from annotation.bring import LABELS, SIZE, STEM
-from annotation.references import NAMES, SEED, image, png, truth
+from helpers import annotation_files
+from helpers.annotation_files import LABELS, SIZE, STEM
+from helpers.annotation_references import NAMES, SEED, image, png, truth
 from PIL import Image
 
-from gansegctl.annotation import BundleItem, check_bundle, find_masks, read_masks, write_bundle
+from gansegctl.annotation.bundle import BundleItem, check_bundle, write_bundle
+from gansegctl.annotation.importer import find_masks, read_masks
 from gansegctl.annotation.same_image import same_image
 from gansegctl.errors import UsageError
 from gansegctl.labels import LabelMap
@@ -33,7 +34,7 @@ def read(path, labels=LABELS, **options):
 @pytest.mark.parametrize("form", ["binary-set", "labelme", "cvat", "label-studio", "coco"])
 def test_the_blank_mask_of_the_bundle_gives_way_to_what_is_brought_beside_it(tmp_path, form):
     bundle(tmp_path)
-    bring.WRITERS[form](tmp_path, truth())
+    annotation_files.WRITERS[form](tmp_path, truth())
     got = read(tmp_path)
     assert got.format == form
     np.testing.assert_array_equal(got.mask, truth())
@@ -61,7 +62,7 @@ def test_a_mask_in_a_format_that_changes_values_is_asked_for_as_png(tmp_path, bl
 
 
 def test_masks_of_other_names_are_told_where_one_is_missing(tmp_path):
-    bring.WRITERS["palette"](tmp_path, truth())
+    annotation_files.WRITERS["palette"](tmp_path, truth())
     (tmp_path / "left.png").write_bytes(png(truth()))
     with pytest.raises(
         UsageError, match=r"without exemplar-00000007\.mask\.png[\s\S]*with their seeds, and not left\.png"
@@ -73,11 +74,13 @@ def test_overlaps_are_reported_and_the_later_shape_wins(tmp_path):
     def box(label, left, right):
         return {"label": label, "points": [[left, 4], [right, 10]], "shape_type": "rectangle"}
 
-    path = bring.labelme(tmp_path, truth(), shapes=[box("face", 2, 12), box("hair", 8, 20), box("hair", 19, 22)])
+    path = annotation_files.labelme(
+        tmp_path, truth(), shapes=[box("face", 2, 12), box("hair", 8, 20), box("hair", 19, 22)]
+    )
     got = read(path)
     assert got.notes == (f"{path}: 'hair' covers 24 pixels of 'face': the later shape wins",)
     assert (got.mask[5, 2:8] == 1).all() and (got.mask[5, 8:22] == 2).all()
-    turned = bring.labelme(tmp_path, truth(), shapes=[box("hair", 8, 20), box("face", 2, 12)])
+    turned = annotation_files.labelme(tmp_path, truth(), shapes=[box("hair", 8, 20), box("face", 2, 12)])
     assert (read(turned).mask[5, 2:12] == 1).all()
 
 
@@ -105,19 +108,19 @@ def test_ignored_shapes_and_shapes_without_a_pixel(tmp_path):
         return {"label": label, "points": corners, "shape_type": "rectangle"}
 
     shapes = [box("face", [2, 2], [9, 9]), box("__ignore__", [4, 4], [6, 6]), box("hair", [3.6, 3.6], [4.4, 4.4])]
-    got = read(bring.labelme(tmp_path, truth(), shapes=shapes))
+    got = read(annotation_files.labelme(tmp_path, truth(), shapes=shapes))
     assert (got.mask[4:6, 4:6] == 255).all() and (got.mask == 255).sum() == 4
     assert "shapes[2] ('hair') covers no pixel" in got.notes[0] and "ignored covers 4 pixels of 'face'" in got.notes[1]
 
 
 def test_pixels_that_nobody_drew_on_are_told_where_the_first_class_is_no_background(tmp_path):
-    got = read(bring.labelme(tmp_path, truth()), LabelMap(("floor", *NAMES[1:])))
+    got = read(annotation_files.labelme(tmp_path, truth()), LabelMap(("floor", *NAMES[1:])))
     assert f"{(truth() == 0).sum()} pixels that no shape covers became 'floor'" in got.notes[0]
 
 
 def test_the_only_image_may_have_another_name(tmp_path):
     bundle(tmp_path / "b")
-    path = bring.labelme(tmp_path, truth(), "IMG_7.json", imagePath="IMG_7.png")
+    path = annotation_files.labelme(tmp_path, truth(), "IMG_7.json", imagePath="IMG_7.png")
     got = read(path, bundle=tmp_path / "b")
     assert "taken as the mask of seed 42, the only exemplar" in got.notes[0]
     bundle(tmp_path / "b", (SEED, 43))
@@ -127,10 +130,10 @@ def test_the_only_image_may_have_another_name(tmp_path):
 
 def test_several_paths_and_the_order_of_the_bundle(tmp_path):
     bundle(tmp_path, (50, SEED, 7))
-    bring.labelme(tmp_path, truth())
+    annotation_files.labelme(tmp_path, truth())
     more = tmp_path / "more"
     more.mkdir()
-    shutil.copy(bring.grey(more, truth()), more / "exemplar-00000009.mask.png")
+    shutil.copy(annotation_files.grey(more, truth()), more / "exemplar-00000009.mask.png")
     found = find_masks([tmp_path, more / "exemplar-00000009.mask.png"])
     assert list(found.items) == [50, SEED, 7, 9]
     masks = read_masks([tmp_path, more / "exemplar-00000009.mask.png"], LABELS, SIZE, [9, SEED])
@@ -167,7 +170,7 @@ def test_a_bundle_of_another_dataset_is_refused(tmp_path):
 
 def test_a_bundle_written_again_on_another_device_keeps_its_masks(tmp_path):
     bundle(tmp_path)
-    bring.palette(tmp_path, truth())
+    annotation_files.palette(tmp_path, truth())
     write_bundle(tmp_path, [BundleItem(0, SEED, image() ^ 1, None, LATENT)], LABELS, {})
     np.testing.assert_array_equal(read(tmp_path).mask, truth())
 
@@ -203,8 +206,8 @@ def test_labels_of_the_label_studio_template_come_back_by_name(tmp_path):
     """The template's own tags name the kinds of result that the importer reads."""
     bundle(tmp_path)
     view = ElementTree.fromstring((tmp_path / "label-studio.xml").read_text())
-    shape = bring.brush(truth() == 2, view[1][2].get("value"))
+    shape = annotation_files.brush(truth() == 2, view[1][2].get("value"))
     shape["from_name"], shape["to_name"] = view[1].get("name"), view[1].get("toName")
     assert view[1].tag.lower() in shape["value"]
-    (tmp_path / "project.json").write_text(json.dumps(bring.task([shape])))
+    (tmp_path / "project.json").write_text(json.dumps(annotation_files.task([shape])))
     np.testing.assert_array_equal(read(tmp_path).mask, np.where(truth() == 2, 2, 0))

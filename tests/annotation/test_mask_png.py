@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gansegctl.annotation import read_masks
+from gansegctl.annotation.importer import read_masks
 from gansegctl.errors import UsageError
 from gansegctl.labels import LabelMap
 

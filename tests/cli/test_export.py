@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from store.exports import make
+from helpers.exports import make
 
 from gansegctl.cli.export import FORMATS as OFFERED
 from gansegctl.store.export import FORMATS

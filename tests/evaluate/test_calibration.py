@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from gansegctl.evaluate import score
 from gansegctl.evaluate.calibration import BINS, Reliability
+from gansegctl.evaluate.report import score
 from gansegctl.labels import IGNORE, LabelMap
 
 LABELS = LabelMap(("a", "b"))

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from gansegctl.errors import UsageError
-from gansegctl.evaluate import score
 from gansegctl.evaluate.coverage import SHARES, coverage_curve, gain
+from gansegctl.evaluate.report import score
 from gansegctl.labels import LabelMap
 from gansegctl.visualize.charts import COLOURS
 

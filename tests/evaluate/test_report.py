@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 
 from gansegctl.errors import UsageError
-from gansegctl.evaluate import CLASS_COLUMNS, SCORE_COLUMNS, score
 from gansegctl.evaluate.confusion import confusion, mean_iou, per_image_confusion, wiou_manerikar, wiou_tritrong
+from gansegctl.evaluate.report import CLASS_COLUMNS, SCORE_COLUMNS, score
 from gansegctl.evaluate.trimap import trimap_confusion
 from gansegctl.labels import LabelMap
 

@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
-from annotation.references import COLOURS, ELSEWHERE, HEIGHT, NAMES, STEM, WIDTH, png
+from helpers.annotation_references import COLOURS, ELSEWHERE, HEIGHT, NAMES, STEM, WIDTH, png
 from PIL import Image
 
 from gansegctl.io import rle

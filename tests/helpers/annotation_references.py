@@ -1,7 +1,7 @@
 """Annotations of one image, written by each format's own writer where it is installed.
 
-`python tests/annotation/references.py FOLDER [FORMAT…]` writes what lies in tests/annotation/data; that was made
-with labelme 6.3.1, label-studio-converter 0.0.59, pycocotools 2.0.11 and datumaro 1.6.1 (which CVAT exports with).
+`python tests/helpers/annotation_references.py FOLDER [FORMAT…]` writes what lies in tests/annotation/data; that was
+made with labelme 6.3.1, label-studio-converter 0.0.59, pycocotools 2.0.11 and datumaro 1.6.1 (which CVAT exports with).
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from store.samples import draw, plan
-from store.shapes import smooth_mask
+from helpers.datasets import draw, plan
+from helpers.shapes import smooth_mask
 
 from gansegctl.labels import LabelMap
 from gansegctl.pipeline.export import export

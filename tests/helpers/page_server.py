@@ -8,7 +8,7 @@ import socket
 import threading
 
 import httpx
-from annotation.ui.desk_of_squares import SEEDS, desk, paint
+from helpers.backend_of_squares import SEEDS, desk, paint
 
 from gansegctl.annotation.ui.serve import serve
 from gansegctl.errors import UsageError

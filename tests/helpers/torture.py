@@ -1,7 +1,7 @@
 """Kill, fill the disk, flip bytes, crowd: `make torture` at length, a slice of it in the tests.
 
-    python tests/store/torture.py [--seed 0] [generate=200] [annotate=50] [distill=20] [export=50] [full=30] [flips=500]
-                                  [crowd=20]
+    python tests/helpers/torture.py [--seed 0] [generate=200] [annotate=50] [distill=20] [export=50] [full=30]
+                                    [flips=500] [crowd=20]
 
 Every trial ends in files equal to those of an unbroken run, and a student in weights equal within 1e-6; the first that
 does not ends the program with status 1.

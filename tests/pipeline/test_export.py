@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
-from store.exports import LABELS, SEEDS, SIZE, files_of, image_of, make, put
-from store.shapes import fill_even_odd, iou, smooth_mask
+from helpers.exports import LABELS, SEEDS, SIZE, files_of, image_of, make, put
+from helpers.shapes import fill_even_odd, iou, smooth_mask
 
 from gansegctl.errors import DatasetError, GansegError, UsageError
 from gansegctl.io import atomic, rle
@@ -228,7 +228,7 @@ def test_every_card_states_licence_and_provenance(dataset, tmp_path, form):
 
 
 def test_filters_keep_what_they_say_whatever_the_format(dataset, tmp_path):
-    from store.samples import draw
+    from helpers.datasets import draw
 
     scores = dict(zip(SEEDS, draw(SEEDS, SIZE).score.tolist(), strict=True))
     shares = {s: (smooth_mask(s, SIZE) == 2).sum() for s in SEEDS}
@@ -313,7 +313,7 @@ def test_no_export_without_a_licence(tmp_path):
 
 
 def test_datasets_that_cannot_be_exported(dataset, tmp_path):
-    from store.samples import fill, plan
+    from helpers.datasets import fill, plan
 
     fill(tmp_path / "images", plan(masks=False))
     with pytest.raises(DatasetError, match="without masks"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from store.samples import fill, plan
+from helpers.datasets import fill, plan
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import sys
 import h5py
 import numpy as np
 import pytest
-from store.samples import LABELS, draw, fill, plan
+from helpers.datasets import LABELS, draw, fill, plan
 
 from gansegctl.bench.store import drawn_pairs
 from gansegctl.errors import UsageError

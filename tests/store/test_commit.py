@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from store.samples import LABELS, draw, fill, plan
+from helpers.datasets import LABELS, draw, fill, plan
 
 from gansegctl.errors import DatasetError, ExitStatus, GansegError
 from gansegctl.io import atomic
@@ -32,7 +32,7 @@ def run(script: str, *args: object) -> dict:
 KILLED_AT_STEP = """
 import json, os, signal
 from pathlib import Path
-from store.samples import LABELS, draw, fill, plan
+from helpers.datasets import LABELS, draw, fill, plan
 from gansegctl.store.manifest import problems_of_dataset
 from gansegctl.store.shard import read_shard, shard_done, write_shard
 root, seen, old, new = Path(sys.argv[1]), [], plan(("0-1",), masks=False), plan(("0-1",))
@@ -89,7 +89,7 @@ def test_killed_at_every_step(tmp_path):
 KILLED_AT_RANDOM = """
 import json, os, random, signal, time
 from pathlib import Path
-from store.samples import draw, fill, plan
+from helpers.datasets import draw, fill, plan
 from gansegctl.store.manifest import Manifest, problems_of_dataset
 from gansegctl.store.shard import problem_of_shard
 folder, chance, kills, bad = Path(sys.argv[1]), random.Random(0), 0, []
@@ -126,7 +126,7 @@ def test_killed_at_random(tmp_path):
 FULL = """
 import json, resource
 from pathlib import Path
-from store.samples import LABELS, draw, plan
+from helpers.datasets import LABELS, draw, plan
 from gansegctl.errors import GansegError
 from gansegctl.store.shard import write_shard
 folder = Path(sys.argv[1])

@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from store.samples import LABELS, draw, fill, plan
+from helpers.datasets import LABELS, draw, fill, plan
 from torch.utils.data import DataLoader
 
 from gansegctl.errors import DatasetError

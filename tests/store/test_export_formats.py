@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from store.exports import files_of, make, put
-from store.samples import draw, plan
+from helpers.datasets import draw, plan
+from helpers.exports import files_of, make, put
 
 from gansegctl.errors import UsageError
 from gansegctl.labels import LabelMap

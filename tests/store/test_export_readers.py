@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from store.exports import SEEDS, SIZE, image_of, make, put
-from store.shapes import iou, smooth_mask
+from helpers.exports import SEEDS, SIZE, image_of, make, put
+from helpers.shapes import iou, smooth_mask
 
 from gansegctl.io import rle
 

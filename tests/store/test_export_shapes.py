@@ -6,8 +6,8 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from helpers.shapes import fill_even_odd, smooth_mask
 from PIL import Image, ImageDraw
-from store.shapes import fill_even_odd, smooth_mask
 
 from gansegctl.io import rle
 from gansegctl.store.export.contours import parts, polygons

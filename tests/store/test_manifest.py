@@ -10,7 +10,7 @@ import sys
 from dataclasses import replace
 
 import pytest
-from store.samples import LABELS, draw, fill, plan
+from helpers.datasets import LABELS, draw, fill, plan
 
 from gansegctl.errors import DatasetError, ExitStatus, GansegError, UsageError
 from gansegctl.store import manifest as manifests

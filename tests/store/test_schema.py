@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from store.samples import draw
+from helpers.datasets import draw
 
 from gansegctl.errors import DatasetError, UsageError
 from gansegctl.store.schema import ShardArrays, ShardRecord, format_seeds, parse_seeds

@@ -12,7 +12,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from store.samples import LABELS, draw
+from helpers.datasets import LABELS, draw
 
 from gansegctl.errors import DatasetError
 from gansegctl.labels import LabelMap
@@ -176,7 +176,7 @@ import sys, zlib
 from pathlib import Path
 sys.modules["isal"] = sys.modules["isal.isal_zlib"] = None
 sys.path.insert(0, sys.argv[2])
-from store.samples import draw, LABELS
+from helpers.datasets import draw, LABELS
 from gansegctl.store import codec, shard
 assert codec.inflate is zlib.decompress
 shard.write_shard(Path(sys.argv[1]), 1, draw([3, 4]), LABELS)

@@ -5,19 +5,17 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
+from helpers import torture
+from helpers.torture import Lost, Torture, same_weights
 from safetensors.torch import save
-from store.torture import Lost, Torture, same_weights
-
-SCRIPT = Path(__file__).with_name("torture.py")
 
 
 def run(*words: str) -> subprocess.CompletedProcess:
     """A process of its own: it forks."""
-    return subprocess.run([sys.executable, str(SCRIPT), *words], capture_output=True, text=True, check=False)
+    return subprocess.run([sys.executable, torture.__file__, *words], capture_output=True, text=True, check=False)
 
 
 def test_killed_full_flipped_and_crowded():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from students.test_student import LABELS, STILL, settings, shapes
+from helpers.student_training import LABELS, STILL, settings, shapes
 
 from gansegctl.errors import UsageError
 from gansegctl.students.deeplab import DeepLabV3, StreamDropout

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.datasets import plan
+from helpers.student_training import LABELS, STILL, settings, shapes
 from safetensors.torch import load_file
-from store.samples import plan
-from students.test_student import LABELS, STILL, settings, shapes
 from torch import nn
 
 from gansegctl.config import DistillSettings
@@ -91,7 +91,7 @@ def test_two_ranks_killed_and_resumed_equal_one_process(broken, tmp_path):
 
 STEPS = """
 import os, sys, torch
-from students.test_student import LABELS, settings, shapes
+from helpers.student_training import LABELS, settings, shapes
 from gansegctl.students.distributed import joined
 from gansegctl.students.training import StudentTraining
 

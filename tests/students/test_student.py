@@ -6,6 +6,7 @@ from dataclasses import asdict
 
 import pytest
 import torch
+from helpers.student_training import LABELS, STILL, settings, shapes
 from safetensors.torch import save_file
 
 from gansegctl.errors import GansegError, UsageError
@@ -14,36 +15,13 @@ from gansegctl.labels import IGNORE, LabelMap
 from gansegctl.students import training as training_module
 from gansegctl.students.augment import PRESETS, AugmentSettings, augment
 from gansegctl.students.student import Student, build
-from gansegctl.students.training import KIND, Pairs, StudentSettings, StudentTraining, class_shares, loss_of
+from gansegctl.students.training import KIND, Pairs, StudentTraining, class_shares, loss_of
 from gansegctl.students.unet import UNet
-
-LABELS = LabelMap(("background", "disc", "bar"))
-STILL = AugmentSettings(rotation=0, shift=0, scale=1.0, mirror=0, light=0, blur=0, grain=0)
-
-
-def shapes(n: int, size: int = 16, channels: int = 3, seed: int = 0) -> Pairs:
-    """A disc or a bar on a noisy ground of the same mean colour range."""
-    stream = torch.Generator().manual_seed(seed)
-    y, x = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
-    mask = torch.zeros(n, size, size, dtype=torch.uint8)
-    for i in range(n):
-        cy, cx = torch.randint(5, size - 5, (2,), generator=stream).tolist()
-        disc = (y - cy) ** 2 + (x - cx) ** 2 <= 12
-        mask[i] = torch.where(disc, 1, torch.where((x == (cx + 6) % size) & ~disc, 2, 0)).to(torch.uint8)
-    noise = torch.randint(0, 60, (n, size, size, channels), generator=stream, dtype=torch.uint8)
-    colour = torch.tensor([20, 150, 90], dtype=torch.uint8)[mask.long()].unsqueeze(-1)
-    return Pairs((noise + colour).to(torch.uint8), mask)
-
 
 ARCHITECTURES = pytest.mark.parametrize(
     "arch", [{}, {"arch": "deeplabv3", "widths": (4, 4, 8, 8)}], ids=["unet", "deeplabv3"]
 )
 """What holds of any network: deeplabv3 has a dropout, which draws too."""
-
-
-def settings(**changes) -> StudentSettings:
-    base = {"widths": (8, 12), "epochs": 1, "steps": 12, "batch_size": 8, "augment": AugmentSettings()}
-    return StudentSettings(**base | changes)
 
 
 @pytest.mark.parametrize("channels", [1, 3])

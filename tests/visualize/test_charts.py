@@ -1,4 +1,4 @@
-"""Line charts: points land where the axes say, ticks are round, and nonsense is refused."""
+"""Line charts and heat maps: points land where the axes say, ticks are round, and nonsense is refused."""
 
 from __future__ import annotations
 
@@ -8,12 +8,17 @@ import numpy as np
 import pytest
 
 from gansegctl.errors import UsageError
-from gansegctl.visualize.charts import COLOURS, line_chart, round_numbers
+from gansegctl.visualize.charts import COLOURS, heat_map, line_chart, round_numbers
 
 
 def pixels(image, colour):
     """Rows and columns of a colour, left of the names."""
     return np.argwhere((np.asarray(image)[:, :700] == colour).all(-1))
+
+
+def count(image, colour) -> int:
+    """Pixels of a colour."""
+    return int((np.asarray(image.convert("RGB")) == colour).all(-1).sum())
 
 
 def test_a_rising_line_rises_and_every_series_has_its_colour():
@@ -54,3 +59,14 @@ def test_ticks_are_round_few_and_inside(low, high):
     step = ticks[1] - ticks[0]
     assert f"{step:.6e}"[0] in "125" and np.allclose(np.diff(ticks), step)
     assert round_numbers(2, 2) == [2]
+
+
+def test_heat_map_of_many_classes_stays_small_and_of_few_has_numbers():
+    few = heat_map(np.full((2, 2), 0.5), ["a", "b"], rows="truth", columns="predicted")
+    zero = heat_map(np.full((2, 2), 0.25), ["a", "b"], rows="truth", columns="predicted")
+    many = heat_map(np.full((100, 100), 0.5), [f"class {i}" for i in range(100)], "truth", "predicted")
+    middle = tuple(round(255 + (c - 255) * 0.5) for c in (8, 60, 130))
+    assert 0.5 * 4 * 45 * 45 < count(few, middle) < 4 * 45 * 45  # the rest is digits
+    assert count(many, middle) == 100 * 100 * 13 * 13  # no digits
+    assert count(zero, middle) == 0
+    assert max(many.size) < 1700

@@ -12,14 +12,14 @@ import time
 
 import numpy as np
 import pytest
-from annotation.ui.desk_of_squares import OFFERED, SEEDS, SIZE, blank_masks, desk, image, paint, parts
+from helpers.backend_of_squares import OFFERED, SEEDS, SIZE, blank_masks, desk, image, paint, parts
 from PIL import Image
 
 httpx = pytest.importorskip("httpx", reason="needs httpx (extra `test`)")
 pytest.importorskip("starlette", reason="needs starlette (extra `ui`)")
 pytest.importorskip("uvicorn", reason="needs uvicorn (extra `ui`)")
 
-from annotation.ui.served import Served  # noqa: E402
+from helpers.page_server import Served  # noqa: E402
 
 from gansegctl.annotation.ui.app import PAGE, body_limit, make_app  # noqa: E402
 from gansegctl.annotation.ui.refit import Refitter  # noqa: E402

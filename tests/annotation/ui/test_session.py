@@ -6,8 +6,8 @@ import json
 
 import numpy as np
 import pytest
-from annotation.ui import desk_of_squares as squares
-from annotation.ui.desk_of_squares import LABELS, OFFERED, SEEDS, SIZE, blank_masks, desk, paint, write_mask
+from helpers import backend_of_squares
+from helpers.backend_of_squares import LABELS, OFFERED, SEEDS, SIZE, blank_masks, desk, paint, write_mask
 
 from gansegctl.annotation.bundle import saved_masks
 from gansegctl.annotation.ui.session import JOURNAL, Session
@@ -143,7 +143,7 @@ def test_parts_are_split_within_and_keep_all_other_borders(session):
     np.testing.assert_array_equal(after[~inside], before[~inside])
     assert not set(np.unique(after[inside])[1:]) & set(np.unique(before))
     np.testing.assert_array_equal(session.parts(0, 1), after)
-    np.testing.assert_array_equal(session.parts(1, 1), squares.parts(9, 1))
+    np.testing.assert_array_equal(session.parts(1, 1), backend_of_squares.parts(9, 1))
     for place, level, pixel in ((0, 3, 0), (0, -1, 0), (2, 0, 0), (0, 0, 192), (0, 0, -1), (0, 0, "0"), (0, 0, None)):
         with pytest.raises(UsageError):
             session.split(place, level, pixel)
