@@ -5,9 +5,10 @@ Shapes: N samples, c image channels, H×W pixels, K classes, num_ws style slots 
 
 from __future__ import annotations
 
+from collections import abc
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 from gansegctl.errors import GansegError
 
@@ -170,3 +171,15 @@ class Progress:
     total: int
     unit: str = "images"
     facts: dict[str, Any] = field(default_factory=dict)
+
+
+Result = TypeVar("Result")
+
+Stage = abc.Generator[Progress, None, Result]
+"""A stage at work: it yields how far it is, and returns its result. `result = yield from stage(…)` hands both on."""
+
+
+class Follow(Protocol):
+    """Whoever runs a stage to its end, shows how far it is, and returns the stage's result."""
+
+    def __call__(self, stage: Stage[Result], /) -> Result: ...

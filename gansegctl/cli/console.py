@@ -6,13 +6,15 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
-    from gansegctl.contracts import Progress
+    from tqdm import tqdm
+
+    from gansegctl.contracts import Progress, Result, Stage
 
 INTERVAL = 30.0
 
@@ -31,34 +33,64 @@ def emit(data: dict[str, Any], as_json: bool) -> None:
         click.echo(f"{key}: {json.dumps(value, default=str) if isinstance(value, dict | list) else value}")
 
 
-def follow(events: Iterable[Progress], interval: float = INTERVAL) -> Progress | None:
-    """Run a stage to its end, showing how far it is; the last event is returned."""
-    from tqdm import tqdm
+def follow(stage: Stage[Result], interval: float = INTERVAL) -> Result:
+    """Run a stage to its end, showing how far it is, and return its result."""
+    shown, steps = _Shown(interval), iter(stage)
+    try:
+        while True:
+            try:
+                event = next(steps)
+            except StopIteration as end:
+                # Not every stage returns a result yet: its last event stands for one.
+                return shown.last if end.value is None else end.value
+            shown.show(event)
+    finally:
+        shown.close()
 
-    last, bar, said, began, noted = None, None, 0.0, time.monotonic(), None
-    terminal = sys.stderr.isatty()
-    for event in events:
-        if last is not None and event.stage != last.stage and bar is not None:
-            bar.close()
-            bar = None
-        if terminal:
-            bar = bar or tqdm(total=event.total, unit=event.unit, desc=event.stage, file=sys.stderr)
-            bar.total = event.total
-            bar.update(event.done - bar.n)
-            bar.set_postfix_str(_facts(event.facts), refresh=False)
-        elif (
-            time.monotonic() - said >= interval
+
+class _Shown:
+    """How far a stage is: a bar on a terminal; elsewhere a line at the start, the end, each note, and each interval."""
+
+    def __init__(self, interval: float) -> None:
+        self.interval, self.terminal = interval, sys.stderr.isatty()
+        self.last: Progress | None = None
+        self.bar: tqdm | None = None
+        self.began, self.said, self.noted = time.monotonic(), 0.0, None
+
+    def show(self, event: Progress) -> None:
+        """Say where the stage is, if it is time to."""
+        if self.terminal:
+            self._draw(event)
+        elif self._due(event):
+            seconds = time.monotonic() - self.began
+            line = f"{event.stage}: {event.done}/{event.total} {event.unit}, {seconds:.0f} s {_facts(event.facts)}"
+            say(line.rstrip())
+            self.said, self.noted = time.monotonic(), event.facts.get("note")
+        self.last = event
+
+    def _due(self, event: Progress) -> bool:
+        return (
+            self.last is None
             or event.done >= event.total
-            or event.facts.get("note") != noted
-            or last is None
-        ):
-            seconds, facts = time.monotonic() - began, _facts(event.facts)
-            say(f"{event.stage}: {event.done}/{event.total} {event.unit}, {seconds:.0f} s {facts}".rstrip())
-            said, noted = time.monotonic(), event.facts.get("note")
-        last = event
-    if bar is not None:
-        bar.close()
-    return last
+            or event.facts.get("note") != self.noted
+            or time.monotonic() - self.said >= self.interval
+        )
+
+    def _draw(self, event: Progress) -> None:
+        from tqdm import tqdm
+
+        if self.last is not None and event.stage != self.last.stage:
+            self.close()
+        self.bar = self.bar or tqdm(total=event.total, unit=event.unit, desc=event.stage, file=sys.stderr)
+        self.bar.total = event.total
+        self.bar.update(event.done - self.bar.n)
+        self.bar.set_postfix_str(_facts(event.facts), refresh=False)
+
+    def close(self) -> None:
+        """End the bar's line."""
+        if self.bar is not None:
+            self.bar.close()
+        self.bar = None
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], err: bool = False) -> None:

@@ -42,6 +42,31 @@ def test_a_bar_on_a_terminal(capsys, monkeypatch):
     assert "2/2" in err
 
 
+def test_the_result_of_a_stage_is_returned_also_through_a_stage_that_runs_it(capsys):
+    def inner():
+        yield Progress("inner", 1, 1)
+        return {"answer": 42}
+
+    def outer():
+        yield Progress("outer", 0, 1)
+        found = yield from inner()
+        return found["answer"]
+
+    assert console.follow(outer()) == 42
+    assert capsys.readouterr().err.splitlines() == ["outer: 0/1 images, 0 s", "inner: 1/1 images, 0 s"]
+
+
+def test_a_bar_ends_its_line_where_a_stage_fails(capsys, monkeypatch):
+    def failing():
+        yield Progress("work", 1, 2)
+        raise UsageError("got stuck")
+
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    with pytest.raises(UsageError, match="stuck"):
+        console.follow(failing())
+    assert capsys.readouterr().err.endswith("\n")
+
+
 def test_nothing_happened():
     assert console.follow([]) is None
 
