@@ -5,15 +5,11 @@ float16 storage halves a file; the network that comes back is float32. Families:
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from gansegctl.errors import UsageError
@@ -22,10 +18,11 @@ from gansegctl.generators.base import StyleGAN
 from gansegctl.generators.stylegan2 import StyleGAN2, StyleGAN2Config
 from gansegctl.generators.stylegan3 import StyleGAN3
 from gansegctl.generators.stylegan3_config import StyleGAN3Config
-from gansegctl.io.atomic import write_bytes
+from gansegctl.io.digest import file_digest
+from gansegctl.io.tensors import FileKind
 
 KIND = "gansegctl.generator"
-FORMAT_VERSION = 1
+FILE = FileKind(KIND, "a generator", "pass a file that `gansegctl train` or `convert` wrote", {"config": dict})
 Config = StyleGAN2Config | StyleGAN3Config
 NETWORKS: dict[str, tuple[type, type]] = {
     stylegan2.FAMILY: (StyleGAN2, StyleGAN2Config),
@@ -42,47 +39,23 @@ def save_generator(
     facts: the generator's own when None; what it had to assume is added as "assumed". dtype: None keeps every tensor's
     own, which loses nothing.
     """
-    tensors = {k: v.detach().to("cpu", dtype or v.dtype).contiguous() for k, v in generator.state_dict().items()}
+    tensors = {k: v.detach().to("cpu", dtype or v.dtype) for k, v in generator.state_dict().items()}
     facts = dict(generator.facts if facts is None else facts)
     if generator.assumed:
         facts.setdefault("assumed", list(generator.assumed))
-    header = {
-        "kind": KIND,
-        "format": FORMAT_VERSION,
-        "family": generator.spec.family,
-        "config": generator.config.to_json(),
-        "facts": facts,
-    }
-    # One key: safetensors writes several in an order that changes from run to run, and the sha256 with it.
-    write_bytes(path, save(tensors, {"gansegctl": json.dumps(header, sort_keys=True)}))
+    header = {"family": generator.spec.family, "config": generator.config.to_json(), "facts": facts}
+    FILE.write(path, tensors, header)
 
 
 def read_header(path: Path) -> dict[str, Any]:
-    """The header: our table where there is one, else its own keys. UsageError for a missing file or another format."""
-    if not path.is_file():
-        raise UsageError(f"got {path}: no such file", wanted="a generator", remedy="check --generator")
-    try:
-        with safe_open(str(path), "pt") as f:
-            header = f.metadata() or {}
-            return json.loads(header["gansegctl"]) if "gansegctl" in header else header
-    except (SafetensorError, ValueError) as e:
-        raise UsageError(
-            f"got {path}: not a safetensors file ({e})",
-            wanted="a generator written by `gansegctl train`",
-            remedy="pass the .safetensors file of a StyleGAN2",
-        ) from e
+    """The header of a generator's file. UsageError for a file that is missing, damaged or something else."""
+    return FILE.read_header(path)
 
 
 def load_generator(path: Path) -> StyleGAN:
     """Read a generator in eval mode. UsageError for another kind of file, a newer format, missing or extra tensors."""
     path = Path(path)
-    header = read_header(path)
-    if header.get("kind") != KIND:
-        raise UsageError(f"got {path}: {header.get('kind', 'safetensors without a gansegctl header')}", wanted=KIND)
-    if int(header["format"]) > FORMAT_VERSION:
-        raise UsageError(
-            f"got {path}: format {header['format']}", wanted=f"at most {FORMAT_VERSION}", remedy="update gansegctl"
-        )
+    header, tensors = FILE.read(path)
     family = header.get("family", stylegan2.FAMILY)
     if family not in NETWORKS:
         raise UsageError(f"got {path}: family {family!r}", wanted=" | ".join(NETWORKS), remedy="update gansegctl")
@@ -93,12 +66,10 @@ def load_generator(path: Path) -> StyleGAN:
         raise UsageError(
             f"got {path}: a configuration that cannot be read ({e})", wanted=KIND, remedy="update gansegctl"
         ) from e
-    with safe_open(str(path), "pt") as f:
-        tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 - safe_open is no mapping
     generator = network_of_tensors(lambda: network(settings), tensors, str(path))
     generator.facts = header.get("facts", {})
     generator.assumed = list(generator.facts.get("assumed", []))
-    generator.sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    generator.sha256 = file_digest(path)
     return generator
 
 

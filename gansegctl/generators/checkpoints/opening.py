@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import struct
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +21,7 @@ from gansegctl.generators.checkpoints.families import (
     tensorflow,
 )
 from gansegctl.generators.checkpoints.records import CheckpointReport, ModuleRecord
+from gansegctl.io.tensors import read_header
 
 READERS = (tensorflow, rosinality, mmgeneration, genforce, bare, lucidrains)
 """One module a family: `matches(value)`, `read(value, container, sha256)`; the first that matches reads."""
@@ -55,17 +53,10 @@ def open_checkpoint(path: Path) -> tuple[Generator, CheckpointReport]:
 def our_header(path: Path) -> dict[str, Any] | None:
     """The header of a safetensors file that gansegctl wrote, else None; reads nothing but the header."""
     try:
-        with path.open("rb") as f:
-            start = f.read(8)
-            size = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
-            if not 2 <= size <= 100 << 20 or size > path.stat().st_size:
-                return None
-            metadata = json.loads(f.read(size)).get("__metadata__")
-        ours = json.loads(metadata["gansegctl"]) if "gansegctl" in metadata else metadata
-    except (OSError, ValueError, AttributeError, TypeError):
+        header = read_header(path)
+    except (OSError, ValueError):
         return None
-    kind = ours.get("kind") if isinstance(ours, Mapping) else None
-    return dict(ours) if isinstance(kind, str) and kind.startswith("gansegctl.") else None
+    return header if str(header.get("kind")).startswith("gansegctl.") else None
 
 
 def _ours(path: Path, header: dict[str, Any]) -> tuple[Generator, CheckpointReport]:

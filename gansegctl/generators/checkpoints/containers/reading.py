@@ -8,15 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
 from gansegctl.errors import UsageError
 from gansegctl.generators.checkpoints.containers.detect import detect
 from gansegctl.generators.checkpoints.containers.torch_files import nested_storage, read_legacy, read_zip
 from gansegctl.generators.checkpoints.unpickle import known_globals, opcodes
 from gansegctl.generators.checkpoints.unpickle.inert import Cell, Inert, Named, Storage, unknown_under, walk
 from gansegctl.generators.checkpoints.unpickle.limits import Limits, damaged
-from gansegctl.generators.checkpoints.unpickle.machine import Reader, Session
+from gansegctl.generators.checkpoints.unpickle.machine import Reader
+from gansegctl.generators.checkpoints.unpickle.session import Session
 
 __all__ = ["Loaded", "read", "unknown_under"]
 
@@ -62,8 +61,10 @@ def read(path: Path) -> Loaded:
     data = memoryview(content)
     digest = hashlib.sha256(data).hexdigest()
     if container == "safetensors":
-        tensors, metadata = _read_safetensors(path)
-        return Loaded(tensors, container, digest, [], metadata)
+        try:
+            return Loaded(read_tensors(path), container, digest, [], read_metadata(path))
+        except (OSError, ValueError) as error:
+            raise damaged(str(path), f"not a whole safetensors file ({error})") from error
     session = Session(Limits.for_file(len(data)), known_globals.find, str(path), nested_storage)
     if container == "torch-zip":
         value = read_zip(data, session)
@@ -87,11 +88,3 @@ def _unknown_globals(value: Any, session: Session) -> list[str]:
     placed = {name for name, _ in rows}
     unused = [f"{name} (result not used)" for name in session.unknown() if name not in placed]
     return sorted(rows.values()) + unused
-
-
-def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    try:
-        with safe_open(str(path), "pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except (SafetensorError, ValueError, OSError) as error:
-        raise damaged(str(path), f"not a whole safetensors file ({error})") from error

@@ -14,9 +14,10 @@ from gansegctl.errors import UsageError
 from gansegctl.generators.checkpoints.containers.ziparchive import Archive
 from gansegctl.generators.checkpoints.unpickle import opcodes
 from gansegctl.generators.checkpoints.unpickle.inert import Named, Storage
-from gansegctl.generators.checkpoints.unpickle.known_globals import fill_storage, new_storage
 from gansegctl.generators.checkpoints.unpickle.limits import damaged, shown
-from gansegctl.generators.checkpoints.unpickle.machine import Reader, Session
+from gansegctl.generators.checkpoints.unpickle.machine import Reader
+from gansegctl.generators.checkpoints.unpickle.session import Session
+from gansegctl.generators.checkpoints.unpickle.torch_values import fill_storage, new_storage
 
 MAGIC = 0x1950A86A20F9469CFC6C
 PROTOCOL = 1001
@@ -93,7 +94,7 @@ def read_legacy(data: Any, session: Session) -> Any:
 
 
 def nested_storage(session: Session, raw: Any) -> Any:
-    """What `torch.storage._load_from_bytes` would give: read by the same restricted reader."""
+    """What `torch.storage._load_from_bytes` would give: read by the same machine."""
     if not isinstance(raw, bytes | memoryview):
         raise TypeError("tensor values that are no bytes")
     return read_legacy(raw, session)

@@ -9,6 +9,7 @@ from gansegctl.errors import UsageError
 
 REMEDY = "download the file again from its publisher and compare its sha256; if it stays like this, do not trust it"
 MEBIBYTE = 1 << 20
+_LARGEST_SIDE = 1 << 40
 
 
 def damaged(label: str, why: str) -> UsageError:
@@ -25,6 +26,13 @@ def shown(value: Any) -> str:
     if value is None or isinstance(value, bool | float) or (isinstance(value, int) and value.bit_length() <= 80):
         return repr(value)
     return f"a {type(value).__name__}"
+
+
+def count_of(value: Any) -> int:
+    """The value, if it may be a number of elements. ValueError for anything else, negative and absurd ones too."""
+    if type(value) is not int or not 0 <= value < _LARGEST_SIDE:
+        raise ValueError(f"{shown(value)} where a count belongs")
+    return value
 
 
 @dataclass(frozen=True)

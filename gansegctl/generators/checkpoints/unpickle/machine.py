@@ -3,6 +3,11 @@
 The format is a program for a small stack machine; the opcodes and their meaning are those documented by Python's own
 disassembler. Three of them (REDUCE, NEWOBJ, BUILD and their older forms) are how such files run code. Here a name is
 looked up in a fixed table of our own functions (`known_globals`) and never imported; any other becomes a record.
+
+torch has a weights-only unpickler as well. It is not used: it refuses every class that it was not told to import, and
+has no stand-in for the persistent classes of NVlabs' snapshots, whose source text would have to run first. It reads
+torch's own containers only, not the bare streams of those snapshots and of TensorFlow. It has no budget, so that a
+file of a few bytes may ask for any amount of memory.
 """
 
 from __future__ import annotations
@@ -14,9 +19,10 @@ from typing import Any
 import numpy as np
 
 from gansegctl.errors import GansegError
-from gansegctl.generators.checkpoints.unpickle import known_globals
 from gansegctl.generators.checkpoints.unpickle.inert import Cell, Inert, PlainDict, check_key
 from gansegctl.generators.checkpoints.unpickle.limits import damaged
+from gansegctl.generators.checkpoints.unpickle.numpy_values import fill
+from gansegctl.generators.checkpoints.unpickle.nvlabs_objects import give_state
 from gansegctl.generators.checkpoints.unpickle.session import Session
 
 VIEW_FROM = 4096  # byte strings from this length on stay views of the file
@@ -123,12 +129,12 @@ class Reader:
         """Give the object on top its state: only fresh records take one. Classes, functions and values never do."""
         target = self.stack[-1]
         if isinstance(target, Cell):
-            value = known_globals.fill(self.session, target, state)
+            value = fill(self.session, target, state)
             for key in target.keys:
                 if self.memo.get(key) is target:
                     self.memo[key] = value
             self.stack[-1] = value
         elif isinstance(target, Inert) and target.kind != "persistent" and not target.built:
-            known_globals.give_state(self.session, target, self.finished(state))
+            give_state(self.session, target, self.finished(state))
         elif not isinstance(target, PlainDict):  # the attributes of an OrderedDict (`_metadata`) are not data
             raise self.damaged(f"attributes set on a {type(target).__name__}")

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 from gansegctl.errors import GansegError
-from gansegctl.generators.checkpoints.unpickle.known_globals import make_set
 from gansegctl.generators.checkpoints.unpickle.machine import Reader
+from gansegctl.generators.checkpoints.unpickle.python_values import make_set
 
 _BROKEN = (IndexError, KeyError, TypeError, ValueError, OverflowError, struct.error, RuntimeError, MemoryError)
 _LONGEST_LINE = 1 << 23  # of a text in protocol 0

@@ -23,7 +23,8 @@ from gansegctl.generators.checkpoints.containers.ziparchive import Archive
 from gansegctl.generators.checkpoints.unpickle import known_globals, opcodes
 from gansegctl.generators.checkpoints.unpickle.inert import Inert, Storage
 from gansegctl.generators.checkpoints.unpickle.limits import Limits, damaged
-from gansegctl.generators.checkpoints.unpickle.machine import Reader, Session
+from gansegctl.generators.checkpoints.unpickle.machine import Reader
+from gansegctl.generators.checkpoints.unpickle.session import Session
 
 
 def session(raw: bytes) -> Session:

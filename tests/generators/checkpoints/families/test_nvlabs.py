@@ -21,7 +21,8 @@ from gansegctl.generators.checkpoints.containers.torch_files import nested_stora
 from gansegctl.generators.checkpoints.families.nvlabs import generator_record, is_snapshot
 from gansegctl.generators.checkpoints.unpickle import known_globals, opcodes
 from gansegctl.generators.checkpoints.unpickle.limits import Limits
-from gansegctl.generators.checkpoints.unpickle.machine import Reader, Session
+from gansegctl.generators.checkpoints.unpickle.machine import Reader
+from gansegctl.generators.checkpoints.unpickle.session import Session
 
 
 @pytest.fixture
