@@ -100,7 +100,7 @@ wheel: $(READY) ## a wheel in dist/
 	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation -w dist .
 
 fuzz: $(READY) ## 20,000 altered checkpoints: each an equal load or a clear error, nothing executed (slow)
-	$(BIN)/python tests/helpers/fuzz.py --num $(or $(NUM),20000) --seed $(or $(SEED),0)
+	$(BIN)/python tests/helpers/checkpoints/fuzz.py --num $(or $(NUM),20000) --seed $(or $(SEED),0)
 
 torture: $(READY) ## hundreds of killed, full-disk, flipped-byte and crowded runs, each equal to an unbroken one (slow)
 	$(BIN)/python tests/helpers/torture.py --seed $(or $(SEED),0)

@@ -9,7 +9,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from helpers.foreign import (
+from helpers.checkpoints.foreign import (
     like_rosinality,
     tiny,
     weights,

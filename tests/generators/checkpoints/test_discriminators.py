@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import authoring, foreign
+from helpers.checkpoints import authoring, foreign
 from helpers.textbook import fir, leaky
 from torch import Tensor
 

@@ -8,7 +8,7 @@ import time
 
 import pytest
 import torch
-from helpers import authoring, fuzz
+from helpers.checkpoints import authoring, fuzz
 
 from gansegctl.errors import UsageError
 from gansegctl.generators.checkpoints.containers.reading import read

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.foreign import images, like_rosinality, tiny, weights, write_tensorflow, write_torch
+from helpers.checkpoints.foreign import images, like_rosinality, tiny, weights, write_tensorflow, write_torch
 from safetensors.torch import save, save_file
 
 from gansegctl import presets

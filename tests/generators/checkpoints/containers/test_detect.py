@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from helpers import authoring
+from helpers.checkpoints import authoring
 from PIL import Image
 from safetensors.torch import save
 

@@ -13,7 +13,7 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from helpers import authoring
+from helpers.checkpoints import authoring
 from torch import nn
 
 from gansegctl.errors import UsageError

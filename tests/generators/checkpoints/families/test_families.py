@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from helpers.foreign import (
+from helpers.checkpoints.foreign import (
     convolutions,
     images,
     like_genforce,

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from helpers.foreign import tensorflow_variables, tiny, weights
+from helpers.checkpoints.foreign import tensorflow_variables, tiny, weights
 
 from gansegctl.errors import UsageError
 from gansegctl.generators.checkpoints.families import tensorflow

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import authoring
-from helpers.authoring import EasyDict, Persistent, dumps, snapshot
+from helpers.checkpoints import authoring
+from helpers.checkpoints.authoring import EasyDict, Persistent, dumps, snapshot
 from torch import nn
 
 from gansegctl.errors import UsageError

@@ -9,9 +9,9 @@ import struct
 import numpy as np
 import pytest
 import torch
-from helpers import authoring
-from helpers.object_streams import Call, load, read_stream
-from helpers.watching import watch
+from helpers.checkpoints import authoring
+from helpers.checkpoints.object_streams import Call, load, read_stream
+from helpers.checkpoints.watching import watch
 
 from gansegctl.errors import UsageError
 from gansegctl.generators.checkpoints.containers.reading import read

@@ -9,8 +9,8 @@ import pickletools
 
 import numpy as np
 import pytest
-from helpers import authoring
-from helpers.object_streams import global_of, load, read_stream
+from helpers.checkpoints import authoring
+from helpers.checkpoints.object_streams import global_of, load, read_stream
 
 from gansegctl.errors import UsageError
 from gansegctl.generators.checkpoints.unpickle import opcodes

@@ -1,4 +1,4 @@
-"""Altered checkpoints: `python tests/helpers/fuzz.py --num 20000 --seed 0`.
+"""Altered checkpoints: `python tests/helpers/checkpoints/fuzz.py --num 20000 --seed 0`.
 
 Case i of a seed is a fixture with one to four mutations: flipped bits, truncation, spliced opcodes, absurd sizes,
 deleted, doubled and moved slices; in archives also with all checksums made right again. A case passes if reading it
@@ -38,10 +38,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # as a script; under pytest it is there already
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # as a script; under pytest it is there already
 
-from helpers import authoring
-from helpers.watching import watch
+from helpers.checkpoints import authoring
+from helpers.checkpoints.watching import watch
 
 from gansegctl.errors import GansegError
 from gansegctl.generators.checkpoints.containers.reading import read

@@ -1,6 +1,6 @@
 """Writes checkpoints in the official containers, tiny and of random weights, with a text of ours where theirs has code.
 
-Run as a script it writes the committed fixtures: `python tests/helpers/authoring.py FOLDER`.
+Run as a script it writes the committed fixtures: `python tests/helpers/checkpoints/authoring.py FOLDER`.
 A loader that runs the source text fails: it is one line that raises.
 """
 
