@@ -23,8 +23,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from gansegctl.annotation import tool_files as handouts
-from gansegctl.annotation.mask_png import folder_labels, is_blank, read_mask
+from gansegctl.annotation import tool_files
+from gansegctl.annotation.class_names import folder_labels
+from gansegctl.annotation.mask_png import is_blank, read_mask
 from gansegctl.annotation.same_image import same_image
 from gansegctl.errors import UsageError, did_you_mean
 from gansegctl.io.atomic import write_bytes, write_text
@@ -98,13 +99,13 @@ def write_bundle(folder: Path, items: Sequence[BundleItem], labels: LabelMap, pr
         if item.latent is not None:
             kept[item.seed] |= _save_latent(latent_path(folder, item.seed), item.latent)
     write_text(folder / "labels.json", json.dumps(labels.to_json(), indent=1, ensure_ascii=False) + "\n")
-    write_text(folder / "labels.txt", handouts.listing(labels) + "\n")
-    write_text(folder / "labels.gpl", handouts.gimp_palette(labels) + "\n")
-    write_text(folder / "labelme-labels.txt", handouts.labelme_labels(labels) + "\n")
-    write_text(folder / "cvat-labels.json", handouts.cvat_labels(labels) + "\n")
-    write_text(folder / "label-studio.xml", handouts.label_studio_config(labels) + "\n")
+    write_text(folder / "labels.txt", tool_files.listing(labels) + "\n")
+    write_text(folder / "labels.gpl", tool_files.gimp_palette(labels) + "\n")
+    write_text(folder / "labelme-labels.txt", tool_files.labelme_labels(labels) + "\n")
+    write_text(folder / "cvat-labels.json", tool_files.cvat_labels(labels) + "\n")
+    write_text(folder / "label-studio.xml", tool_files.label_studio_config(labels) + "\n")
     about = {"dataset": provenance.get("dataset", "DATASET"), "shots": len(items), "folder": folder}
-    write_text(folder / "README.txt", handouts.README.format(first=labels.names[0], **about) + "\n")
+    write_text(folder / "README.txt", tool_files.README.format(first=labels.names[0], **about) + "\n")
     record = {"format": FORMAT_VERSION, "provenance": provenance, "exemplars": list(kept.values())}
     write_text(folder / "exemplars.json", json.dumps(record, indent=1) + "\n")
     return [mask_path(folder, item.seed) for item in items]
@@ -117,7 +118,7 @@ def saved_masks(
     labels: LabelMap,
     allow_blank: bool = False,
 ) -> dict[int, np.ndarray]:
-    """The masks as the bundle keeps them, exemplar-SEED.mask.png; `reading.read_masks` takes every format.
+    """The masks as the bundle keeps them, exemplar-SEED.mask.png; `importer.read_masks` takes every format.
 
     Seed → mask uint8 [H,W] in the ids of `labels`, 255 where ignored. size: (height, width), or a square's side.
 

@@ -1,4 +1,4 @@
-"""What an annotation file says of one image, shape by shape, on one canvas: the later shape wins, and it is told."""
+"""The shapes that an annotation file has for one image, drawn on a canvas: the later shape wins, a note says so."""
 
 from __future__ import annotations
 
@@ -27,6 +27,10 @@ class Drawing:
     image: np.ndarray | None = None
 
 
+Loader = Callable[[LabelMap, Size], Drawing]
+"""(classes, size of the image) → the annotation, read and checked against both."""
+
+
 @dataclass(frozen=True)
 class Item:
     """One image's annotation, found but not yet read. name: the image's, as the file has it; format: of FORMATS."""
@@ -34,7 +38,7 @@ class Item:
     name: str
     source: Path
     format: str
-    load: Callable[[LabelMap, Size], Drawing]
+    load: Loader
 
 
 class Canvas:
@@ -63,7 +67,7 @@ class Canvas:
         self.drawn |= region
 
     def note(self, text: str) -> None:
-        """Something to tell the user, after the file's name."""
+        """Keep a text for the user, after the file's name."""
         self._notes.append(f"{self.file}: {text}")
 
     def finish(self, image: np.ndarray | None = None) -> Drawing:

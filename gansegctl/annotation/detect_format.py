@@ -1,6 +1,6 @@
-"""Which format a file has, found by what is in it; every format is a module of `annotation.formats`.
+"""Which format a file has, found by its content; every format is a module of `annotation.formats`.
 
-| name | what |
+| name | files |
 |---|---|
 | palette · grey · rgb | exemplar-SEED.mask.png, by index, value or exact colour |
 | binary-set | exemplar-SEED.LABEL.png, one a class |
@@ -13,13 +13,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from gansegctl.annotation.archive import Archive
-from gansegctl.annotation.canvas import Drawing, Item
+from gansegctl.annotation.canvas import Drawing, Item, Size
 from gansegctl.annotation.class_names import folder_labels
 from gansegctl.annotation.formats import binary_set, coco, cvat, label_studio, labelme
 from gansegctl.annotation.json_node import read_json
 from gansegctl.annotation.mask_png import read_mask
 from gansegctl.annotation.safe_png import SIGNATURE, form_of
 from gansegctl.errors import UsageError
+from gansegctl.labels import LabelMap
 
 FORMATS = ("palette", "grey", "rgb", "binary-set", "labelme", "cvat", "label-studio", "coco")
 _JSON = (labelme, coco, label_studio)
@@ -28,7 +29,7 @@ WANTED = "a mask PNG, exemplar-SEED.LABEL.png files, labelme, COCO or Label Stud
 
 
 def items_of(path: Path) -> tuple[list[Item], list[str]]:
-    """What annotations a file or a folder holds, unread, and notes on what was left out.
+    """The annotations that a file or a folder holds, unread, and notes on what was left out.
 
     Errors: UsageError for a path that is not there, a file of no known format, and one whose frame is damaged.
     """
@@ -42,7 +43,7 @@ def items_of(path: Path) -> tuple[list[Item], list[str]]:
         named = binary_set.label_of(path)
         if named:
             return binary_set.items([p for p in sorted(path.parent.iterdir()) if _stem(p) == named[0]]), []
-        return [_painted(path)], []
+        return [_mask_item(path)], []
     if head.startswith(b"PK"):
         archive = Archive(path)
         if not cvat.recognises(archive):
@@ -83,7 +84,7 @@ def _folder(path: Path) -> tuple[list[Item], list[str]]:
     if (path / "SegmentationClass").is_dir() or (path / "labelmap.txt").is_file():
         return cvat.items(path, Archive(path)), []
     files = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
-    found = [_painted(p) for p in files if p.name.lower().endswith(".mask.png")]
+    found = [_mask_item(p) for p in files if p.name.lower().endswith(".mask.png")]
     found += binary_set.items(files)
     notes = []
     for file in files:
@@ -96,8 +97,8 @@ def _folder(path: Path) -> tuple[list[Item], list[str]]:
     return found, notes
 
 
-def _painted(path: Path) -> Item:
-    def load(labels, size) -> Drawing:
+def _mask_item(path: Path) -> Item:
+    def load(labels: LabelMap, size: Size) -> Drawing:
         return Drawing(read_mask(path, size, folder_labels(path.parent / "labels.json", labels)))
 
     return Item(path.name, path, form_of(path), load)

@@ -1,4 +1,4 @@
-"""Masks from whatever people bring back: found, told which image each belongs to, checked, and read."""
+"""Masks in any format: found, matched to the images that they belong to, checked, and read."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from gansegctl.errors import UsageError
 from gansegctl.labels import LabelMap
 
 _SEED = re.compile(r"exemplar-(\d{8,20})(?!\d)")
-_PAINTED = ("palette", "grey", "rgb", "png")
+_MASK_FORMATS = ("palette", "grey", "rgb", "png")
 
 
 @dataclass(frozen=True)
@@ -54,31 +54,31 @@ def find_masks(paths: Path | Sequence[Path], bundle: Path | None = None) -> Foun
     paths = [Path(paths)] if isinstance(paths, str | Path) else [Path(p) for p in paths]
     items, notes = [], []
     for path in paths:
-        more, said = items_of(path)
-        items += more
-        notes += said
+        more_items, more_notes = items_of(path)
+        items += more_items
+        notes += more_notes
     folders = [bundle] if bundle else [p if p.is_dir() else p.parent for p in paths]
     listed = list(dict.fromkeys(seed for folder in folders for seed in listed_seeds(folder)))
     found: dict[int, list[Item]] = {}
-    strangers = []
+    unnamed = []
     for item in items:
         named = _SEED.search(item.name) or _SEED.search(item.source.name)
         if named:
             found.setdefault(int(named[1]), []).append(item)
         else:
-            strangers.append(item)
-    if strangers and not found:
-        if len(strangers) > 1 or len(listed) != 1:
-            names = ", ".join(repr(i.name) for i in strangers[:3])
+            unnamed.append(item)
+    if unnamed and not found:
+        if len(unnamed) > 1 or len(listed) != 1:
+            names = ", ".join(repr(i.name) for i in unnamed[:3])
             raise UsageError(
-                f"got {strangers[0].source} with annotations of {names}, which name no exemplar",
+                f"got {unnamed[0].source} with annotations of {names}, which name no exemplar",
                 wanted="images called exemplar-SEED.png, as the bundle calls them",
                 remedy="annotate the bundle's own images, and do not rename them in the tool",
             )
-        found[listed[0]] = strangers
-        notes.append(f"{strangers[0].source} taken as the mask of seed {listed[0]}, the only exemplar")
-    elif strangers:
-        notes += [f"{i.source} left out: {i.name!r} is no exemplar" for i in strangers[:3]]
+        found[listed[0]] = unnamed
+        notes.append(f"{unnamed[0].source} taken as the mask of seed {listed[0]}, the only exemplar")
+    elif unnamed:
+        notes += [f"{i.source} left out: {i.name!r} is no exemplar" for i in unnamed[:3]]
     order = {seed: i for i, seed in enumerate(listed)}
     return Found({s: found[s] for s in sorted(found, key=lambda s: (order.get(s, len(order)), s))}, notes)
 
@@ -112,7 +112,7 @@ def read_masks(
         )
     read = {}
     for i, seed in enumerate(wanted):
-        item = _the_one(found.items[seed], seed, size)
+        item = _only_item(found.items[seed], seed, size)
         drawing = item.load(labels, size)
         if images is not None and drawing.image is not None:
             check_belongs(drawing.image, images(seed), str(item.source), seed)
@@ -145,10 +145,10 @@ def _files_in(paths: Path | Sequence[Path]) -> list[Path]:
     return sorted(f for folder in folders if folder.is_dir() for f in folder.iterdir())
 
 
-def _the_one(items: list[Item], seed: int, size: Size) -> Item:
+def _only_item(items: list[Item], seed: int, size: Size) -> Item:
     """A blank mask gives way to what was brought beside it. UsageError for two annotations of one image."""
     if len(items) > 1:
-        items = [i for i in items if i.format not in _PAINTED or not _unpainted(i.source, size)] or items[:1]
+        items = [i for i in items if i.format not in _MASK_FORMATS or not _unpainted(i.source, size)] or items[:1]
     if len(items) > 1:
         files = " and ".join(dict.fromkeys(str(i.source) for i in items))
         raise UsageError(

@@ -6,15 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from gansegctl.annotation.class_names import FolderLabels, folder_labels
+from gansegctl.annotation.class_names import FolderLabels
 from gansegctl.annotation.formats import grey, palette, rgb
 from gansegctl.annotation.safe_png import open_png
 
-__all__ = ["FolderLabels", "folder_labels", "is_blank", "read_mask"]
-
 
 def is_blank(mask: np.ndarray) -> bool:
-    """One value over the whole image: nobody painted."""
+    """Whether one value covers the whole image: nobody has painted it."""
     return bool((mask == mask.flat[0]).all())
 
 

@@ -15,7 +15,7 @@ import numpy as np
 _ROWS = 4_000_000  # crossings held at once
 
 
-def polygon(points: Sequence[Sequence[float]], size: tuple[int, int]) -> np.ndarray:
+def polygon(points: Sequence[Sequence[float]] | np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Closed polygon [(x, y), …] → bool [H,W]. A centre exactly on a left or upper border is inside, else outside."""
     height, width = size
     a = np.asarray(points, np.float64).reshape(-1, 2)

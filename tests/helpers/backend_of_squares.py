@@ -1,4 +1,4 @@
-"""A desk without a generator: images of 12 × 16 pixels, parts of 4 × 4, a segmenter that says what was painted."""
+"""A backend without a generator: images of 12 × 16 pixels, parts of 4 × 4, a segmenter that says what was painted."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from gansegctl.annotation.bundle import mask_path
-from gansegctl.annotation.ui.backend import Advice, Desk, ExemplarImage, Proposal, Proposals
+from gansegctl.annotation.ui.backend import Advice, Backend, ExemplarImage, Proposal, Proposals
 from gansegctl.labels import LabelMap
 
 LABELS = LabelMap(("background", "face", "hair"), ((0, 0, 0), (200, 100, 50), (10, 20, 250)))
@@ -44,8 +44,8 @@ def propose(masks, stale):
     return Proposals(tuple(one(s) for s in masks), (one(OFFERED),), advice, 0.01, 0.02)
 
 
-def desk(**changes) -> Desk:
-    return Desk(**{
+def backend(**changes) -> Backend:
+    return Backend(**{
         "labels": LABELS, "size": SIZE, "image": image, "parts": parts, "split": split, "propose": propose,
         "offered": (OFFERED,), "about": {"dataset": "squares"},
     } | changes)  # fmt: skip

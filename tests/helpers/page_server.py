@@ -8,14 +8,14 @@ import socket
 import threading
 
 import httpx
-from helpers.backend_of_squares import SEEDS, desk, paint
+from helpers.backend_of_squares import SEEDS, backend, paint
 
 from gansegctl.annotation.ui.serve import serve
 from gansegctl.errors import UsageError
 
 
 class Served:
-    """`serve` over the desk of squares; `url` once it listens, `session` once it is done, `error` if it is refused."""
+    """`serve` over the backend of squares; `url` once it listens, `session` once it is done, `error` if it is refused."""
 
     def __init__(self, folder, port=0):
         self.url, self.session, self.error = None, None, None
@@ -27,7 +27,7 @@ class Served:
 
         def run():
             try:
-                self.session = serve(folder, desk(), SEEDS, port, opened)
+                self.session = serve(folder, backend(), SEEDS, port, opened)
             except UsageError as e:
                 self.error = e
                 ready.set()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gansegctl.annotation.canvas import Canvas, Drawing, Item, Size
+from gansegctl.annotation.canvas import Canvas, Drawing, Item, Loader, Size
 from gansegctl.annotation.class_names import class_of
 from gansegctl.annotation.safe_png import open_png
 from gansegctl.errors import UsageError
@@ -36,7 +36,7 @@ def items(paths: list[Path]) -> list[Item]:
     return [Item(stem + ".png", found[0][1], NAME, _loader(stem, found)) for stem, found in sets.items()]
 
 
-def _loader(stem: str, files: list[tuple[str, Path]]):
+def _loader(stem: str, files: list[tuple[str, Path]]) -> Loader:
     def load(labels: LabelMap, size: Size) -> Drawing:
         ordered = sorted((class_of(label, labels, path.name), label, path) for label, path in files)
         canvas = Canvas(f"{files[0][1].parent / stem}.*.png", size, labels)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from gansegctl.annotation import rasterize as raster
-from gansegctl.annotation.canvas import Canvas, Drawing, Item, Size, check_size
+from gansegctl.annotation import rasterize
+from gansegctl.annotation.canvas import Canvas, Drawing, Item, Loader, Size, check_size
 from gansegctl.annotation.json_node import Node
 from gansegctl.io import rle
 from gansegctl.labels import LabelMap
@@ -46,7 +46,7 @@ def items(path: Path, node: Node) -> list[Item]:
     return [Item(name, path, NAME, _loader(path, image, shapes[i])) for i, name, image in images]
 
 
-def _loader(path: Path, image: Node, shapes: list[tuple[Node, str]]):
+def _loader(path: Path, image: Node, shapes: list[tuple[Node, str]]) -> Loader:
     def load(labels: LabelMap, size: Size) -> Drawing:
         if image.has("height") or image.has("width"):
             check_size((image["height"].integer(), image["width"].integer()), size, image.where)
@@ -71,7 +71,7 @@ def _region(annotation: Node, size: Size) -> np.ndarray:
         numbers = [n.number() for n in part.items()]
         if len(numbers) < 6 or len(numbers) % 2:
             raise part.wrong(f"has {len(numbers)} numbers", "x and y of 3 corners or more")
-        region |= raster.polygon(np.reshape(numbers, (-1, 2)), size)
+        region |= rasterize.polygon(np.reshape(numbers, (-1, 2)), size)
     return region
 
 

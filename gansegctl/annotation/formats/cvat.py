@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from gansegctl.annotation.archive import Archive
-from gansegctl.annotation.canvas import Drawing, Item, Size
+from gansegctl.annotation.canvas import Drawing, Item, Loader, Size
 from gansegctl.annotation.class_names import FolderLabels, class_of
 from gansegctl.annotation.formats.grey import by_value
 from gansegctl.annotation.formats.palette import colours_of
@@ -44,7 +44,7 @@ def items(path: Path, archive: Archive) -> list[Item]:
     return [Item(PurePosixPath(n).name, path, NAME, _loader(path, archive, n)) for n in masks]
 
 
-def _loader(path: Path, archive: Archive, name: str):
+def _loader(path: Path, archive: Archive, name: str) -> Loader:
     def load(labels: LabelMap, size: Size) -> Drawing:
         where = f"{path}: {name}"
         declared, notes = _label_map(path, archive, labels)
@@ -73,7 +73,10 @@ def _label_map(path: Path, archive: Archive, labels: LabelMap) -> tuple[FolderLa
             remedy="export as Segmentation mask 1.1 again",
         )
     where = f"{path}: {found[0]}"
-    names, colours, targets, notes = [], [], [], []
+    names: list[str] = []
+    colours: list[tuple[int, int, int]] = []
+    targets: list[int] = []
+    notes: list[str] = []
     for number, line in enumerate(archive.read(found[0]).decode("utf-8-sig", "replace").splitlines(), 1):
         line = line.strip()
         if not line or line.startswith("#"):
@@ -85,7 +88,7 @@ def _label_map(path: Path, archive: Archive, labels: LabelMap) -> tuple[FolderLa
                 f"got line {number} of {where}: {line[:60]!r}",
                 wanted="name:red,green,blue:parts:actions, as face:9,8,7::",
             )
-        name, colour = parts[0], tuple(int(v) for v in values)
+        name, colour = parts[0], (int(values[0]), int(values[1]), int(values[2]))
         if name in names or colour in colours:
             raise UsageError(
                 f"got line {number} of {where} with a name or colour that an earlier line has: {line[:60]!r}",

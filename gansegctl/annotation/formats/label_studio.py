@@ -10,8 +10,8 @@ from urllib.parse import unquote
 
 import numpy as np
 
-from gansegctl.annotation import rasterize as raster
-from gansegctl.annotation.canvas import Canvas, Drawing, Item, Size, check_size
+from gansegctl.annotation import rasterize
+from gansegctl.annotation.canvas import Canvas, Drawing, Item, Loader, Size, check_size
 from gansegctl.annotation.formats.label_studio_rle import decode
 from gansegctl.annotation.json_node import Node
 from gansegctl.errors import did_you_mean
@@ -51,7 +51,7 @@ def _name(task: Node) -> str:
     return next((t for t in texts if "exemplar-" in t), texts[0] if texts else "")
 
 
-def _loader(path: Path, task: Node):
+def _loader(path: Path, task: Node) -> Loader:
     def load(labels: LabelMap, size: Size) -> Drawing:
         kept = [a for a in task["annotations"].items() if not a.table().get("was_cancelled")]
         if len(kept) != 1:
@@ -103,16 +103,16 @@ def _region(result: Node, size: Size) -> np.ndarray:
             raise value["points"].wrong(f"has {len(points)} corners", "3 or more, in per cent")
         if value.has("closed") and value["closed"].value is False:
             raise value["closed"].wrong("is false", "a closed polygon", "close it in Label Studio")
-        return raster.polygon([(x * width, y * height) for x, y in points], size)
+        return rasterize.polygon([(x * width, y * height) for x, y in points], size)
     turned = value["rotation"].number() if value.has("rotation") else 0.0
     if value.has("radiusX"):
         centre = value["x"].number() * width, value["y"].number() * height
-        return raster.ellipse(
+        return rasterize.ellipse(
             centre, (value["radiusX"].number() * width, value["radiusY"].number() * height), size, turned
         )
     if value.has("width"):
         corner = value["x"].number() * width, value["y"].number() * height
-        return raster.rectangle(
+        return rasterize.rectangle(
             corner, (value["width"].number() * width, value["height"].number() * height), size, turned
         )
     kind = result["type"].text()

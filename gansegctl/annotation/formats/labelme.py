@@ -12,7 +12,7 @@ from pathlib import Path, PureWindowsPath
 
 import numpy as np
 
-from gansegctl.annotation import rasterize as raster
+from gansegctl.annotation import rasterize
 from gansegctl.annotation.canvas import Canvas, Drawing, Item, Size, check_size
 from gansegctl.annotation.json_node import Node
 from gansegctl.annotation.safe_png import open_png
@@ -52,14 +52,14 @@ def _region(shape: Node, size: Size) -> np.ndarray:
     if kind in ("polygon", "oriented_rectangle"):
         if len(points) < 3:
             raise shape["points"].wrong(f"has {len(points)} corners", "3 or more, the corners of a polygon")
-        return raster.polygon(points, size)
+        return rasterize.polygon(points, size)
     if kind in ("rectangle", "circle"):
         if len(points) != 2:
             raise shape["points"].wrong(f"has {len(points)} points", f"2, as a {kind} has")
         (xa, ya), (xb, yb) = points
         if kind == "circle":
-            return raster.ellipse((xa, ya), (math.hypot(xb - xa, yb - ya),) * 2, size)
-        return raster.rectangle((min(xa, xb), min(ya, yb)), (abs(xb - xa), abs(yb - ya)), size)
+            return rasterize.ellipse((xa, ya), (math.hypot(xb - xa, yb - ya),) * 2, size)
+        return rasterize.rectangle((min(xa, xb), min(ya, yb)), (abs(xb - xa), abs(yb - ya)), size)
     if kind in _NO_AREA:
         raise shape.wrong(f"is a {kind}, which covers no area", "a shape with an inside", "draw it as a polygon")
     raise shape["shape_type"].wrong(f"is {kind!r}", "polygon, rectangle, oriented_rectangle, circle or mask")

@@ -58,7 +58,7 @@ def _undeclared(
     order = np.argsort(-counts, kind="stable")[:5]
     listed = ", ".join(f"#{wrong[i]:06x} ({counts[i]} pixels)" for i in order)
     named = zip(declared.colours, declared.names, strict=True)
-    known = ", ".join("#{:02x}{:02x}{:02x} {}".format(*colour, name) for colour, name in named)
+    known = ", ".join(f"#{_pack(colour):06x} {name}" for colour, name in named)
     got = f"got {path} with {int((mask < 0).sum())} pixels in {len(wrong)} undeclared colours: {listed}"
     used = [c for c in (*declared.colours, *([ignored] if ignored else ())) if (packed == _pack(c)).any()]
     most = np.argsort(-counts, kind="stable")[:MOST]

@@ -15,10 +15,11 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from gansegctl.annotation.ui.backend import Proposal, Proposals
 from gansegctl.annotation.ui.refit import Refitter
-from gansegctl.annotation.ui.security import Guard
+from gansegctl.annotation.ui.security import SecurityMiddleware
 from gansegctl.annotation.ui.session import Session
 from gansegctl.errors import GansegError, UsageError
 from gansegctl.io.image import as_rgb
@@ -41,7 +42,7 @@ def body_limit(size: tuple[int, int]) -> int:
     return max(1 << 20, 20 * size[0] * size[1])
 
 
-def make_app(session: Session, refitter: Refitter, token: str, cookie: str, finished: Callable[[], None]) -> Guard:
+def make_app(session: Session, refitter: Refitter, token: str, cookie: str, finished: Callable[[], None]) -> ASGIApp:
     """The ASGI application. `finished` is called once the masks are written and the answer is on its way."""
     files = {name: resources.files("gansegctl.annotation.ui").joinpath("page", name).read_bytes() for name in PAGE}
 
@@ -86,7 +87,7 @@ def make_app(session: Session, refitter: Refitter, token: str, cookie: str, fini
     def proposals(_: Request) -> Response:
         found = refitter.latest
         about = {"pending": refitter.pending, "error": refitter.error, "revision": session.revision}
-        return JSONResponse(about | {"proposals": None if found is None else _told(found, refitter.previous)})
+        return JSONResponse(about | {"proposals": None if found is None else _proposals_json(found, refitter.previous)})
 
     def proposal(request: Request) -> Response:
         found = _find(refitter.latest, _number(request, "seed"))
@@ -95,7 +96,7 @@ def make_app(session: Session, refitter: Refitter, token: str, cookie: str, fini
             return _png(as_rgb(found.image.image))
         if kind == "labels":
             return Response(found.labels.tobytes(), media_type="application/octet-stream")
-        colours = np.array([*session.desk.labels.colours], np.uint8)[found.labels]
+        colours = np.array([*session.backend.labels.colours], np.uint8)[found.labels]
         alpha = (_UNSURE + (1 - _UNSURE) * (found.confidence / 255.0)) * 255
         return _png(np.concatenate([colours, alpha.round().astype(np.uint8)[..., None]], axis=2))
 
@@ -126,7 +127,7 @@ def make_app(session: Session, refitter: Refitter, token: str, cookie: str, fini
         Route("/api/finish", finish, methods=["POST"]),
     ]
     app = Starlette(routes=routes, exception_handlers={GansegError: failed})
-    return Guard(app, token, cookie, body_limit(session.desk.size))
+    return SecurityMiddleware(app, token, cookie, body_limit(session.backend.size))
 
 
 def _proposal_route(kind: str, answer: Callable[[Request], Response]) -> Route:
@@ -168,10 +169,10 @@ def _find(found: Proposals | None, seed: int) -> Proposal:
     raise UsageError(f"got seed {seed}", wanted="an image of the last refit")
 
 
-def _told(found: Proposals, before: Proposals | None) -> dict[str, Any]:
+def _proposals_json(found: Proposals, before: Proposals | None) -> dict[str, Any]:
     earlier = {p.image.seed: p.sure for p in (*before.exemplars, *before.samples)} if before else {}
 
-    def told(p: Proposal) -> dict[str, Any]:
+    def row(p: Proposal) -> dict[str, Any]:
         gain = p.sure - earlier[p.image.seed] if p.image.seed in earlier else 0.0
         return {"seed": p.image.seed, "sure": p.sure, "gain": gain, "weakest": p.weakest, "why": p.image.why}
 
@@ -179,7 +180,7 @@ def _told(found: Proposals, before: Proposals | None) -> dict[str, Any]:
         "revision": found.revision,
         "fit_seconds": round(found.fit_seconds, 3),
         "seconds": round(found.seconds, 3),
-        "exemplars": [told(p) for p in found.exemplars],
-        "samples": [told(p) for p in found.samples],
+        "exemplars": [row(p) for p in found.exemplars],
+        "samples": [row(p) for p in found.samples],
         "advice": [{"seed": a.seed, "kind": a.kind, "why": a.why} for a in found.advice],
     }

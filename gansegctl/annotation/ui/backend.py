@@ -55,7 +55,7 @@ class Proposals:
 
 
 @dataclass(frozen=True)
-class Desk:
+class Backend:
     """Everything that a session needs besides people.
 
     image(seed) → ExemplarImage. parts(seed, level) → int32 [H,W], level 0 coarse to 2 fine.

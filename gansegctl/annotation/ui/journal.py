@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import zlib
 from pathlib import Path
 from typing import Any
 
 from gansegctl.errors import GansegError, UsageError
-
-try:
-    import fcntl
-except ImportError:  # not on Windows, where two sessions on one folder are not noticed
-    fcntl = None
+from gansegctl.io.atomic import sync_folder
 
 
 class Journal:
@@ -36,7 +33,7 @@ class Journal:
             self._file.close()
             raise
         if new:
-            _sync_folder(self.path.parent)
+            sync_folder(self.path.parent)
 
     def append(self, record: dict[str, Any]) -> None:
         """Write one record and wait until it is on disk. On failure the journal is as before."""
@@ -63,8 +60,10 @@ class Journal:
             return
 
     def _lock(self) -> None:
-        if fcntl is None:
+        if sys.platform == "win32":  # there two sessions on one folder are not noticed
             return
+        import fcntl
+
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -103,11 +102,3 @@ def _parse(line: bytes) -> dict[str, Any] | None:
     except ValueError:
         return None
     return record if isinstance(record, dict) else None
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -10,7 +10,7 @@ from gansegctl.errors import UsageError
 from gansegctl.labels import IGNORE
 
 
-class Painting:
+class MaskHistory:
     """mask uint8 [H,W]: a class id, or 255 where nobody has painted. `changes` counts all that was ever done to it."""
 
     def __init__(self, size: tuple[int, int], classes: int) -> None:

@@ -37,7 +37,7 @@ class TooLarge(Exception):
     """A body that goes on beyond the limit."""
 
 
-class Guard:
+class SecurityMiddleware:
     """ASGI: lets a request through to `app` only with the token, from this machine's own page, below `limit` bytes."""
 
     def __init__(self, app: ASGIApp, token: str, cookie: str, limit: int) -> None:

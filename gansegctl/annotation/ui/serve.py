@@ -12,7 +12,7 @@ from pathlib import Path
 import uvicorn
 
 from gansegctl.annotation.ui.app import make_app
-from gansegctl.annotation.ui.backend import Desk
+from gansegctl.annotation.ui.backend import Backend
 from gansegctl.annotation.ui.refit import Refitter
 from gansegctl.annotation.ui.session import Session
 from gansegctl.errors import UsageError
@@ -21,23 +21,24 @@ ADDRESS = "127.0.0.1"
 ADMISSION = ".ui-session.json"
 
 
-def serve(folder: Path, desk: Desk, seeds: Sequence[int], port: int, opened: Callable[[str], None]) -> Session:
-    """Blocks until "Finish" on the page; returns the session, closed, with `finished` set, or None if interrupted.
+def serve(folder: Path, backend: Backend, seeds: Sequence[int], port: int, opened: Callable[[str], None]) -> Session:
+    """Blocks until "Finish" on the page, or until interrupted; returns the session, closed.
+
+    Its `finished` holds the seeds of the masks that were written, and is None where the page was interrupted.
 
     opened(url) is called once the address is known. port: 0 for any; the port and the token of a session that broke off
     are used again, so that a page that is still open goes on by itself. Errors: as `Session`; UsageError for a port
     that is taken.
     """
-    session = Session(folder, desk, seeds)
+    session = Session(folder, backend, seeds)
     refitter = None
     try:
         token, before = _admission(session.folder)
         listening = _listen(port or before, fallback=not port)
         port = listening.getsockname()[1]
         _remember(session.folder, token, port)
-        refitter = Refitter(desk.propose)
+        refitter = Refitter(backend.propose)
         refitter.ask(session.revision, session.masks())
-        server: uvicorn.Server | None = None
 
         def finished() -> None:
             server.should_exit = True

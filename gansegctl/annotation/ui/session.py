@@ -13,9 +13,9 @@ from PIL import Image
 
 from gansegctl.annotation.bundle import BundleItem, mask_path, saved_masks
 from gansegctl.annotation.mask_png import is_blank
-from gansegctl.annotation.ui.backend import Desk, ExemplarImage
+from gansegctl.annotation.ui.backend import Backend, ExemplarImage
 from gansegctl.annotation.ui.journal import Journal
-from gansegctl.annotation.ui.mask_history import Painting, encode
+from gansegctl.annotation.ui.mask_history import MaskHistory, encode
 from gansegctl.errors import UsageError
 from gansegctl.io.image import save_png
 
@@ -32,10 +32,10 @@ class Session:
     are taken over as one stroke each. Errors: as `Journal`; UsageError for a journal of other images or classes.
     """
 
-    def __init__(self, folder: Path, desk: Desk, seeds: Sequence[int]) -> None:
-        self.folder, self.desk = Path(folder), desk
+    def __init__(self, folder: Path, backend: Backend, seeds: Sequence[int]) -> None:
+        self.folder, self.backend = Path(folder), backend
         self.images: list[ExemplarImage] = []
-        self.paintings: list[Painting] = []
+        self.histories: list[MaskHistory] = []
         self.finished: tuple[int, ...] | None = None
         self._lock = threading.RLock()
         self._seen: set[str] = set()
@@ -57,16 +57,16 @@ class Session:
     @property
     def revision(self) -> int:
         """Grows with every change to any mask."""
-        return sum(p.changes for p in self.paintings)
+        return sum(p.changes for p in self.histories)
 
     def describe(self) -> dict[str, Any]:
         """All that a page needs to begin, but the pixels."""
         with self._lock:
             return {
-                "size": list(self.desk.size),
-                "classes": self.desk.labels.to_json(),
+                "size": list(self.backend.size),
+                "classes": self.backend.labels.to_json(),
                 "levels": LEVELS,
-                "about": dict(self.desk.about),
+                "about": dict(self.backend.about),
                 "exemplars": [self._standing(i) for i in range(len(self.images))],
                 "revision": self.revision,
             }
@@ -74,12 +74,12 @@ class Session:
     def mask(self, place: int) -> dict[str, Any]:
         """The mask of one image as runs, and where it stands."""
         with self._lock:
-            return self._standing(self._checked(place)) | {"mask": encode(self.paintings[place].mask)}
+            return self._standing(self._checked(place)) | {"mask": encode(self.histories[place].mask)}
 
     def masks(self) -> dict[int, np.ndarray]:
         """Seed → mask of every image of the strip; copies."""
         with self._lock:
-            pairs = zip(self.images, self.paintings, strict=True)
+            pairs = zip(self.images, self.histories, strict=True)
             return {image.seed: p.mask.copy() for image, p in pairs}
 
     def parts(self, place: int, level: int) -> np.ndarray:
@@ -89,12 +89,12 @@ class Session:
             raise UsageError(f"got level {level!r}", wanted=f"0 to {LEVELS - 1}")
         with self._finding:
             if (seed, level) not in self._parts:
-                self._parts[seed, level] = self.desk.parts(seed, level)
+                self._parts[seed, level] = self.backend.parts(seed, level)
             return self._parts[seed, level]
 
     # -- what the page does -----------------------------------------------------------------------------------------
 
-    def split(self, place: int, level: int, pixel: int) -> np.ndarray:
+    def split(self, place: int, level: int, pixel: object) -> np.ndarray:
         """Split the part that holds the pixel (row · W + column) further; returns the new map."""
         parts = self.parts(place, level)
         if not isinstance(pixel, int) or not 0 <= pixel < parts.size:
@@ -102,7 +102,7 @@ class Session:
         with self._finding:
             parts = self._parts[self.images[place].seed, level]
             inside = parts == parts.ravel()[pixel]
-            pieces = self.desk.split(self.images[place].seed, inside)
+            pieces = self.backend.split(self.images[place].seed, inside)
             renamed = np.where(pieces > 0, parts.max() + pieces, parts).astype(np.int32)  # piece 0 keeps the name
             self._parts[self.images[place].seed, level] = renamed
             return renamed
@@ -120,27 +120,27 @@ class Session:
             raise UsageError(f"got stroke id {str(name)[:80]!r}", wanted="1 to 64 characters, new for every stroke")
         with self._lock:
             place = self._checked(given.get("exemplar"))
-            painting = self.paintings[place]
-            if name not in self._seen and not self._idle(painting, kind):
+            history = self.histories[place]
+            if name not in self._seen and not self._idle(history, kind):
                 record = {"kind": kind, "id": name, "seed": self.images[place].seed}
                 if kind in ("paint", "replace"):
                     record |= {"runs": given.get("runs"), "tool": str(given.get("tool", ""))[:32]}
                 if kind == "paint":
                     record["class"] = given.get("class")
-                trial = Painting(self.desk.size, len(self.desk.labels))  # what cannot be done is never written
+                trial = MaskHistory(self.backend.size, len(self.backend.labels))  # what cannot be done is never written
                 self._apply(trial, record)
                 self.journal.append(record)
-                self._apply(painting, record)
+                self._apply(history, record)
                 self._seen.add(name)
             return self._standing(place) if kind == "paint" else self.mask(place)
 
-    def add(self, seed: int) -> dict[str, Any]:
-        """Add an image that the desk offers to the strip. UsageError for any other."""
+    def add(self, seed: object) -> dict[str, Any]:
+        """Add an image that the backend offers to the strip. UsageError for any other."""
         with self._lock:
             present = [p.seed for p in self.images]
+            if not isinstance(seed, int) or (seed not in present and seed not in self.backend.offered):
+                raise UsageError(f"got seed {seed!r}", wanted="an image that was offered")
             if seed not in present:
-                if seed not in self.desk.offered:
-                    raise UsageError(f"got seed {seed!r}", wanted="an image that was offered")
                 self.journal.append({"kind": "add", "seed": seed})
                 self._show(seed)
             return self._standing([p.seed for p in self.images].index(seed))
@@ -148,14 +148,14 @@ class Session:
     def finish(self) -> tuple[int, ...]:
         """Write the masks of all painted images into the bundle; returns their seeds. UsageError for none."""
         with self._lock:
-            ready = [i for i, p in enumerate(self.paintings) if not is_blank(p.mask)]
+            ready = [i for i, p in enumerate(self.histories) if not is_blank(p.mask)]
             if not ready:
                 raise UsageError("got no image with two classes on it", wanted="one painted image or more")
             saved = {}
             for i in ready:
-                seed, mask = self.images[i].seed, self.paintings[i].mask
+                seed, mask = self.images[i].seed, self.histories[i].mask
                 image = Image.fromarray(mask)
-                image.putpalette(self.desk.labels.flat_palette())
+                image.putpalette(self.backend.labels.flat_palette())
                 save_png(mask_path(self.folder, seed), image)
                 saved[str(seed)] = _digest(mask)
             self.journal.append({"kind": "saved", "sha256": saved})
@@ -174,8 +174,8 @@ class Session:
     # -- inside -----------------------------------------------------------------------------------------------------
 
     def _show(self, seed: int) -> None:
-        self.images.append(self.desk.image(seed))
-        self.paintings.append(Painting(self.desk.size, len(self.desk.labels)))
+        self.images.append(self.backend.image(seed))
+        self.histories.append(MaskHistory(self.backend.size, len(self.backend.labels)))
 
     def _checked(self, place: object) -> int:
         if not isinstance(place, int) or isinstance(place, bool) or not 0 <= place < len(self.images):
@@ -183,36 +183,36 @@ class Session:
         return place
 
     def _standing(self, place: int) -> dict[str, Any]:
-        image, painting = self.images[place], self.paintings[place]
+        image, history = self.images[place], self.histories[place]
         return {
             "exemplar": place,
             "seed": image.seed,
             "why": image.why,
-            "changes": painting.changes,
-            "undo": painting.undoable,
-            "redo": painting.redoable,
-            "painted": round(painting.painted, 4),
+            "changes": history.changes,
+            "undo": history.undoable,
+            "redo": history.redoable,
+            "painted": round(history.painted, 4),
             "revision": self.revision,
         }
 
     @staticmethod
-    def _idle(painting: Painting, kind: str) -> bool:
-        return (kind == "undo" and not painting.undoable) or (kind == "redo" and not painting.redoable)
+    def _idle(history: MaskHistory, kind: str) -> bool:
+        return (kind == "undo" and not history.undoable) or (kind == "redo" and not history.redoable)
 
     @staticmethod
-    def _apply(painting: Painting, record: dict[str, Any]) -> None:
+    def _apply(history: MaskHistory, record: dict[str, Any]) -> None:
         if record["kind"] == "paint":
-            painting.paint(record["class"], record["runs"])
+            history.paint(record["class"], record["runs"])
         elif record["kind"] == "replace":
-            painting.replace(record["runs"])
+            history.replace(record["runs"])
         elif record["kind"] == "undo":
-            painting.undo()
+            history.undo()
         else:
-            painting.redo()
+            history.redo()
 
     def _replay(self) -> None:
-        opening = {"kind": "open", "format": FORMAT, "size": list(self.desk.size), "classes": self.desk.labels.names}
-        opening = opening | {"classes": list(opening["classes"])}
+        size, classes = list(self.backend.size), list(self.backend.labels.names)
+        opening = {"kind": "open", "format": FORMAT, "size": size, "classes": classes}
         if not self.journal.records:
             self.journal.append(opening)
             return
@@ -220,7 +220,7 @@ class Session:
             raise UsageError(
                 f"got {self.journal.path}, strokes for images of {self.journal.records[0].get('size')} pixels and "
                 f"classes {', '.join(map(str, self.journal.records[0].get('classes', [])))}",
-                wanted=f"{opening['size']} pixels and classes {', '.join(opening['classes'])}",
+                wanted=f"{size} pixels and classes {', '.join(classes)}",
                 remedy="move that file away to begin anew",
             )
         for record in self.journal.records[1:]:
@@ -232,22 +232,22 @@ class Session:
                 self._show(record["seed"])
                 seeds.append(record["seed"])
             if record["kind"] in _KINDS:
-                self._apply(self.paintings[seeds.index(record["seed"])], record)
+                self._apply(self.histories[seeds.index(record["seed"])], record)
                 self._seen.add(record["id"])
         self.journal.records = []  # replayed: not needed again
 
     def _take_over(self) -> None:
         """Masks that another program painted since: the file counts, as a stroke that can be undone."""
-        for image, painting in zip(self.images, self.paintings, strict=True):
+        for image, history in zip(self.images, self.histories, strict=True):
             if not mask_path(self.folder, image.seed).is_file():
                 continue
-            mask = saved_masks(self.folder, [image.seed], self.desk.size, self.desk.labels, True)[image.seed]
-            if is_blank(mask) or _digest(mask) in (self._saved.get(image.seed), _digest(painting.mask)):
+            mask = saved_masks(self.folder, [image.seed], self.backend.size, self.backend.labels, True)[image.seed]
+            if is_blank(mask) or _digest(mask) in (self._saved.get(image.seed), _digest(history.mask)):
                 continue
-            name = f"file-{_digest(mask)[:16]}-{painting.changes}"
+            name = f"file-{_digest(mask)[:16]}-{history.changes}"
             record = {"kind": "replace", "id": name, "seed": image.seed, "runs": encode(mask), "tool": "file"}
             self.journal.append(record)
-            self._apply(painting, record)
+            self._apply(history, record)
             self._seen.add(name)
 
 

@@ -1,4 +1,4 @@
-"""The stage behind `annotate --ui`: a bundle, a desk over the generator, a page, and the masks that come back."""
+"""The stage behind `annotate --ui`: a bundle, a backend over the generator, a page, and the masks that come back."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import torch
 
 from gansegctl import methods
 from gansegctl.annotation.bundle import write_bundle
-from gansegctl.annotation.ui.backend import Advice, Desk, ExemplarImage, Proposal, Proposals
+from gansegctl.annotation.ui.backend import Advice, Backend, ExemplarImage, Proposal, Proposals
 from gansegctl.config import to_dict
 from gansegctl.contracts import Annotation, Exemplar, Segmenter
 from gansegctl.errors import UsageError
@@ -40,7 +40,7 @@ SHOWN = 6  # of them on the page
 
 
 class Workbench:
-    """A dataset's generator as the page's `Desk` wants it. choice: the images of the strip, and why each is there."""
+    """A dataset's generator as the page's `Backend` wants it. choice: the images of the strip, and why each is there."""
 
     def __init__(self, source: Source, labels: LabelMap, choice: Choice) -> None:
         self.source, self.labels = source, labels
@@ -54,10 +54,10 @@ class Workbench:
         self._features: OrderedDict[int, FeaturePyramid] = OrderedDict()
         self._guard = threading.Lock()
 
-    def desk(self) -> Desk:
+    def backend(self) -> Backend:
         """The callables that the page's server takes."""
         side = self.source.generator.spec.resolution
-        return Desk(
+        return Backend(
             labels=self.labels,
             size=(side, side),
             image=self.image,
@@ -204,7 +204,7 @@ def paint(
     from gansegctl.annotation.ui.serve import serve
 
     bench = Workbench(source, labels, choice)
-    session = serve(folder, bench.desk(), choice.seeds, port, opened)
+    session = serve(folder, bench.backend(), choice.seeds, port, opened)
     if session.finished is None:
         raise UsageError(
             "got a page that was left before Finish",

@@ -1,12 +1,16 @@
-"""Labelled sets from wherever they lie: a dataset of ours, an HDF5 file, or a folder of images with masks beside."""
+"""Images with masks, wherever they lie: a dataset of ours, an HDF5 file, or a folder of images with masks beside.
+
+Every command reads them here: `eval` and `distill` whole sets, `annotate --real` and `distill --real` squares of the
+generator's size.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from gansegctl.annotation.class_names import declared_classes
@@ -14,9 +18,13 @@ from gansegctl.annotation.mask_png import folder_labels, is_blank, read_mask
 from gansegctl.errors import DatasetError, UsageError
 from gansegctl.io.image import read_image
 from gansegctl.labels import LabelMap
-from gansegctl.pipeline.inputs.images import check_split, classes_of, image_files, is_grey, splits_of, square_of
+from gansegctl.pipeline.inputs.images import check_source, check_split, image_files, is_grey, read_hdf5, square_of
 from gansegctl.store.dataset import iter_shards
 from gansegctl.store.manifest import NAME, Manifest
+
+PAIRS = "NAME.png with NAME.mask.png beside it"
+Pair = tuple[str, np.ndarray, np.ndarray]
+"""Name, image uint8 [H,W,c], mask uint8 [H,W]."""
 
 
 @dataclass
@@ -27,96 +35,10 @@ class LabelledSet:
     mask: np.ndarray
     labels: LabelMap
     confidence: np.ndarray | None = None
-    generated: bool = False
     score: np.ndarray | None = None
 
 
-def load_truth(
-    source: Path, labels: LabelMap | None = None, split: int | None = None, channels: int | None = None
-) -> LabelledSet:
-    """Read a labelled set.
-
-    A folder with manifest.json is a dataset. An HDF5 file has `image`, `mask` and the attribute `classes` (JSON list),
-    and may have `split`: only the images with this value, or all. Any other folder holds NAME.png with NAME.mask.png
-    beside it, and labels.json. channels: of the images of such a folder, 1 or 3; None = 1 where every file is grey,
-    else 3. Errors: UsageError or DatasetError for what is missing.
-    """
-    if not source.exists():
-        raise UsageError(
-            f"got {source}: no such file or folder", wanted="a dataset, an HDF5 file, or a folder of pairs"
-        )
-    if source.is_file():
-        return _from_hdf5(source, labels, split)
-    if split is not None:
-        raise UsageError(f"got --split {split} for the folder {source}", wanted="an HDF5 file with `split`")
-    if (source / NAME).is_file():
-        return _from_dataset(source)
-    return _from_folder(source, labels, channels)
-
-
-def _from_dataset(folder: Path) -> LabelledSet:
-    manifest = Manifest.read(folder)
-    if manifest.stage != "pairs" or manifest.labels is None:
-        raise DatasetError(f"got {folder} without masks", wanted="pairs", remedy="run `gansegctl annotate` on it first")
-    shards = [arrays for _, arrays in iter_shards(folder, wanted=("mask", "confidence", "score"))]
-    confidence = scores = None
-    if all(s.confidence is not None for s in shards):
-        confidence = np.concatenate([s.confidence for s in shards])
-    if all(s.score is not None for s in shards):
-        scores = np.concatenate([s.score for s in shards])
-    image, mask = (np.concatenate([getattr(s, name) for s in shards]) for name in ("image", "mask"))
-    generated = manifest.generator.get("family") != "rules"
-    return LabelledSet(image, mask, manifest.labels, confidence, generated, scores)
-
-
-def _from_hdf5(file: Path, labels: LabelMap | None, split: int | None) -> LabelledSet:
-    try:
-        with h5py.File(file, "r", locking=False) as f:
-            keep = slice(None) if split is None else np.flatnonzero(f["split"][:] == split)
-            image, mask = f["image"][:][keep], f["mask"][:][keep]
-    except (OSError, KeyError) as e:
-        raise UsageError(f"got {file}: {e}", wanted="an HDF5 file with `image` and `mask`") from e
-    if not len(image) and split is not None:
-        known = ", ".join(map(str, splits_of(file)))
-        raise UsageError(f"got no images in {file} with split {split}", wanted=f"one of {known}")
-    if labels is None:
-        if not (named := classes_of(file)):
-            raise UsageError(f"got {file} without class names", wanted="the attribute `classes`, a JSON list")
-        labels = LabelMap(named)
-    image = image[..., None] if image.ndim == 3 else image
-    return LabelledSet(image, mask, labels)
-
-
-def _from_folder(folder: Path, labels: LabelMap | None, channels: int | None) -> LabelledSet:
-    from PIL import Image
-
-    names = folder / "labels.json"
-    if labels is None:
-        if not names.is_file():
-            raise UsageError(
-                f"got {folder} without labels.json",
-                wanted="NAME.png with NAME.mask.png beside it, and the classes in labels.json",
-                remedy='write [{"id": 0, "name": "background", "colour": [0, 0, 0]}, …] into it; see docs/datasets.md',
-            )
-        labels = declared_classes(names)
-    pairs = [(f, m) for f in image_files(folder) if (m := f.with_name(f.stem + ".mask.png")).is_file()]
-    channels = channels or (1 if all(is_grey(f) for f, _ in pairs) else 3)
-    images, masks = [], []
-    for file, beside in pairs:
-        images.append(read_image(file, channels))
-        with Image.open(beside) as opened:
-            masks.append(np.array(opened))
-        if masks[-1].ndim != 2 or masks[-1].shape != images[-1].shape[:2]:
-            raise UsageError(f"got {beside} of {masks[-1].shape}", wanted=f"an indexed mask of {images[-1].shape[:2]}")
-    if not images:
-        raise UsageError(f"got {folder} without pairs", wanted="NAME.png with NAME.mask.png beside it")
-    sizes = {i.shape for i in images}
-    if len(sizes) > 1:
-        raise UsageError(f"got images of {len(sizes)} sizes in {folder}", wanted="one size")
-    return LabelledSet(np.stack(images), np.stack(masks).astype(np.uint8), labels)
-
-
-@dataclass
+@dataclass(frozen=True)
 class AnnotatedImage:
     """A real image uint8 [S,S,c] and its mask uint8 [S,S], both the centred square at the generator's size."""
 
@@ -125,49 +47,127 @@ class AnnotatedImage:
     mask: np.ndarray
 
 
+def load_labelled(
+    source: Path, labels: LabelMap | None = None, split: int | None = None, channels: int | None = None
+) -> LabelledSet:
+    """Read a whole labelled set.
+
+    A folder with manifest.json is a dataset. An HDF5 file has `image`, `mask` and the attribute `classes` (JSON list),
+    and may have `split`: only the images with this value, or all. Any other folder holds NAME.png with NAME.mask.png
+    beside it, and labels.json. channels: of the images of such a folder, 1 or 3; None = 1 where every file is grey,
+    else 3. Errors: UsageError or DatasetError for what is missing.
+    """
+    check_source(source, split, "a dataset, an HDF5 file, or a folder of pairs")
+    if source.is_file():
+        return _from_hdf5(source, labels, split)
+    return _from_dataset(source) if (source / NAME).is_file() else _from_folder(source, labels, channels)
+
+
 def annotated_images(
     source: Path, labels: LabelMap, resolution: int, channels: int, split: int | None = None
 ) -> list[AnnotatedImage]:
-    """Pairs: NAME.png (.jpg …) with NAME.mask.png beside it, painted in any way that `--masks` takes; or an HDF5 file.
+    """The annotated images of a folder of pairs or an HDF5 file, as squares of `resolution`; blank masks are left out.
 
     Of a folder no more than two images are held in their own size. Errors: UsageError for a source without pairs,
     masks that cannot be read (it names the file), or a file of several splits of which none was chosen.
     """
-    if not source.exists():
-        raise UsageError(f"got {source}: no such file or folder", wanted="a folder of pairs, or an HDF5 file")
-    if split is not None and source.is_dir():
-        raise UsageError(f"got --real-split {split} for the folder {source}", wanted="an HDF5 file with `split`")
+    check_source(source, split, "a folder of pairs, or an HDF5 file", "--real-split")
     check_split(source, split, "pass --real-split {}")
-    rows = _rows_of_file(source, labels, channels, split) if source.is_file() else _rows_of(source, labels, channels)
-    count, found = 0, []
-    for name, image, mask in rows:
-        count, mask = count + 1, square_of(mask, resolution, smooth=False)
+    pairs = _pairs_of_file(source, labels, channels, split) if source.is_file() else _pairs(source, labels, channels)
+    found = []
+    for name, image, mask in pairs:
+        mask = square_of(mask, resolution, smooth=False)
         if not is_blank(mask):
             found.append(AnnotatedImage(name, square_of(image, resolution), mask))
-    if not count:
-        raise UsageError(f"got {source} without pairs", wanted="NAME.png with NAME.mask.png beside it")
     if not found:
         raise UsageError(f"got {source} with blank masks only", wanted="painted masks")
     return found
 
 
-Row = tuple[str, np.ndarray, np.ndarray]
-"""Name, image uint8 [H,W,c], mask uint8 [H,W]."""
+def classes_of(file: Path) -> tuple[str, ...]:
+    """Class names of an HDF5 file, whose attribute `classes` is a JSON list; none where it has none.
+
+    UsageError where the file cannot be read, or the attribute is something else.
+    """
+    import h5py
+
+    try:
+        with h5py.File(file, "r", locking=False) as f:
+            stored = f.attrs.get("classes", "[]")
+    except OSError as e:
+        raise UsageError(f"got {file}: {e}", wanted="an HDF5 file with `image` and `mask`") from e
+    try:
+        names = json.loads(stored)
+    except (TypeError, ValueError):
+        names = None
+    if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
+        raise UsageError(f"got {file} with the attribute classes = {stored!r}", wanted='a JSON list, ["background", …]')
+    return tuple(names)
 
 
-def _rows_of(folder: Path, labels: LabelMap, channels: int) -> Iterator[Row]:
+def _from_dataset(folder: Path) -> LabelledSet:
+    manifest = Manifest.read(folder)
+    if manifest.stage != "pairs" or manifest.labels is None:
+        raise DatasetError(f"got {folder} without masks", wanted="pairs", remedy="run `gansegctl annotate` on it first")
+    shards = [arrays for _, arrays in iter_shards(folder, wanted=("mask", "confidence", "score"))]
+
+    def column(name: str) -> np.ndarray | None:
+        found = [array for s in shards if (array := getattr(s, name)) is not None]
+        return np.concatenate(found) if len(found) == len(shards) else None
+
+    image, mask = column("image"), column("mask")
+    if image is None or mask is None:
+        raise DatasetError(f"got {folder} with a shard without masks", wanted="pairs", remedy="see `gansegctl verify`")
+    return LabelledSet(image, mask, manifest.labels, column("confidence"), column("score"))
+
+
+def _from_hdf5(file: Path, labels: LabelMap | None, split: int | None) -> LabelledSet:
+    image, mask = read_hdf5(file, split, ("mask",))
+    if labels is None:
+        if not (names := classes_of(file)):
+            raise UsageError(f"got {file} without class names", wanted="the attribute `classes`, a JSON list")
+        labels = LabelMap(names)
+    return LabelledSet(image, mask, labels)
+
+
+def _from_folder(folder: Path, labels: LabelMap | None, channels: int | None) -> LabelledSet:
+    if labels is None:
+        file = folder / "labels.json"
+        if not file.is_file():
+            raise UsageError(
+                f"got {folder} without labels.json",
+                wanted=f"{PAIRS}, and the classes in labels.json",
+                remedy='write [{"id": 0, "name": "background", "colour": [0, 0, 0]}, …] into it; see docs/datasets.md',
+            )
+        labels = declared_classes(file)
+    channels = channels or (1 if all(is_grey(image) for image, _ in _paired_files(folder)) else 3)
+    pairs = list(_pairs(folder, labels, channels))
+    sizes = {image.shape for _, image, _ in pairs}
+    if len(sizes) > 1:
+        raise UsageError(f"got images of {len(sizes)} sizes in {folder}", wanted="one size")
+    return LabelledSet(np.stack([image for _, image, _ in pairs]), np.stack([mask for *_, mask in pairs]), labels)
+
+
+def _paired_files(folder: Path) -> list[tuple[Path, Path]]:
+    """Images below a folder and the masks beside them, by path. UsageError for none."""
+    found = [(f, mask) for f in image_files(folder) if (mask := f.with_name(f.stem + ".mask.png")).is_file()]
+    if not found:
+        raise UsageError(f"got {folder} without pairs", wanted=PAIRS)
+    return found
+
+
+def _pairs(folder: Path, labels: LabelMap, channels: int) -> Iterator[Pair]:
+    """Each pair of a folder when it is asked for, the mask painted in any way that `--masks` takes."""
     declared = folder_labels(folder / "labels.json", labels)
-    for file in image_files(folder):
-        beside = file.with_name(file.stem + ".mask.png")
-        if beside.is_file():
-            image = read_image(file, channels)
-            name = file.relative_to(folder).with_suffix("").as_posix().replace("/", "-")
-            yield name, image, read_mask(beside, image.shape[:2], declared)
+    for file, beside in _paired_files(folder):
+        image = read_image(file, channels)
+        name = file.relative_to(folder).with_suffix("").as_posix().replace("/", "-")
+        yield name, image, read_mask(beside, image.shape[:2], declared)
 
 
-def _rows_of_file(file: Path, labels: LabelMap, channels: int, split: int | None) -> Iterator[Row]:
-    truth = load_truth(file, labels, split)
-    if truth.image.shape[3] != channels:
-        raise UsageError(f"got {file} with {truth.image.shape[3]} channels", wanted=f"{channels}")
-    for i, (image, mask) in enumerate(zip(truth.image, truth.mask, strict=True)):
+def _pairs_of_file(file: Path, labels: LabelMap, channels: int, split: int | None) -> Iterator[Pair]:
+    found = _from_hdf5(file, labels, split)
+    if found.image.shape[3] != channels:
+        raise UsageError(f"got {file} with {found.image.shape[3]} channels", wanted=f"{channels}")
+    for i, (image, mask) in enumerate(zip(found.image, found.mask, strict=True)):
         yield f"{i:06d}", image, mask

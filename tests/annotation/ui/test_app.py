@@ -12,7 +12,7 @@ import time
 
 import numpy as np
 import pytest
-from helpers.backend_of_squares import OFFERED, SEEDS, SIZE, blank_masks, desk, image, paint, parts
+from helpers.backend_of_squares import OFFERED, SEEDS, SIZE, backend, blank_masks, image, paint, parts
 from PIL import Image
 
 httpx = pytest.importorskip("httpx", reason="needs httpx (extra `test`)")
@@ -56,7 +56,7 @@ class Client:
 @pytest.fixture
 def session(tmp_path):
     blank_masks(tmp_path)
-    opened = Session(tmp_path, desk(), SEEDS)
+    opened = Session(tmp_path, backend(), SEEDS)
     yield opened
     opened.close()
 
@@ -68,7 +68,7 @@ def done():
 
 @pytest.fixture
 def client(session, done):
-    refitter = Refitter(session.desk.propose, delay=0.01)
+    refitter = Refitter(session.backend.propose, delay=0.01)
     yield Client(make_app(session, refitter, TOKEN, COOKIE, lambda: done.append(True)))
     refitter.close()
 
@@ -209,7 +209,7 @@ def test_painting_goes_to_disk_and_comes_back(client, session):
     assert (back["mask"], back["redo"]) == ([255, 192], 1)
 
 
-def test_images_parts_and_splits_are_those_of_the_desk(client):
+def test_images_parts_and_splits_are_those_of_the_backend(client):
     shown = Image.open(io.BytesIO(client.get("/api/image/1").content))
     np.testing.assert_array_equal(np.array(shown), image(9).image)
     found = np.frombuffer(client.get("/api/parts/0/2").content, "<u4").reshape(SIZE)

@@ -154,7 +154,7 @@ def test_a_proposal_that_comes_late_is_not_painted_into_another_image(squares, p
     page.locator("#strip button").nth(1).click()
     page.wait_for_selector("body[data-ready='1']")
     held[0].continue_()
-    sync_api.expect(page.locator("#spot")).to_contain_text("another image is on the easel")
+    sync_api.expect(page.locator("#spot")).to_contain_text("another image is shown")
     settled(page)
     np.testing.assert_array_equal(mask_of(page), before)
     np.testing.assert_array_equal(mask_of(page, 1), other)

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 from helpers import backend_of_squares
-from helpers.backend_of_squares import LABELS, OFFERED, SEEDS, SIZE, blank_masks, desk, paint, write_mask
+from helpers.backend_of_squares import LABELS, OFFERED, SEEDS, SIZE, backend, blank_masks, paint, write_mask
 
 from gansegctl.annotation.bundle import saved_masks
 from gansegctl.annotation.ui.session import JOURNAL, Session
@@ -18,14 +18,14 @@ from gansegctl.labels import LabelMap
 @pytest.fixture
 def session(tmp_path):
     blank_masks(tmp_path)
-    opened = Session(tmp_path, desk(), SEEDS)
+    opened = Session(tmp_path, backend(), SEEDS)
     yield opened
     opened.close()
 
 
 def again(session, **changes) -> Session:
     session.close()
-    return Session(session.folder, desk(**changes), SEEDS)
+    return Session(session.folder, backend(**changes), SEEDS)
 
 
 def test_blank_masks_are_not_taken_for_paint(session):
@@ -101,7 +101,7 @@ def test_masks_painted_elsewhere_are_taken_over_once_as_a_stroke(tmp_path):
     elsewhere = np.zeros(SIZE, np.uint8)
     elsewhere[2:5] = 2
     write_mask(tmp_path, 5, elsewhere)
-    session = Session(tmp_path, desk(), SEEDS)
+    session = Session(tmp_path, backend(), SEEDS)
     np.testing.assert_array_equal(session.masks()[5], elsewhere)
     session = again(session)
     assert session.mask(0)["undo"] == 1

@@ -181,8 +181,8 @@ def served(monkeypatch):
     from gansegctl.annotation.ui.session import Session
 
     def hand(does):
-        def serve(folder, desk, seeds, port, opened):
-            session = Session(folder, desk, seeds)
+        def serve(folder, backend, seeds, port, opened):
+            session = Session(folder, backend, seeds)
             opened("http://127.0.0.1:1/?token=x")
             does(session)
             session.close()
@@ -196,7 +196,7 @@ def served(monkeypatch):
 
 def test_the_stage_hands_on_what_was_painted_and_added(source, served):
     def does(session):
-        added = session.desk.offered[0]
+        added = session.backend.offered[0]
         place = session.add(added)["exemplar"]
         for i, runs in ((0, [0, 100]), (place, [0, 50])):
             session.stroke({"kind": "paint", "id": f"a{i}", "exemplar": i, "class": 1, "runs": runs})

@@ -1,14 +1,14 @@
-// The page: one image on the easel, tools, keys. Pixels are in strokes.js, canvases in canvas.js, the server in api.js.
+// The page: one image, tools, keys. Pixels are in strokes.js, canvases in canvas.js, the server in api.js.
 
-import { Easel } from "./canvas.js";
+import { Canvas } from "./canvas.js";
 import { Outbox, Unanswered, getBytes, getJson, getImage, postForBytes, postJson } from "./api.js";
-import * as paint from "./strokes.js";
+import * as strokes from "./strokes.js";
 import { Proposals, element } from "./proposals.js";
 
 const $ = (id) => document.getElementById(id);
 const TOOLS = { g: "parts", b: "brush", e: "eraser", l: "polygon", f: "fill" };
 const now = { place: 0, tool: "parts", cls: 0, level: 1, mask: null, parts: new Map(), pen: null, key: false };
-let state, easel, outbox, proposals;
+let state, canvas, outbox, proposals;
 
 history.replaceState(null, "", "/"); // the token leaves the address bar; the cookie stays
 
@@ -17,10 +17,10 @@ history.replaceState(null, "", "/"); // the token leaves the address bar; the co
 const width = () => state.size[1];
 const height = () => state.size[0];
 const here = () => state.exemplars[now.place];
-const active = () => (now.tool === "eraser" ? paint.EMPTY : now.cls);
+const active = () => (now.tool === "eraser" ? strokes.EMPTY : now.cls);
 const mapKey = () => `${now.place}/${now.level}`;
 
-function say(text) {
+function showMessage(text) {
   $("spot").textContent = text;
 }
 
@@ -43,18 +43,18 @@ function showStanding(standing) {
 }
 
 function refresh() {
-  easel.drawMask(now.mask, active());
-  easel.drawInk();
+  canvas.drawMask(now.mask, active());
+  canvas.drawInk();
 }
 
 function answered(stroke, standing, last, refused) {
-  if (refused) say(`Not taken: ${refused}`);
+  if (refused) showMessage(`Not taken: ${refused}`);
   if (!standing) return last ? loadMask() : undefined;
   const expected = here() && standing.exemplar === now.place ? here().changes + 1 : null;
   const astray = expected !== null && stroke.kind === "paint" && standing.changes !== expected;
   showStanding(standing);
   if (last && standing.exemplar === now.place) {
-    if (standing.mask) now.mask = paint.decode(standing.mask, width() * height());
+    if (standing.mask) now.mask = strokes.decode(standing.mask, width() * height());
     else if (astray) loadMask(); // another tab paints too
     refresh();
   }
@@ -67,7 +67,7 @@ async function loadMask() {
   const place = now.place;
   const standing = await getJson(`api/mask/${place}`);
   if (place !== now.place) return;
-  now.mask = paint.decode(standing.mask, width() * height());
+  now.mask = strokes.decode(standing.mask, width() * height());
   for (const stroke of outbox.waiting) { // painted while nobody listened
     if (stroke.exemplar === place && stroke.kind === "paint") {
       for (let i = 0; i < stroke.runs.length; i += 2) now.mask.fill(stroke.class, stroke.runs[i], stroke.runs[i] + stroke.runs[i + 1]);
@@ -83,7 +83,7 @@ async function show(place) {
   [...$("strip").children].forEach((b, i) => b.setAttribute("aria-current", String(i === now.place)));
   $("why").textContent = `Seed ${here().seed}. Why this image: ${here().why}.`;
   const [loaded] = await Promise.all([getImage(`api/image/${now.place}`), loadMask()]);
-  easel.drawImage(loaded);
+  canvas.drawImage(loaded);
   await loadParts();
   if (proposals.found) proposals.draw();
   document.body.dataset.ready = now.place;
@@ -106,29 +106,29 @@ async function add(seed) {
 async function take(seed) {
   const place = now.place;
   const proposed = new Uint8Array(await getBytes(`api/proposal/${seed}/labels`));
-  if (place !== now.place) return say("Not taken: another image is on the easel by now"); // its mask is not this one's
-  const mask = now.mask.map((v, i) => (v === paint.EMPTY ? proposed[i] : v));
+  if (place !== now.place) return showMessage("Not taken: another image is shown by now"); // its mask is not this one's
+  const mask = now.mask.map((v, i) => (v === strokes.EMPTY ? proposed[i] : v));
   now.mask = mask;
-  outbox.put({ kind: "replace", exemplar: now.place, runs: paint.encode(mask), tool: "proposal" });
+  outbox.put({ kind: "replace", exemplar: now.place, runs: strokes.encode(mask), tool: "proposal" });
   refresh();
 }
 
 // -- parts -------------------------------------------------------------------------------------------------------
 
 async function loadParts() {
-  easel.parts = null;
-  easel.hover = -1;
-  if (now.tool !== "parts") return easel.drawInk();
+  canvas.parts = null;
+  canvas.hover = -1;
+  if (now.tool !== "parts") return canvas.drawInk();
   const key = mapKey();
   if (!now.parts.has(key)) {
-    say("Finding the parts of this image…");
+    showMessage("Finding the parts of this image…");
     now.parts.set(key, new Uint32Array(await getBytes(`api/parts/${key}`)));
-    say("");
+    showMessage("");
   }
   if (key !== mapKey() || now.tool !== "parts") return;
-  easel.parts = now.parts.get(key);
+  canvas.parts = now.parts.get(key);
   document.body.dataset.parts = key;
-  easel.drawInk();
+  canvas.drawInk();
 }
 
 async function splitAt({ x, y }) {
@@ -137,14 +137,14 @@ async function splitAt({ x, y }) {
   now.parts.set(key, new Uint32Array(bytes));
   document.body.dataset.splits = Number(document.body.dataset.splits || 0) + 1;
   await loadParts();
-  say("Split further.");
+  showMessage("Split further.");
 }
 
 // -- strokes -----------------------------------------------------------------------------------------------------
 
 function commit(bits, tool) {
   const value = active();
-  const runs = paint.runsOf(bits);
+  const runs = strokes.runsOf(bits);
   if (!runs.length) return;
   for (let i = 0; i < bits.length; i++) if (bits[i]) now.mask[i] = value;
   outbox.put({ kind: "paint", exemplar: now.place, class: value, runs, tool });
@@ -160,53 +160,53 @@ function back(kind) {
 function dropDraft() {
   now.pen = null;
   now.key = false;
-  easel.draft = null;
-  easel.corners = [];
+  canvas.draft = null;
+  canvas.corners = [];
 }
 
 function penDown(spot) {
   now.pen = spot;
-  easel.draft = new Uint8Array(width() * height());
-  paint.disc(easel.draft, width(), height(), spot.x, spot.y, easel.radius);
+  canvas.draft = new Uint8Array(width() * height());
+  strokes.disc(canvas.draft, width(), height(), spot.x, spot.y, canvas.radius);
   refresh();
 }
 
 function penMove(spot) {
-  paint.drag(easel.draft, width(), height(), now.pen, spot, easel.radius);
+  strokes.drag(canvas.draft, width(), height(), now.pen, spot, canvas.radius);
   now.pen = spot;
   refresh();
 }
 
 function penUp() {
-  const bits = easel.draft;
+  const bits = canvas.draft;
   dropDraft();
   if (bits) commit(bits, now.tool);
 }
 
 function closePolygon() {
-  if (easel.corners.length < 2) return;
+  if (canvas.corners.length < 2) return;
   const bits = new Uint8Array(width() * height());
-  paint.polygon(bits, width(), height(), easel.corners);
+  strokes.polygon(bits, width(), height(), canvas.corners);
   dropDraft();
   commit(bits, "polygon");
 }
 
 function corner(spot) {
-  const [first] = easel.corners;
-  if (first && easel.corners.length > 2 && Math.hypot(first.x - spot.x, first.y - spot.y) * easel.scale < 10) return closePolygon();
-  easel.corners.push({ ...spot });
-  easel.drawInk();
+  const [first] = canvas.corners;
+  if (first && canvas.corners.length > 2 && Math.hypot(first.x - spot.x, first.y - spot.y) * canvas.scale < 10) return closePolygon();
+  canvas.corners.push({ ...spot });
+  canvas.drawInk();
 }
 
 /** The tool at a pixel, by pointer or by key. */
 function use(spot, split, byKey) {
   if (now.tool === "parts") {
-    if (!easel.parts) return;
+    if (!canvas.parts) return;
     if (split) return splitAt(spot);
-    commit(paint.where(easel.parts, easel.parts[spot.y * width() + spot.x]), "parts");
+    commit(strokes.pixelsEqual(canvas.parts, canvas.parts[spot.y * width() + spot.x]), "parts");
   } else if (now.tool === "fill") {
     const bits = new Uint8Array(width() * height());
-    paint.flood(bits, now.mask, width(), height(), spot.x, spot.y);
+    strokes.flood(bits, now.mask, width(), height(), spot.x, spot.y);
     commit(bits, "fill");
   } else if (now.tool === "polygon") corner(spot);
   else if (!byKey) penDown(spot);
@@ -214,12 +214,12 @@ function use(spot, split, byKey) {
   else {
     penDown(spot);
     now.key = true;
-    say("Brush down: move with the arrow keys, Space lifts it.");
+    showMessage("Brush down: move with the arrow keys, Space lifts it.");
   }
 }
 
 function fillRest() {
-  commit(paint.where(now.mask, paint.EMPTY), "rest");
+  commit(strokes.pixelsEqual(now.mask, strokes.EMPTY), "rest");
 }
 
 // -- tools and classes -------------------------------------------------------------------------------------------
@@ -230,7 +230,7 @@ function pickTool(tool) {
   for (const b of $("tools").children) b.setAttribute("aria-pressed", String(b.dataset.tool === tool));
   $("detail-row").hidden = tool !== "parts";
   $("brush-row").hidden = tool !== "brush" && tool !== "eraser";
-  easel.radius = $("brush-row").hidden ? 0 : Number($("brush").value);
+  canvas.radius = $("brush-row").hidden ? 0 : Number($("brush").value);
   return loadParts();
 }
 
@@ -238,7 +238,7 @@ function pickClass(k) {
   now.cls = (k + state.classes.length) % state.classes.length;
   [...$("classes").children].forEach((b, i) => b.setAttribute("aria-pressed", String(i === now.cls)));
   if (now.tool === "eraser") pickTool("brush");
-  easel.drawInk();
+  canvas.drawInk();
 }
 
 function pickLevel(level) {
@@ -249,8 +249,8 @@ function pickLevel(level) {
 
 function setBrush(r) {
   $("brush").value = String(r);
-  easel.radius = $("brush-row").hidden ? 0 : Number($("brush").value);
-  easel.drawInk();
+  canvas.radius = $("brush-row").hidden ? 0 : Number($("brush").value);
+  canvas.drawInk();
 }
 
 function setOpacity(value) {
@@ -272,23 +272,23 @@ function drawClasses() {
 // -- pointer and keys --------------------------------------------------------------------------------------------
 
 function describe() {
-  const { x, y } = easel.cursor, p = y * width() + x, value = now.mask[p];
-  const what = value === paint.EMPTY ? "not painted" : state.classes[value].name;
+  const { x, y } = canvas.cursor, p = y * width() + x, value = now.mask[p];
+  const what = value === strokes.EMPTY ? "not painted" : state.classes[value].name;
   return `Row ${y + 1}, column ${x + 1}: ${what}`;
 }
 
 function moveTo(spot) {
-  easel.cursor = spot;
-  const part = easel.parts ? easel.parts[spot.y * width() + spot.x] : -1;
+  canvas.cursor = spot;
+  const part = canvas.parts ? canvas.parts[spot.y * width() + spot.x] : -1;
   if (now.pen) penMove(spot);
-  easel.hover = part;
-  easel.drawInk();
+  canvas.hover = part;
+  canvas.drawInk();
 }
 
 function pointers() {
   const ink = $("ink");
   ink.addEventListener("pointerdown", (event) => {
-    const spot = easel.at(event);
+    const spot = canvas.at(event);
     if (!spot || event.button !== 0) return;
     ink.focus({ preventScroll: true });
     if (now.key) penUp();
@@ -297,10 +297,10 @@ function pointers() {
     if (now.pen) ink.setPointerCapture(event.pointerId);
   });
   ink.addEventListener("pointermove", (event) => {
-    const spot = easel.at(event);
+    const spot = canvas.at(event);
     if (!spot || now.key) return;
     moveTo(spot);
-    say(describe());
+    showMessage(describe());
   });
   for (const end of ["pointerup", "pointercancel"]) {
     ink.addEventListener(end, () => {
@@ -308,14 +308,14 @@ function pointers() {
     });
   }
   ink.addEventListener("pointerleave", () => {
-    easel.hover = -1;
-    easel.drawInk();
+    canvas.hover = -1;
+    canvas.drawInk();
   });
   ink.addEventListener("dblclick", () => now.tool === "polygon" && closePolygon());
   $("stage").addEventListener("wheel", (event) => {
     if (!event.ctrlKey) return;
     event.preventDefault();
-    easel.setZoom(easel.zoom * (event.deltaY < 0 ? 1.25 : 0.8));
+    canvas.setZoom(canvas.zoom * (event.deltaY < 0 ? 1.25 : 0.8));
   }, { passive: false });
 }
 
@@ -324,14 +324,14 @@ const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], Arrow
 function onCanvasKey(event) {
   const step = ARROWS[event.key];
   if (step) {
-    const by = event.shiftKey ? 8 : 1, { x, y } = easel.cursor;
+    const by = event.shiftKey ? 8 : 1, { x, y } = canvas.cursor;
     moveTo({ x: Math.min(Math.max(x + step[0] * by, 0), width() - 1), y: Math.min(Math.max(y + step[1] * by, 0), height() - 1) });
-    easel.reveal();
-    say(describe());
-  } else if (event.key === " ") use({ ...easel.cursor }, event.shiftKey, true);
+    canvas.reveal();
+    showMessage(describe());
+  } else if (event.key === " ") use({ ...canvas.cursor }, event.shiftKey, true);
   else if (event.key === "Enter" && now.tool === "polygon") closePolygon();
-  else if (event.key === "Enter") use({ ...easel.cursor }, event.shiftKey, true);
-  else if (event.key === "Backspace") easel.corners.pop();
+  else if (event.key === "Enter") use({ ...canvas.cursor }, event.shiftKey, true);
+  else if (event.key === "Backspace") canvas.corners.pop();
   else if (event.key === "Escape") dropDraft();
   else return false;
   refresh();
@@ -343,7 +343,7 @@ const KEYS = {
   d: () => pickLevel((now.level + 1) % state.levels),
   o: () => setOpacity((Number($("opacity").value) + 20) % 120),
   ",": () => setBrush(Number($("brush").value) - 1), ".": () => setBrush(Number($("brush").value) + 1),
-  "+": () => easel.setZoom(easel.zoom * 1.5), "=": () => easel.setZoom(easel.zoom * 1.5), "-": () => easel.setZoom(easel.zoom / 1.5),
+  "+": () => canvas.setZoom(canvas.zoom * 1.5), "=": () => canvas.setZoom(canvas.zoom * 1.5), "-": () => canvas.setZoom(canvas.zoom / 1.5),
   n: () => show(now.place + 1), p: () => show(now.place - 1),
   "[": () => pickClass(now.cls - 1), "]": () => pickClass(now.cls + 1),
   "?": () => $("help").showModal(),
@@ -395,7 +395,7 @@ async function finish() {
     $("over").hidden = false;
     $("over").firstElementChild.textContent = `Done: ${seeds.length} mask${seeds.length > 1 ? "s" : ""} written. gansegctl goes on in the terminal; this page can be closed.`;
   } catch (error) {
-    say(error.message);
+    showMessage(error.message);
   }
 }
 
@@ -407,8 +407,8 @@ function buttons() {
   on("undo", () => back("undo"));
   on("redo", () => back("redo"));
   on("rest", fillRest);
-  on("in", () => easel.setZoom(easel.zoom * 1.5));
-  on("out", () => easel.setZoom(easel.zoom / 1.5));
+  on("in", () => canvas.setZoom(canvas.zoom * 1.5));
+  on("out", () => canvas.setZoom(canvas.zoom / 1.5));
   on("help-open", () => $("help").showModal());
   on("finish", askFinish);
   $("done").addEventListener("close", finish);
@@ -420,10 +420,10 @@ function buttons() {
 
 async function begin() {
   state = await getJson("api/state");
-  $("where").textContent = (state.about.dataset || "").split("/").pop();
-  $("where").title = state.about.dataset || "";
-  easel = new Easel(width(), height(), state.classes.map((c) => c.colour));
-  now.mask = new Uint8Array(width() * height()).fill(paint.EMPTY);
+  $("dataset").textContent = (state.about.dataset || "").split("/").pop();
+  $("dataset").title = state.about.dataset || "";
+  canvas = new Canvas(width(), height(), state.classes.map((c) => c.colour));
+  now.mask = new Uint8Array(width() * height()).fill(strokes.EMPTY);
   outbox = new Outbox(answered, saved);
   proposals = new Proposals({ add, show, take, places: () => state.exemplars, current: () => here().seed });
   drawClasses();
@@ -444,7 +444,7 @@ window.addEventListener("unhandledrejection", (event) => {
   if (!(event.reason instanceof Unanswered)) return;
   event.preventDefault();
   const { status, message } = event.reason;
-  say(status ? message : `No answer from gansegctl (${message}). Is it still running?`);
+  showMessage(status ? message : `No answer from gansegctl (${message}). Is it still running?`);
 });
 
 begin().catch((error) => {

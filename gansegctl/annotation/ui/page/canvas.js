@@ -5,7 +5,7 @@ import { EMPTY } from "./strokes.js";
 const $ = (id) => document.getElementById(id);
 const SHARPEST = 2048; // pixels a side of the ink canvas, at most
 
-export class Easel {
+export class Canvas {
   constructor(width, height, colours) {
     this.width = width;
     this.height = height;
@@ -29,8 +29,8 @@ export class Easel {
     const [w, h] = [Math.round(this.width * scale), Math.round(this.height * scale)];
     if (this.scale === scale) return;
     this.scale = scale;
-    $("easel").style.width = `${w}px`;
-    $("easel").style.height = `${h}px`;
+    $("canvas").style.width = `${w}px`;
+    $("canvas").style.height = `${h}px`;
     const sharp = Math.min(window.devicePixelRatio || 1, SHARPEST / Math.max(w, h));
     Object.assign($("ink"), { width: Math.round(w * sharp), height: Math.round(h * sharp) });
     this.drawInk();
@@ -56,7 +56,7 @@ export class Easel {
   }
 
   reveal() {
-    const stage = $("stage"), s = this.scale, box = $("easel");
+    const stage = $("stage"), s = this.scale, box = $("canvas");
     const x = box.offsetLeft - stage.offsetLeft + this.cursor.x * s, y = box.offsetTop - stage.offsetTop + this.cursor.y * s;
     if (x < stage.scrollLeft || x > stage.scrollLeft + stage.clientWidth - s) stage.scrollLeft = x - stage.clientWidth / 2;
     if (y < stage.scrollTop || y > stage.scrollTop + stage.clientHeight - s) stage.scrollTop = y - stage.clientHeight / 2;
@@ -79,9 +79,9 @@ export class Easel {
   }
 
   drawInk() {
-    const canvas = $("ink"), context = canvas.getContext("2d");
-    const s = canvas.width / this.width;
-    context.clearRect(0, 0, canvas.width, canvas.height);
+    const ink = $("ink"), context = ink.getContext("2d");
+    const s = ink.width / this.width;
+    context.clearRect(0, 0, ink.width, ink.height);
     if (this.parts) {
       this.outline(context, s, (p, q) => this.parts[p] !== this.parts[q], "rgb(255 255 255 / 38%)", 1);
       if (this.hover >= 0) {

@@ -35,14 +35,14 @@ export class Proposals {
     try {
       const news = await getJson("api/proposals");
       this.found = news.proposals;
-      this.tell(news);
+      this.showStatus(news);
       if (news.pending) this.soon(400);
     } catch {
       this.soon(2000);
     }
   }
 
-  tell(news) {
+  showStatus(news) {
     const found = news.proposals;
     let line = news.error ? `The refit failed: ${news.error}` : news.pending ? "Refitting…" : "";
     if (found && found.exemplars.length && !news.error) {
@@ -65,10 +65,10 @@ export class Proposals {
     $("others-title").hidden = $("others").hidden = !has || found.exemplars.length < 2;
     $("samples-title").hidden = $("samples").hidden = !has;
     if (!found) return;
-    $("advice").replaceChildren(...found.advice.map((a) => this.tip(a, places)));
+    $("advice").replaceChildren(...found.advice.map((a) => this.adviceCard(a, places)));
     if (!found.advice.length) $("advice").append(element("p", { class: "faint" }, "Paint two classes, and a segmenter is fitted after every stroke."));
     const here = found.exemplars.find((p) => p.seed === current);
-    $("here").replaceChildren(...(here ? [this.card(here, "the image on the easel", null), this.takeButton(current)] : []));
+    $("here").replaceChildren(...(here ? [this.card(here, "this image", null), this.takeButton(current)] : []));
     $("others").replaceChildren(...found.exemplars.filter((p) => p.seed !== current).map((p) => this.card(p, `exemplar ${p.seed}`, () => this.on.show(places.get(p.seed)))));
     $("samples").replaceChildren(...found.samples.map((p) => this.card(p, `sample ${p.seed}`, () => this.on.add(p.seed))));
   }
@@ -81,7 +81,7 @@ export class Proposals {
     return element("img", { src: `api/proposal/${seed}/${kind}?r=${this.found.revision}`, alt: "" });
   }
 
-  tip(advice, places) {
+  adviceCard(advice, places) {
     const known = this.found.samples.some((p) => p.seed === advice.seed) || this.found.exemplars.some((p) => p.seed === advice.seed);
     const place = places.get(advice.seed);
     const press = () => (place === undefined ? this.on.add(advice.seed) : this.on.show(place));
@@ -94,12 +94,12 @@ export class Proposals {
   card(p, name, press) {
     const gain = Math.round(p.gain * 1000) / 10;
     const change = gain ? element("span", { class: gain > 0 ? "more" : "less" }, ` ${gain > 0 ? "▲" : "▼"} ${Math.abs(gain)}`) : "";
-    const say = `${name}: ${percent(p.sure)} sure, least of ${p.weakest}`;
+    const text = `${name}: ${percent(p.sure)} sure, least of ${p.weakest}`;
     const images = [this.image(p.seed, "image"), this.image(p.seed, "overlay")];
     images[1].className = "over";
     const look = press
-      ? element("button", { type: "button", class: "look", "aria-label": `${say}. ${name.startsWith("sample") ? "Add to the strip" : "Show"}`, title: say, onclick: press }, ...images)
-      : element("span", { class: "look", title: say }, ...images);
+      ? element("button", { type: "button", class: "look", "aria-label": `${text}. ${name.startsWith("sample") ? "Add to the strip" : "Show"}`, title: text, onclick: press }, ...images)
+      : element("span", { class: "look", title: text }, ...images);
     return element("figure", { class: "card" }, look,
       element("figcaption", {}, `${percent(p.sure)} sure`, change, element("br"), `least: ${p.weakest}`));
   }

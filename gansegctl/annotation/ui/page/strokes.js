@@ -90,8 +90,8 @@ export function flood(bits, mask, width, height, x, y) {
   }
 }
 
-/** Where a map equals a value. */
-export function where(map, value) {
+/** The pixels at which a map has a value. */
+export function pixelsEqual(map, value) {
   const bits = new Uint8Array(map.length);
   for (let i = 0; i < map.length; i++) bits[i] = map[i] === value ? 1 : 0;
   return bits;
