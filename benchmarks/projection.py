@@ -22,12 +22,14 @@ from benchmarks.page_blocks import fill
 from gansegctl import methods
 from gansegctl.demo.scenes import HELD_OUT, LABELS, render
 from gansegctl.evaluate.report import score
+from gansegctl.io import run_folder
 from gansegctl.io.atomic import write_text
+from gansegctl.io.digest import file_digest
 from gansegctl.io.image import read_image
 from gansegctl.pipeline.inputs.generators import grouped, open_generator
 from gansegctl.pipeline.inputs.images import image_files, square_of
 from gansegctl.pipeline.project.projector import Projector, ProjectSettings, draw, pixel_error
-from gansegctl.pipeline.project.stage import begin, calibrate
+from gansegctl.pipeline.project.stage import RECORD, calibrate
 from gansegctl.students.student import Student, predict_masks
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -159,7 +161,7 @@ def main(arguments: list[str] | None = None) -> None:
     image, truth = (x.numpy() for x in render(range(FIRST, FIRST + a.num), side))
     kinds = {RENDERINGS: image} | from_elsewhere(a.num, side, a.data, a.photos)
     projector = Projector(generator, ProjectSettings(batch_size=BATCH, calibration=a.calibration))
-    begin(a.work, projector.record() | {"segmenter": methods.digest(judge)})
+    run_folder.begin(a.work, projector.record() | {"segmenter": file_digest(judge)}, RECORD)
     for _ in calibrate(projector, a.work / "calibration.json"):
         pass
     rows = list(measure(projector, kinds, segmenter, a.work))

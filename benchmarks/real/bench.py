@@ -31,19 +31,21 @@ import h5py
 import numpy as np
 import torch
 
-from benchmarks.real.plan import DETERMINING, PLANS, SOURCES, TRAINED, Plan, flat, load, reduced
+from benchmarks.real.plan import DETERMINING, PLANS, SOURCES, TRAINED, Plan, load, reduced
 from benchmarks.real.report import write_report
 from benchmarks.real.rows import Rows
 from benchmarks.real.shots import Shots
 from gansegctl import methods
 from gansegctl.config import from_dict
 from gansegctl.contracts import Method, Progress
-from gansegctl.errors import GansegError, UsageError
+from gansegctl.errors import GansegError
 from gansegctl.evaluate.report import score
 from gansegctl.generators.stylegan2 import StyleGAN2Config
 from gansegctl.generators.training.trainer import TrainSettings
 from gansegctl.generators.weights import read_header
-from gansegctl.io.atomic import clean_parts, write_bytes, write_text
+from gansegctl.io import run_folder
+from gansegctl.io.atomic import write_bytes
+from gansegctl.io.digest import file_digest
 from gansegctl.labels import LabelMap
 from gansegctl.pipeline.annotate.adversary import beyond_generator
 from gansegctl.pipeline.compare.stage import fits
@@ -58,6 +60,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT.parent / "shared" / "data"
 FIRST_SAMPLE = 3_000_000
 MADE_OF = "made-of.json"
+REMEDY = "use the settings it was begun with, choose another --work, or delete the folder"
 AND_SHOTS = " + shots"
 """After a method's name: its student also learns from the real shots with their real masks (`distill --real`)."""
 FIRST_METHOD = "oneshot"
@@ -75,38 +78,15 @@ class Bench(Rows):
         self.train, self.test, self.labels = load(plan)
         table = {k: v for k, v in asdict(plan).items() if k in (*TRAINED, *DETERMINING)}
         table = json.loads(json.dumps(table))  # tuples as the lists that they are in a file
-        made_of = {"data": methods.digest(plan.data), "resolution": self.train.image.shape[1]} | {
+        made_of = {"data": file_digest(plan.data), "resolution": self.train.image.shape[1]} | {
             k: table[k] for k in TRAINED
         }
         self.made = plan.work / "generator"
-        self._begin_generator(made_of)
+        run_folder.begin(self.made, made_of, MADE_OF, alone=True, remedy=REMEDY)
         head = made_of | {k: table[k] for k in DETERMINING}
         name = hashlib.sha256(json.dumps(head, sort_keys=True).encode()).hexdigest()[:8]
         super().__init__(plan.work / f"run-{name}", head, retry)
         self.shots = Shots(self)
-
-    def _begin_generator(self, made_of: dict[str, Any]) -> None:
-        self.made.mkdir(parents=True, exist_ok=True)
-        clean_parts(self.made)
-        path = self.made / MADE_OF
-        if not path.exists():
-            if any(self.made.iterdir()):
-                raise UsageError(
-                    f"got {self.made} with files but no {MADE_OF}",
-                    wanted="an empty folder, or one that says what its files were made with",
-                    remedy="choose another --work, or delete the folder",
-                )
-            write_text(path, json.dumps(made_of, indent=1) + "\n")
-            return
-        before, now = dict(flat(json.loads(path.read_text()))), dict(flat(made_of))
-        differs = [k for k in before | now if before.get(k) != now.get(k)]
-        if differs:
-            was = "".join(f"\n  {k}: {before.get(k, 'not said')}, now {now.get(k, 'not said')}" for k in differs)
-            raise UsageError(
-                f"got {self.made}, begun with other settings{was}",
-                wanted="the same",
-                remedy="use the settings it was begun with, choose another --work, or delete the folder",
-            )
 
     def images(self, step: int = 1) -> Path:
         """The train split's images, reduced by `step`, without their masks and without the test split's."""

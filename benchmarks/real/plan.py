@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from gansegctl.errors import UsageError
 from gansegctl.generators.inversion.search import InversionSettings
 from gansegctl.labels import LabelMap
 from gansegctl.pipeline.annotate.real_images import RealSettings
+from gansegctl.pipeline.inputs.labelled_sets import load_labelled
 from gansegctl.pipeline.project.projector import ProjectSettings
 
 TRAINED = ("network", "training", "grow")
@@ -89,10 +89,11 @@ class Split:
 
 def load(plan: Plan) -> tuple[Split, Split, LabelMap]:
     """The train and the test split, at the plan's resolution. UsageError where it does not divide the file's."""
+    whole = load_labelled(plan.data)
+    image, mask, labels = whole.image, whole.mask, whole.labels
     with h5py.File(plan.data, "r") as f:
-        image, mask, split = f["image"][:], f["mask"][:], f["split"][:]
+        split = f["split"][:]
         group = f["patient"][:] if "patient" in f else np.arange(len(split))
-        labels = LabelMap(tuple(json.loads(f.attrs["classes"])))
     side = image.shape[1]
     if plan.resolution and plan.resolution != side:
         if side % plan.resolution:

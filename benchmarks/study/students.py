@@ -17,7 +17,7 @@ from pathlib import Path
 
 from gansegctl import presets
 from gansegctl.io.atomic import write_text
-from gansegctl.store.shard import file_digest
+from gansegctl.io.digest import file_digest
 
 ROWS = Path(__file__).parents[1] / "compare" / "students.json"
 PAIRS, HELD_OUT, FIRST_HELD_OUT = 2000, 500, 20_000_000
