@@ -16,8 +16,8 @@ def write_card(folder: Path, contact_sheet: str | None = None) -> Path:
     """
     manifest = Manifest.read(folder)
     records = [r for r in (shard_record(folder, i) for i in manifest.done(folder)) if r]
-    lacking = len(manifest.shards) - len(records)
-    unfinished = f" **Unfinished: {lacking} more are planned.**" if lacking else ""
+    missing = len(manifest.shards) - len(records)
+    unfinished = f" **Unfinished: {missing} more are planned.**" if missing else ""
     g = manifest.generator
     lines = [
         f"# {folder.resolve().name}",

@@ -109,12 +109,13 @@ class ShardDataset(torch.utils.data.Dataset):
 
     def _record(self, shard: int) -> ShardRecord:
         record = shard_record(self.folder, shard)
-        lacking = [name for name in self.fields if record is None or name not in record.fields]
-        if lacking:
+        there = record.fields if record else ()
+        missing = [name for name in self.fields if name not in there]
+        if record is None or missing:
             raise DatasetError(
-                f"got {shard_path(self.folder, shard)} without {', '.join(lacking)}",
+                f"got {shard_path(self.folder, shard)} without {', '.join(missing) or 'its json'}",
                 wanted=f"a dataset with {', '.join(self.fields)}",
-                remedy="ask for fields it has" + (f": {', '.join(record.fields)}" if record else ""),
+                remedy="ask for fields it has" + (f": {', '.join(there)}" if there else ""),
             )
         return record
 

@@ -7,7 +7,7 @@ import pytest
 from gansegctl.errors import DatasetError, UsageError
 from gansegctl.labels import LabelMap
 from gansegctl.store.export.base import ExportSettings
-from gansegctl.store.export.condition import Where
+from gansegctl.store.export.condition import Condition
 from gansegctl.store.export.selection import Selection, Splits
 
 CLASSES = ("background", "eyes", "left ear", "score")
@@ -43,11 +43,11 @@ VALUES = {
     ],
 )
 def test_conditions(text, kept):
-    assert Where(text, CLASSES).keeps(VALUES) is kept
+    assert Condition(text, CLASSES).keeps(VALUES) is kept
 
 
 def test_a_condition_knows_what_it_asks_for():
-    assert Where("score < 1 and eyes > 0", CLASSES).names == {"score", "class:eyes"}
+    assert Condition("score < 1 and eyes > 0", CLASSES).names == {"score", "class:eyes"}
 
 
 @pytest.mark.parametrize(
@@ -77,19 +77,19 @@ def test_a_condition_knows_what_it_asks_for():
 )
 def test_anything_else_is_a_usage_error_and_never_run(text):
     with pytest.raises(UsageError, match="wanted: comparisons of score"):
-        Where(text, CLASSES)
+        Condition(text, CLASSES)
 
 
 def test_unknown_names_are_answered_with_the_nearest():
     with pytest.raises(UsageError, match=r"unknown name 'eye'[\s\S]*did you mean 'eyes'"):
-        Where("eye > 0", CLASSES)
+        Condition("eye > 0", CLASSES)
 
 
 def test_endless_conditions_are_refused():
     with pytest.raises(UsageError, match="deep"):
-        Where("(" * 500 + "seed == 1" + ")" * 500, CLASSES)
+        Condition("(" * 500 + "seed == 1" + ")" * 500, CLASSES)
     with pytest.raises(UsageError, match="characters"):
-        Where("seed == 1 or " * 1000 + "seed == 1", CLASSES)
+        Condition("seed == 1 or " * 1000 + "seed == 1", CLASSES)
 
 
 def selection(**changes) -> Selection:

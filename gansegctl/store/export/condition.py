@@ -27,7 +27,7 @@ Test = Callable[[Mapping[str, float]], bool]
 Value = Callable[[Mapping[str, float]], float]
 
 
-class Where:
+class Condition:
     """A parsed condition; `keeps` takes a table of values, in which a class's share stands under "class:NAME".
 
     A bare name is score, seed or a class; one in quotes is always a class. `names`: the keys it asks for.

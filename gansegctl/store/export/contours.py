@@ -56,7 +56,7 @@ class _Ring:
     def _at(self, i: int) -> bool:
         return self.corners[i][0] == self.left == self.corners[(i + 1) % len(self.corners)][0]
 
-    def rising(self):
+    def rising(self) -> Iterator[tuple[int, tuple[int, int, int]]]:
         """(i, (x, top, bottom)) of every border from corner i upwards: the region lies to its right."""
         n = len(self.corners)
         for i, (x, y) in enumerate(self.corners):

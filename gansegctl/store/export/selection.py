@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from gansegctl.errors import DatasetError, UsageError
 from gansegctl.labels import LabelMap
 from gansegctl.store.export.base import ExportSettings
-from gansegctl.store.export.condition import Where
+from gansegctl.store.export.condition import Condition
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Selection:
 
     def __init__(self, settings: ExportSettings, labels: LabelMap) -> None:
         self.labels = labels
-        self.where = Where(settings.where, labels.names) if settings.where.strip() else None
+        self.condition = Condition(settings.where, labels.names) if settings.where.strip() else None
         self.least = [self._least(text) for text in settings.min_class]
 
     def _least(self, text: str) -> tuple[int, int]:
@@ -61,11 +61,11 @@ class Selection:
         """Whether a sample of so many pixels in all, and of each class, is exported."""
         if any(class_pixels[k] < n for k, n in self.least):
             return False
-        if self.where is None:
+        if self.condition is None:
             return True
-        if score is None and "score" in self.where.names:
+        if score is None and "score" in self.condition.names:
             raise DatasetError(
                 "got a shard without scores", wanted="the score that --where asks for", remedy="leave score out"
             )
         values = {f"class:{n}": class_pixels[k] / pixels for k, n in enumerate(self.labels.names)}
-        return self.where.keeps(values | {"seed": seed, "score": 0.0 if score is None else score})
+        return self.condition.keeps(values | {"seed": seed, "score": 0.0 if score is None else score})
