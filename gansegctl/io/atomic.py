@@ -31,14 +31,19 @@ def part_name(path: Path) -> Path:
     return path.with_name(f"{path.name}.part.{this_host()}.{os.getpid()}")
 
 
-def create_text(path: Path, text: str) -> None:
+def create_text(path: Path, text: str, sync: bool = False) -> None:
     """Make a file that is not there yet, with its content, or FileExistsError; a kill in between leaves none.
 
-    On a file system without hard links it is made and filled in two steps. OSError as the disk says.
+    sync: the content survives a power cut; the name does after `sync_folder`. On a file system without hard links the
+    file is made and filled in two steps. OSError as the disk says.
     """
     part = part_name(path)
     try:
-        part.write_text(text, encoding="utf-8")
+        with open(part, "w", encoding="utf-8") as f:
+            f.write(text)
+            f.flush()
+            if sync:
+                os.fsync(f.fileno())
         try:
             os.link(part, path)
         except FileExistsError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -13,19 +13,35 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from gansegctl.errors import GansegError, UsageError
 from gansegctl.io.atomic import write_bytes
 
+if TYPE_CHECKING:
+    from torch import Tensor
 
-def to_uint8(image: Any) -> np.ndarray:
+NORMALISATION = "x / 127.5 - 1"
+"""What `normalised` computes, in words that a file can carry."""
+
+
+def normalised(pixels: Tensor) -> Tensor:
+    """uint8 of any shape → float32 of that shape in [-1, 1], the range in which networks read and draw images."""
+    return pixels.float() / 127.5 - 1
+
+
+def from_uint8(images: Tensor) -> Tensor:
+    """uint8 [N, H, W, c] → float32 [N, c, H, W] in [-1, 1], in memory still channels-last. `to_uint8` leads back."""
+    return normalised(images.permute(0, 3, 1, 2))
+
+
+def to_uint8(image: Tensor | np.ndarray) -> np.ndarray:
     """Float [N, c, H, W] in [-1, 1] (a tensor on any device, or numpy) → uint8 [N, H, W, c].
 
     Rounds as the official StyleGAN scripts do: clamp(x · 127.5 + 128, 0, 255), cut to an integer.
     Error: GansegError for an image with NaN in it.
     """
-    if hasattr(image, "detach"):  # a tensor: round where it lies and move a quarter of the bytes
+    if isinstance(image, np.ndarray):
+        values = np.asarray(image, np.float32).transpose(0, 2, 3, 1) * np.float32(127.5) + np.float32(128)
+        broken, pixels = bool(np.isnan(values).any()), np.clip(np.nan_to_num(values), 0, 255).astype(np.uint8)
+    else:  # round where it lies and move a quarter of the bytes
         scaled = image.detach().float().permute(0, 2, 3, 1) * 127.5 + 128
         broken, pixels = bool(scaled.isnan().any()), scaled.clamp(0, 255).byte().cpu().numpy()
-    else:
-        scaled = np.asarray(image, np.float32).transpose(0, 2, 3, 1) * np.float32(127.5) + np.float32(128)
-        broken, pixels = bool(np.isnan(scaled).any()), np.clip(np.nan_to_num(scaled), 0, 255).astype(np.uint8)
     if broken:
         raise GansegError(
             "got a generated image with NaN in it",
@@ -69,11 +85,12 @@ def read_image(path: Path | str, channels: int = 3) -> np.ndarray:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # twice its limit is an error, below
-            with Image.open(path) as image:
+            with Image.open(path) as file:
+                image: Image.Image = file
                 # MPO is what telephones write as .jpg: further frames are previews of the first.
-                frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+                frames = 1 if file.format == "MPO" else getattr(file, "n_frames", 1)
                 if frames == 1:
-                    image = ImageOps.exif_transpose(image)
+                    image = ImageOps.exif_transpose(file)
                     image.load()
     except FileNotFoundError:
         raise UsageError(f"got {path}, which does not exist", wanted=wanted) from None

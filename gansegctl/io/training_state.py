@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gansegctl.errors import UsageError
-from gansegctl.io.atomic import write_bytes
+from gansegctl.io.tensors import FileKind
 
 if TYPE_CHECKING:
     import torch
@@ -29,15 +29,14 @@ def save_state(
 ) -> None:
     """Write everything a resume needs. facts: JSON values by name, such as settings and counters."""
     import torch
-    from safetensors.torch import save
 
     tensors = {"stream": stream.get_state()}
     for name, network in networks.items():
-        tensors |= {f"{name}/{k}": v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
+        tensors |= {f"{name}/{k}": v for k, v in network.state_dict().items()}
     for name, optimizer in optimizers.items():
         for i, state in optimizer.state_dict()["state"].items():
-            tensors |= {f"{name}/{i}/{k}": torch.as_tensor(v).detach().cpu().contiguous() for k, v in state.items()}
-    write_bytes(path, save(tensors, {"kind": kind} | {k: json.dumps(v) for k, v in facts.items()}))
+            tensors |= {f"{name}/{i}/{k}": torch.as_tensor(v) for k, v in state.items()}
+    _file(kind).write(path, tensors, {k: json.dumps(v) for k, v in facts.items()})
 
 
 @dataclass
@@ -70,21 +69,13 @@ class SavedState:
 
 
 def load_state(path: Path, kind: str) -> SavedState:
-    """Read a state. UsageError for a damaged file, or one of another kind."""
-    from safetensors import SafetensorError, safe_open
-
+    """Read a state. UsageError for a file that is missing, damaged or of another kind."""
+    header, tensors = _file(kind).read(path)
     try:
-        with safe_open(str(path), "pt") as f:
-            header = f.metadata() or {}
-            tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 - safe_open is no mapping
-    except SafetensorError as e:
-        raise UsageError(f"got {path}: {e}", wanted=kind, remedy=f"delete {path} to start anew") from e
-    if header.pop("kind", None) != kind:
-        raise UsageError(f"got {path}: another kind of file", wanted=kind, remedy=f"delete {path} to start anew")
-    return SavedState({k: json.loads(v) for k, v in header.items()}, tensors)
+        return SavedState({k: json.loads(v) for k, v in header.items() if k != "kind"}, tensors)
+    except ValueError as e:
+        raise UsageError(f"got {path}: {e} in its header", wanted=kind, remedy=f"delete {path} to start anew") from e
 
 
-def differing(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """`key: then, now …` of the keys whose values differ, for a message; "" where none does."""
-    both = {k: (then.get(k, "not said"), now.get(k, "not said")) for k in {**now, **then}}
-    return "; ".join(f"{k}: {a}, now {b}" for k, (a, b) in both.items() if a != b)
+def _file(kind: str) -> FileKind:
+    return FileKind(kind, "a training state", "delete {path} to start anew", newest=None, table=False)
