@@ -20,6 +20,7 @@ import numpy as np
 
 from benchmarks.page_blocks import fill
 from gansegctl import methods
+from gansegctl.contracts import Progress, result_of
 from gansegctl.demo.scenes import HELD_OUT, LABELS, render
 from gansegctl.evaluate.report import score
 from gansegctl.io import run_folder
@@ -84,9 +85,7 @@ def measure(projector: Projector, kinds: dict[str, np.ndarray], segmenter, work:
     for kind, images in kinds.items():
         todo = [i for i in range(len(images)) if (kind, i) not in done]
         for numbers in grouped(todo, BATCH):
-            found: list = []
-            for _ in projector.project(images[list(numbers)], found):
-                pass
+            found = result_of(projector.project(images[list(numbers)], Progress("project", 0, len(todo))))
             new = []
             for i, projection in zip(numbers, found, strict=True):
                 judge = segmenter if kind == RENDERINGS else None

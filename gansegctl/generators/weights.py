@@ -56,7 +56,7 @@ def load_generator(path: Path) -> StyleGAN:
     """Read a generator in eval mode. UsageError for another kind of file, a newer format, missing or extra tensors."""
     path = Path(path)
     header, tensors = FILE.read(path)
-    family = header.get("family", stylegan2.FAMILY)
+    family = header.get("family")
     if family not in NETWORKS:
         raise UsageError(f"got {path}: family {family!r}", wanted=" | ".join(NETWORKS), remedy="update gansegctl")
     network, config = NETWORKS[family]

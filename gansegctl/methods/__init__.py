@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gansegctl.errors import UsageError, did_you_mean
-from gansegctl.methods.base.segmenter_file import digest, read_header
+from gansegctl.methods.base.segmenter_file import read_header
 
 if TYPE_CHECKING:
     from gansegctl.contracts import Method, Segmenter
 
-__all__ = ["METHODS", "digest", "get", "load", "read_header"]
+__all__ = ["METHODS", "get", "load", "read_header"]
 
 METHODS: dict[str, str] = {
     "oneshot": "gansegctl.methods.oneshot:OneShot",

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from gansegctl.errors import GansegError, UsageError
+from gansegctl.io.image import from_uint8
 from gansegctl.students.student import Student
 
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
@@ -27,8 +28,7 @@ class WholeStudent(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """image uint8 [N,H,W,c] → labels uint8 [N,H,W], confidence uint8 [N,H,W] (255 sure)."""
-        x = image.permute(0, 3, 1, 2).to(torch.float32) / 127.5 - 1
-        top, label = self.model(x).softmax(dim=1).max(dim=1)
+        top, label = self.model(from_uint8(image)).softmax(dim=1).max(dim=1)
         return label.to(torch.uint8), (top * 255).round().to(torch.uint8)
 
 

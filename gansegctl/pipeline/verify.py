@@ -12,7 +12,7 @@ import h5py
 from gansegctl import methods
 from gansegctl.contracts import Progress, Segmenter
 from gansegctl.errors import DatasetError
-from gansegctl.methods.base import segmenter_file as files
+from gansegctl.io.digest import file_digest
 from gansegctl.pipeline.annotate.source import SEGMENTER, Source
 from gansegctl.pipeline.generate.filters import Everything, Known
 from gansegctl.pipeline.generate.plan import PlannedShard
@@ -20,7 +20,7 @@ from gansegctl.pipeline.generate.shards import finish, write_shards
 from gansegctl.store.codec import READ_ERRORS
 from gansegctl.store.manifest import Manifest, bad_shards, foreign_files, manifest_changed, problems_of_dataset
 from gansegctl.store.schema import format_seeds, parse_seeds
-from gansegctl.store.shard import file_digest, shard_path, shard_record
+from gansegctl.store.shard import shard_path, shard_record
 
 
 def check(folder: Path) -> dict[str, list[str]]:
@@ -29,7 +29,7 @@ def check(folder: Path) -> dict[str, list[str]]:
     problems = problems_of_dataset(folder)
     about = Manifest.read(folder).segmenter
     beside = folder / SEGMENTER
-    if about and beside.is_file() and files.digest(beside) != about.get("sha256"):
+    if about and beside.is_file() and file_digest(beside) != about.get("sha256"):
         problems.append(f"{SEGMENTER}: not the one that made the masks, by its sha256")
     return {"problems": problems, "foreign": foreign_files(folder)}
 
@@ -111,7 +111,7 @@ def _segmenter(source: Source, path: Path | None) -> Segmenter | None:
     if source.manifest.stage != "pairs" or about is None:
         return None
     path = path or source.folder / SEGMENTER
-    if not path.is_file() or files.digest(path) != about["sha256"]:
+    if not path.is_file() or file_digest(path) != about["sha256"]:
         raise DatasetError(
             f"got {path}, " + ("another segmenter" if path.is_file() else "which is not there"),
             wanted=f"the one with sha256 {about['sha256'][:12]}…, which made the masks of {source.folder}",

@@ -10,15 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from gansegctl import __version__
-from gansegctl.errors import DatasetError, GansegError, UsageError
-from gansegctl.io.atomic import clean_parts, create_text, explained, sync_folder, write_bytes
+from gansegctl.errors import DatasetError
+from gansegctl.io.atomic import clean_parts, write_bytes
+from gansegctl.io.run_folder import claim, differences, require_same
 from gansegctl.labels import LabelMap
 from gansegctl.store.schema import FORMAT_VERSION, format_seeds, parse_seeds
 from gansegctl.store.shard import problem_of_shard, shard_done, shard_record
 
 NAME = "manifest.json"
-ABSENT = "nothing"
-PLACE = "generate.generator"  # a preset's name or a path
 
 
 def settings_digest(settings: dict[str, Any]) -> str:
@@ -62,7 +61,7 @@ class Manifest:
 
     @property
     def plan_of_seeds(self) -> tuple[str, ...]:
-        """What each shard is made from: its seeds, or its candidates."""
+        """The seeds that each shard is made from: its own, or its candidates."""
         return self.shards if self.candidates is None else self.candidates
 
     @staticmethod
@@ -137,40 +136,15 @@ class Manifest:
 
         Errors: UsageError for a folder with other things in it, DatasetError for other settings (with the difference).
         """
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            entries = [p.name for p in folder.iterdir() if ".part." not in p.name]
-        except OSError as e:
-            raise GansegError(
-                f"got {folder}: {e.strerror}",
-                wanted="a folder that can be written",
-                remedy="choose another -o, or check its permissions",
-            ) from e
-        if (folder / NAME).is_file():  # asked after the listing: another task may just have begun it
-            there = Manifest.read(folder)
-            there.require_same(self, folder)
-            clean_parts(folder)
-            return there
-        if entries:
-            raise UsageError(
-                f"got {folder}, which holds {sorted(entries)[0]} and {len(entries) - 1} more",
-                wanted="a new or empty folder, or a dataset to resume",
-                remedy="choose another -o",
-            )
+        if claim(folder, NAME, self._text()):
+            return self
+        there = Manifest.read(folder)
+        there.require_same(self, folder)
         clean_parts(folder)
-        try:
-            create_text(folder / NAME, self._text())
-        except FileExistsError:  # another task was quicker, perhaps with other settings
-            there = Manifest.read(folder)
-            there.require_same(self, folder)
-            return there
-        except OSError as e:
-            raise explained(e, folder / NAME, len(self._text())) from e
-        sync_folder(folder)
-        return self
+        return there
 
     def sample_settings(self, masks: bool) -> dict[str, Any]:
-        """What determines the images and, on request, their masks."""
+        """The settings that determine the images and, on request, their masks."""
         if masks:
             return {**self.settings, "generator": self.generator.get("sha256"), "segmenter": self.segmenter}
         return {"generate": self.settings.get("generate", {}), "generator": self.generator.get("sha256")}
@@ -181,26 +155,16 @@ class Manifest:
         Where `other` has masks they must be made the same way too; where it has none, those that are there may stay.
         The same generator may lie elsewhere by now: it is known by its digest.
         """
-        mine, wanted = (_flat(m.sample_settings(masks=other.stage == "pairs")) for m in (self, other))
-        if mine.get("generator", "null") != "null" and mine["generator"] == wanted.get("generator"):
-            mine.pop(PLACE, None)
-            wanted.pop(PLACE, None)
-        keys = [k for k in sorted(mine.keys() | wanted.keys()) if mine.get(k, ABSENT) != wanted.get(k, ABSENT)]
-        if self.plan_of_seeds != other.plan_of_seeds and not keys:
-            keys, mine, wanted = ["shards"], {"shards": _brief(self)}, {"shards": _brief(other)}
-        if keys:
-            rows = "; ".join(
-                f"{k}: {mine.get(k, ABSENT)} in the dataset, {wanted.get(k, ABSENT)} asked for" for k in keys
-            )
-            raise DatasetError(
-                f"got other settings than {folder} was begun with: {rows}",
-                wanted="the same settings, to go on",
-                remedy="use those settings, or another -o",
-            )
+        mine, wanted = (m.sample_settings(masks=other.stage == "pairs") for m in (self, other))
+        if mine["generator"] and mine["generator"] == wanted["generator"]:
+            mine, wanted = _without_place(mine), _without_place(wanted)
+        if self.plan_of_seeds != other.plan_of_seeds and not differences(mine, wanted):
+            mine, wanted = {"shards": _brief(self)}, {"shards": _brief(other)}
+        require_same(mine, wanted, folder, DatasetError)
 
 
 def problems_of_dataset(folder: Path) -> list[str]:
-    """What is missing, unfinished, damaged, made with other settings, or out of plan; empty when all is well."""
+    """All that is missing, unfinished, damaged, made with other settings or not planned; empty when all is well."""
     manifest = Manifest.read(folder)
     rows = [f"{NAME}: changed since it was written"] if manifest_changed(folder) else []
     rows += [f"shard-{index:05d}: {problem}" for index, problem in bad_shards(folder).items()]
@@ -224,7 +188,7 @@ def bad_shards(folder: Path) -> dict[int, str]:
 
 
 def foreign_files(folder: Path) -> list[str]:
-    """What lies in a dataset's folder and is none of its own; harmless, but named."""
+    """The files in a dataset's folder that are none of its own; harmless, but named."""
     own = re.compile(
         r"manifest\.json|card\.md|contact\.png|segmenter\.safetensors|exemplars(-.*)?|[^.]+-eval|shard-\d{5,}\.(h5|json|claim)"
     )
@@ -232,12 +196,10 @@ def foreign_files(folder: Path) -> list[str]:
 
 
 def manifest_changed(folder: Path) -> bool:
-    """By the checksum in it; False for manifests of before there was one."""
+    """Whether the text of manifest.json is another than `write` wrote, by the checksum in it."""
     text = (folder / NAME).read_text()
     row = json.loads(text)
     checksum = row.pop("checksum", None)
-    if checksum is None:
-        return bool(row.keys() - Manifest.read(folder).to_json().keys())
     return checksum != settings_digest(row) or text != json.dumps(row | {"checksum": checksum}, indent=1) + "\n"
 
 
@@ -251,12 +213,7 @@ def _seeds_in(text: str) -> list[int]:
     return parse_seeds(text) if text else []
 
 
-def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    """Each leaf under its dotted path, as JSON: a tuple and the list it is stored as are the same."""
-    flat: dict[str, str] = {}
-    for key, value in table.items():
-        if isinstance(value, dict) and value:
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = json.dumps(value)
-    return flat
+def _without_place(settings: dict[str, Any]) -> dict[str, Any]:
+    """Without the preset's name or path by which the generator was found."""
+    generate = {k: v for k, v in settings.get("generate", {}).items() if k != "generator"}
+    return settings | {"generate": generate}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import numpy as np
 
 from gansegctl.errors import DatasetError, GansegError
 from gansegctl.io.atomic import write_bytes
+from gansegctl.io.digest import file_digest
 from gansegctl.labels import IGNORE, LabelMap
 from gansegctl.store.codec import READ_ERRORS
 from gansegctl.store.hdf5 import StoredFields, write_field
@@ -51,9 +52,10 @@ def write_shard(
     path = shard_path(folder, index)
     record_path = path.with_suffix(".json")
     about = {"digest": digest, "index": index} | ({} if candidates is None else {"candidates": candidates})
-    named = arrays.mask is not None and labels is not None
+    counting: Future[tuple[int, ...]] | None = None
     with ThreadPoolExecutor(max_workers=1) as beside:  # counting beside packing, hashing beside the disk
-        counting = beside.submit(class_histogram, arrays.mask, labels) if named else None
+        if arrays.mask is not None and labels is not None:
+            counting = beside.submit(class_histogram, arrays.mask, labels)
         data = _encoded(str(path), arrays, labels, about | (attrs or {}), threads, codec)
         histogram = counting.result() if counting else None
         hashing = beside.submit(lambda: hashlib.sha256(data).hexdigest())
@@ -167,7 +169,7 @@ def shard_done(folder: Path, index: int, digest: str, seeds: str | None = None) 
 
 
 def problem_of_shard(folder: Path, index: int) -> str | None:
-    """What is wrong with a shard (missing, unfinished, damaged); None when it is whole.
+    """The fault of a shard (missing, unfinished, damaged); None when it is whole.
 
     The file is checked by its sha256, and its json by all it says of the file.
     """
@@ -182,7 +184,7 @@ def problem_of_shard(folder: Path, index: int) -> str | None:
     try:
         if file_digest(path) != record.sha256:
             return "damaged: sha256 differs from its json"
-        whole = path.with_suffix(".json").read_bytes() == _record_text(record) and _says_so(path, record)
+        whole = path.with_suffix(".json").read_bytes() == _record_text(record) and _matches(record, path)
         return None if whole else "damaged: its json differs from what the file holds"
     except OSError as e:
         return f"damaged: {e.strerror or e}"
@@ -190,31 +192,25 @@ def problem_of_shard(folder: Path, index: int) -> str | None:
         return f"damaged: {e}"
 
 
-def _says_so(path: Path, record: ShardRecord) -> bool:
+def _matches(record: ShardRecord, path: Path) -> bool:
     """Whether a record is the one that `write_shard` would write for this file."""
     with h5py.File(path, "r", locking=False) as f:
         stored = StoredFields(f)
         fields = tuple(name for name in FIELDS if name in stored)
-        labels, counts, shown = json.loads(f.attrs.get("labels", "[]")), None, None
-        candidates = f.attrs.get("candidates")
+        labels, candidates = json.loads(f.attrs.get("labels", "[]")), f.attrs.get("candidates")
+        histogram: tuple[int, ...] | None = None
+        samples: tuple[int, ...] | None = None
         if labels and "mask" in stored:
-            counts, shown = np.zeros(256, np.int64), np.zeros(256, np.int64)
-            for i in range(stored.count()):
-                pixels = np.bincount(stored.row("mask", i).ravel(), minlength=256)
-                counts, shown = counts + pixels, shown + (pixels > 0)
-            counts, shown = (tuple(int(v) for v in c[: len(labels)]) for c in (counts, shown))
+            pixels = [np.bincount(stored.row("mask", i).ravel(), minlength=256) for i in range(stored.count())]
+            counts = np.array(pixels, np.int64).reshape(-1, 256)[:, : len(labels)]  # [n, K]
+            histogram = tuple(counts.sum(axis=0).tolist())
+            samples = tuple((counts > 0).sum(axis=0).tolist())
         seeds = f["seed"][:]
-        said = (record.index, record.count, record.seeds, record.digest, record.fields, record.class_histogram)
-        held = (int(f.attrs["index"]), len(seeds), format_seeds(seeds), f.attrs["digest"], fields, counts)
-        chosen = (candidates, None if candidates is None else shown)
-        return (*said, record.candidates, record.class_samples) == (*held, *chosen)
+        recorded = (record.index, record.count, record.seeds, record.digest, record.fields, record.class_histogram)
+        found = (int(f.attrs["index"]), len(seeds), format_seeds(seeds), f.attrs["digest"], fields, histogram)
+        chosen = (candidates, None if candidates is None else samples)
+        return (*recorded, record.candidates, record.class_samples) == (*found, *chosen)
 
 
 def _record_text(record: ShardRecord) -> bytes:
     return (json.dumps(record.to_json(), indent=1) + "\n").encode()
-
-
-def file_digest(path: Path) -> str:
-    """sha256 of a file, in hex."""
-    with open(path, "rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gansegctl.errors import UsageError
+from gansegctl.io.image import from_uint8, normalised
 from gansegctl.students.student import Student
 
 BAND = 256  # rows decided together
@@ -59,7 +60,7 @@ def _whole(student: Student, image: np.ndarray) -> Iterator[Tensor]:
     (h, w), device = image.shape[:2], _device(student)
     small = []
     for channel in range(student.channels):  # one at a time: a large image as float is four times as large
-        plane = torch.from_numpy(np.array(image[..., channel])).to(device).float() / 127.5 - 1
+        plane = normalised(torch.from_numpy(np.array(image[..., channel])).to(device))
         if (h, w) == tuple(student.size):
             small.append(plane[None, None])
         else:
@@ -113,7 +114,7 @@ def _tiled(student: Student, image: np.ndarray, tile: int) -> Iterator[Tensor]:
 
 def _resized(student: Student, windows: Tensor) -> Tensor:
     """uint8 [N,t,t,c] → probabilities [N,K,t,t], through the student's size."""
-    x = windows.permute(0, 3, 1, 2).float() / 127.5 - 1
+    x = from_uint8(windows)
     size = tuple(x.shape[2:])
     if size != tuple(student.size):
         x = F.interpolate(x, student.size, mode="bilinear", align_corners=False, antialias=True)

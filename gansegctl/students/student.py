@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,18 +10,18 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from gansegctl.contracts import Annotation
 from gansegctl.errors import UsageError, did_you_mean
-from gansegctl.io.atomic import write_bytes
+from gansegctl.io.image import NORMALISATION, from_uint8
+from gansegctl.io.tensors import FileKind
 from gansegctl.labels import LabelMap
 from gansegctl.students import deeplab, unet
 
 KIND = "gansegctl.student"
-FORMAT_VERSION = 1
+FIELDS = {"arch": str, "widths": list, "labels": list, "size": list, "channels": int, "facts": dict}
+FILE = FileKind(KIND, "a student", "pass a student that `gansegctl distill` wrote", FIELDS)
 ARCHITECTURES = {"unet": unet.UNet, "deeplabv3": deeplab.DeepLabV3}
 WIDTHS = {"unet": unet.WIDTHS, "deeplabv3": deeplab.WIDTHS}
 """Of an architecture whose widths nobody chose."""
@@ -39,8 +38,7 @@ def normalise(images: Tensor, channels: int) -> Tensor:
     """uint8 [N,H,W,c] → float [N,c,H,W] in [-1,1], channels-last in memory."""
     if images.ndim != 4 or images.dtype != torch.uint8 or images.shape[3] != channels:
         raise UsageError(f"got images {list(images.shape)} {images.dtype}", wanted=f"uint8 [N, H, W, {channels}]")
-    x = images.permute(0, 3, 1, 2).float() / 127.5 - 1
-    return x.contiguous(memory_format=torch.channels_last)
+    return from_uint8(images).contiguous(memory_format=torch.channels_last)
 
 
 @dataclass
@@ -87,31 +85,26 @@ class Student:
     def save(self, path: Path, dtype: torch.dtype = torch.float32) -> None:
         """One safetensors file; float16 halves it. The file appears whole or not at all."""
         header = {
-            "kind": KIND,
-            "format": FORMAT_VERSION,
             "arch": self.arch,
             "widths": list(self.widths),
             "labels": self.labels.to_json(),
             "size": list(self.size),
             "channels": self.channels,
-            "normalisation": "x / 127.5 - 1",
+            "normalisation": NORMALISATION,
             "facts": self.facts,
         }
         tensors = {}
         for name, value in self.model.state_dict().items():
-            value = value.detach().cpu()
-            tensors[name] = (value.to(dtype) if value.is_floating_point() else value).contiguous()
-        write_bytes(path, save(tensors, {"gansegctl": json.dumps(header, sort_keys=True)}))
+            tensors[name] = value.to("cpu", dtype) if value.is_floating_point() else value
+        FILE.write(path, tensors, header)
 
     @classmethod
     def load(cls, path: Path, device: str = "cpu") -> Student:
         """Read what `save` wrote. UsageError for a missing file, another kind, damage, or a newer format."""
-        header = read_header(path)
+        header, tensors = FILE.read(path)
         labels = LabelMap.from_json(header["labels"])
         widths = tuple(header["widths"])
         model = build(header["arch"], header["channels"], len(labels), widths)
-        with safe_open(str(path), "pt") as f:
-            tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 - safe_open is no mapping
         try:
             model.load_state_dict(tensors)
         except RuntimeError as e:
@@ -126,24 +119,8 @@ def load_student(path: Path | str, device: str = "cpu") -> Student:
 
 
 def read_header(path: Path) -> dict[str, Any]:
-    """The header of a student's file."""
-    path = Path(path)
-    if not path.is_file():
-        raise UsageError(f"got {path}: no such file", wanted="a student", remedy="run `gansegctl distill` first")
-    try:
-        with safe_open(str(path), "pt") as f:
-            header = json.loads((f.metadata() or {}).get("gansegctl", "{}"))
-    except (SafetensorError, json.JSONDecodeError) as e:
-        raise UsageError(f"got {path}: not a safetensors file of ours ({e})", wanted="a student") from e
-    if header.get("kind") != KIND:
-        raise UsageError(
-            f"got {path}: {header.get('kind', 'no gansegctl header')}",
-            wanted=f"a {KIND} file",
-            remedy="pass what `gansegctl distill` wrote",
-        )
-    if header["format"] > FORMAT_VERSION:
-        raise UsageError(f"got {path}: format {header['format']}", wanted=f"at most {FORMAT_VERSION}", remedy="update")
-    return header
+    """The header of a student's file. UsageError for a file that is missing, damaged or something else."""
+    return FILE.read_header(path)
 
 
 def predict_masks(student: Student, images: np.ndarray) -> np.ndarray:

@@ -6,7 +6,6 @@ Several processes may train one student (parallel.py), and a batch may be cut in
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import time
 from collections.abc import Iterator, Mapping
@@ -18,13 +17,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gansegctl.config import LearningSettings
 from gansegctl.contracts import Progress
 from gansegctl.errors import GansegError, UsageError
-from gansegctl.io.training_state import differing, load_state, save_state
+from gansegctl.io.image import from_uint8
+from gansegctl.io.run_folder import require_same
+from gansegctl.io.training_state import load_state, save_state
 from gansegctl.labels import IGNORE, LabelMap
 from gansegctl.students.augment import AugmentSettings, augment
 from gansegctl.students.deeplab import StreamDropout
-from gansegctl.students.distributed import ALONE, Ranks
+from gansegctl.students.distributed import ONE_RANK, Ranks
 from gansegctl.students.mixed_pairs import joined
 from gansegctl.students.student import WIDTHS, Student, build
 
@@ -43,38 +45,24 @@ HELD_BYTES = 200 << 20
 
 
 @dataclass(frozen=True)
-class StudentSettings:
+class StudentSettings(LearningSettings):
     """How a student is trained. `steps` 0 means `epochs` passes over the pairs.
 
     batch_size: images a step, of all ranks together. accumulate: passes a step is cut into, each with its own
     statistics of batch normalisation; loss and gradients are those of all pixels of the step together.
     """
 
-    arch: str = "unet"
     widths: tuple[int, ...] = ()  # the architecture's own
-    epochs: int = 10
-    steps: int = 0
-    batch_size: int = 32
-    accumulate: int = 1
-    lr: float = 4e-3
     weight_decay: float = 1e-4
-    clip: float = 1.0
+    clip: float = 1.0  # of the gradient's norm
     weigh_by_confidence: bool = False  # starves classes the teacher is unsure of: nose IoU 0.000, else 0.343
-    validation: float = 0.05
-    precision: str = "fp32"
-    seed: int = 0
-    temperature: float = 1.0  # of soft targets, which are softened by it already
+    validation: float = 0.05  # share of the pairs that is held back
     real_share: float = 0.5  # of every step, where there are real annotated images beside the pairs
     augment: AugmentSettings = field(default_factory=AugmentSettings)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         object.__setattr__(self, "widths", tuple(self.widths or WIDTHS.get(self.arch, ())))
-        if self.batch_size < 1 or (self.epochs < 1 and self.steps < 1):
-            raise UsageError(f"got batch size {self.batch_size}, {self.epochs} epochs", wanted="at least 1 of each")
-        if self.accumulate < 1:
-            raise UsageError(f"got --accumulate {self.accumulate}", wanted="at least 1")
-        if self.precision not in ("fp32", "bf16", "fp64"):
-            raise UsageError(f"got precision {self.precision!r}", wanted="fp32 | bf16 | fp64")
         if not 0 <= self.validation < 1:
             raise UsageError(f"got validation share {self.validation}", wanted="0 to below 1")
         check_share(self.real_share)
@@ -120,7 +108,7 @@ class StudentTraining:
         labels: LabelMap,
         settings: StudentSettings,
         device: str = "cpu",
-        ranks: Ranks = ALONE,
+        ranks: Ranks = ONE_RANK,
         source: Mapping[str, Any] | None = None,
         real: Pairs | None = None,
     ) -> None:
@@ -247,7 +235,7 @@ class StudentTraining:
         """This rank's rows of the pairs `chosen` → summed loss and weight. Every rank draws for all rows."""
         s, rows = self.settings, self.ranks.rows(len(chosen))
         mine = chosen[rows]
-        x = self.pairs.image[mine].to(self.device).permute(0, 3, 1, 2).float() / 127.5 - 1
+        x = from_uint8(self.pairs.image[mine].to(self.device))
         target = self.pairs.target[mine]
         if not isinstance(self.pairs.target, Tensor) and target.ndim == 3:  # read just now, so checked only here
             _check_values(target, len(self.labels))
@@ -314,22 +302,11 @@ class StudentTraining:
                 f"got no {path} on rank {self.ranks.rank}, which rank 0 sees", wanted="one folder for all ranks"
             )
         state = load_state(path, KIND)
-        wanted = json.loads(json.dumps(asdict(self.settings)))
         older = {"temperature": 1.0, "real_share": 0.5}  # of files from before they were settings
-        changed = differing(older | state.facts["settings"], wanted)
-        if changed:
-            raise UsageError(
-                f"got {path}, begun with other settings ({changed})",
-                wanted="the same settings",
-                remedy=f"delete {path} to start anew",
-            )
-        begun, now = state.facts.get("data"), json.loads(json.dumps(self._data()))
-        if begun is not None and begun != now:  # files of before it was kept have none
-            raise UsageError(
-                f"got {path}, begun on other pairs ({differing(begun, now)})",
-                wanted="the same pairs and classes",
-                remedy=f"delete {path} to start anew, or choose another -o",
-            )
+        remedy = f"delete {path} to start anew, or choose another -o"
+        require_same(older | state.facts["settings"], asdict(self.settings), path, remedy=remedy)
+        if (begun := state.facts.get("data")) is not None:  # files of before it was kept have none
+            require_same(begun, self._data(), path, remedy=remedy)
         state.restore({"model": self.student.model}, {"optimizer": self.optimizer}, self.stream)
         self.step, self.student.facts = state.facts["step"], state.facts["told"]
         self.loss = state.facts.get("loss", [0.0, 0])  # files without one are of an epoch's end

@@ -57,7 +57,7 @@ def test_other_files_are_refused_with_the_remedy(tmp_path):
     path = tmp_path / "s"
     network, optimizer, stream = parts(0)
     save_state(path, "one", {}, {"n": network}, {"o": optimizer}, stream)
-    with pytest.raises(UsageError, match="another kind"):
+    with pytest.raises(UsageError, match="of kind one"):
         load_state(path, "two")
     save_file({"a": torch.zeros(1)}, path)
     with pytest.raises(UsageError, match="delete"):

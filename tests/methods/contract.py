@@ -13,6 +13,7 @@ from gansegctl import kernels, methods
 from gansegctl.contracts import Segmenter
 from gansegctl.errors import UsageError
 from gansegctl.features.pyramid import FeaturePyramid
+from gansegctl.io.digest import file_digest
 from gansegctl.kernels import reference
 from gansegctl.labels import LabelMap
 
@@ -76,7 +77,7 @@ class MethodContract:
         for field in ("labels", "confidence", "score", "probabilities"):
             assert torch.equal(getattr(before, field), getattr(after, field)), field
         loaded.save(tmp_path / "again.safetensors")
-        assert methods.digest(tmp_path / "s.safetensors") == methods.digest(tmp_path / "again.safetensors")
+        assert file_digest(tmp_path / "s.safetensors") == file_digest(tmp_path / "again.safetensors")
         assert sorted(p.name for p in tmp_path.iterdir()) == ["again.safetensors", "s.safetensors"]
 
     def test_one_seed_one_result_and_another_seed_another(self):

@@ -15,6 +15,7 @@ from torch import nn
 from gansegctl import methods
 from gansegctl.contracts import Segmenter, Synthesis
 from gansegctl.errors import GansegError, UsageError
+from gansegctl.io.digest import file_digest
 from gansegctl.labels import LabelMap
 from gansegctl.methods.labels4free import training as alpha_training
 from gansegctl.methods.labels4free.collapse_guard import Look
@@ -91,7 +92,7 @@ def test_saved_and_loaded_it_says_the_same(tmp_path):
     before, after = predict(segmenter, probabilities=True), predict(loaded, probabilities=True)
     assert torch.equal(before.probabilities, after.probabilities) and torch.equal(before.score, after.score)
     loaded.save(tmp_path / "again.safetensors")
-    assert methods.digest(tmp_path / "s.safetensors") == methods.digest(tmp_path / "again.safetensors")
+    assert file_digest(tmp_path / "s.safetensors") == file_digest(tmp_path / "again.safetensors")
     del segmenter.network.merge, segmenter.network.last
     segmenter.save(tmp_path / "s.safetensors")
     with pytest.raises(UsageError, match="alpha network"):

@@ -13,7 +13,7 @@ import pytest
 from helpers.datasets import LABELS, draw, fill, plan
 
 from gansegctl.errors import DatasetError, ExitStatus, GansegError, UsageError
-from gansegctl.store import manifest as manifests
+from gansegctl.io import run_folder
 from gansegctl.store.manifest import Manifest, problems_of_dataset, settings_digest
 from gansegctl.store.schema import FORMAT_VERSION
 from gansegctl.store.shard import write_shard
@@ -74,9 +74,9 @@ def test_other_settings_are_refused_with_every_difference(tmp_path):
     with pytest.raises(DatasetError) as e:
         other.begin(tmp_path / "d")
     told = str(e.value)
-    assert "generate.truncation: 0.7 in the dataset, 0.5 asked for" in told
-    assert 'generate.noise: "const" in the dataset, "seed" asked for' in told
-    assert "generate.extra: nothing in the dataset, null asked for" in told
+    assert "generate.truncation: 0.7 there, 0.5 asked for" in told
+    assert 'generate.noise: "const" there, "seed" asked for' in told
+    assert "generate.extra: nothing there, null asked for" in told
     assert "generate.generator" not in told and "another -o" in told and e.value.status == ExitStatus.DATASET
     assert Manifest.read(tmp_path / "d") == plan()
 
@@ -85,7 +85,7 @@ def test_another_generator_and_another_shard_plan_are_refused(tmp_path):
     plan().begin(tmp_path / "d")
     with pytest.raises(DatasetError, match=r'generator: "abab.*"1234" asked for'):
         replace(plan(), generator=plan().generator | {"sha256": "1234"}).begin(tmp_path / "d")
-    with pytest.raises(DatasetError, match=r"shards: 3 \(0-3 to 20,9\) in the dataset, 2 \(0-7 to 20,9\) asked for"):
+    with pytest.raises(DatasetError, match=r'shards: "3 \(0-3 to 20,9\)" there, "2 \(0-7 to 20,9\)" asked for'):
         plan(("0-7", "20,9")).begin(tmp_path / "d")
 
 
@@ -112,7 +112,7 @@ def test_masks_may_stay_when_images_are_asked_for_but_never_be_mixed(tmp_path):
     with pytest.raises(DatasetError, match=r'segmenter.sha256: "cdcd.*"9999" asked for'):
         replace(plan(), segmenter=plan().segmenter | {"sha256": "9999"}).begin(tmp_path / "pairs")
     annotated = replace(plan(), settings=plan().settings | {"annotate": {"shots": 1}})
-    with pytest.raises(DatasetError, match=r"annotate.shots: nothing in the dataset, 1 asked for"):
+    with pytest.raises(DatasetError, match=r"annotate.shots: nothing there, 1 asked for"):
         annotated.begin(tmp_path / "pairs")
 
 
@@ -203,15 +203,15 @@ def test_verification_finds_shards_of_other_settings_or_seeds(dataset):
 
 def test_of_two_that_begin_at_once_with_other_settings_one_is_refused(tmp_path, monkeypatch):
     first, second = plan(batch_size=4), plan(batch_size=8)
-    create = manifests.create_text
+    create = run_folder.create_text
 
-    def as_if_slower(path, text):
-        monkeypatch.setattr(manifests, "create_text", create)
+    def as_if_slower(path, text, sync):
+        monkeypatch.setattr(run_folder, "create_text", create)
         first.begin(tmp_path)
-        create(path, text)
+        create(path, text, sync)
 
-    monkeypatch.setattr(manifests, "create_text", as_if_slower)
-    with pytest.raises(DatasetError, match="batch_size: 4 in the dataset, 8 asked for"):
+    monkeypatch.setattr(run_folder, "create_text", as_if_slower)
+    with pytest.raises(DatasetError, match="batch_size: 4 there, 8 asked for"):
         second.begin(tmp_path)
-    monkeypatch.setattr(manifests, "create_text", as_if_slower)
+    monkeypatch.setattr(run_folder, "create_text", as_if_slower)
     assert plan(batch_size=4).begin(tmp_path).digest == Manifest.read(tmp_path).digest == first.digest

@@ -86,7 +86,7 @@ def test_an_interrupted_run_equals_an_unbroken_one(arch, tmp_path):
     third = StudentTraining(pairs, LABELS, settings(**arch))
     assert list(third.run(tmp_path / "x.ckpt")) == []  # stopped between the last step and the student's file
     assert third.student.facts == second.student.facts and third.student.facts["steps"] == 12
-    with pytest.raises(UsageError, match=r"other settings \(lr: 0.\d+, now 0.001\)"):
+    with pytest.raises(UsageError, match=r"other settings or inputs: lr: 0.\d+ there, 0.001 asked for"):
         list(StudentTraining(pairs, LABELS, settings(**arch, lr=1e-3)).run(tmp_path / "x.ckpt"))
 
 

@@ -181,9 +181,7 @@ class BaseSegmenter:
 
 def read_segmenter(path: Path, method: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The fields of `BaseSegmenter` and the tensors of a saved segmenter. UsageError for that of another method."""
-    from safetensors.torch import load_file
-
-    header = files.read_header(path)
+    header, tensors = files.read(path)
     if header["method"] != method:
         raise UsageError(
             f"got {path}: a segmenter of method {header['method']!r}", wanted=method, remedy="use methods.load"
@@ -198,4 +196,4 @@ def read_segmenter(path: Path, method: str) -> tuple[dict[str, Any], dict[str, T
         "settings": json.loads(header["settings"]),
         "facts": json.loads(header["facts"]),
     }
-    return fields, load_file(str(path))
+    return fields, tensors

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from gansegctl.contracts import Generator, Synthesis
 from gansegctl.errors import GansegError
 from gansegctl.features.pyramid import FeaturePyramid
+from gansegctl.io.image import from_uint8
 from gansegctl.methods.base.fitting import draw_class, feature_statistics, standardised
 from gansegctl.methods.base.segmenter import device_of
 from gansegctl.methods.labels4free.alpha_network import AlphaNetwork, alpha_taps
@@ -162,7 +163,7 @@ class AlphaTraining:
         if self.images is None:
             return self._sample(n)[0]
         chosen = self.images[torch.randint(len(self.images), (n,), generator=self.stream)]
-        return chosen.permute(0, 3, 1, 2).to(self.device).float() / 127.5 - 1  # [n, c, H, W]
+        return from_uint8(chosen.to(self.device))  # [n, c, H, W]
 
     def _ready(self, pyramid: FeaturePyramid) -> FeaturePyramid:
         return pyramid if self.mean is None else standardised(pyramid, self.mean, self.scale)

@@ -30,7 +30,9 @@ from gansegctl.evaluate.coverage import gain
 from gansegctl.evaluate.matching import are_segments, match_segments, overlap_of
 from gansegctl.evaluate.report import Report, score
 from gansegctl.io.atomic import write_bytes, write_text
+from gansegctl.io.digest import file_digest
 from gansegctl.io.image import save_png
+from gansegctl.io.run_folder import read_record, require_same
 from gansegctl.labels import LabelMap
 from gansegctl.pipeline.annotate.adversary import beyond_generator
 from gansegctl.pipeline.compare.table import measured, table
@@ -118,7 +120,7 @@ class Bench:
         if kind != "student":
             raise UsageError(f"got {settings.against}", wanted="a labeller: a student's file, or a preset with one")
         self.labeller = Student.load(path, device)
-        self.truth_digest = methods.digest(path)
+        self.truth_digest = file_digest(path)
         self.samples = list(range(settings.first_sample, settings.first_sample + settings.num))
         images, masks = [], []
         for batch in grouped(self.samples, settings.batch_size):
@@ -328,16 +330,10 @@ def read_rows(out: Path, head: dict[str, Any]) -> list[dict[str, Any]]:
     path = out / ROWS
     if not path.exists():
         return []
-    data = json.loads(path.read_text())
-    differs = [k for k, v in head.items() if data.get(k, BEFORE.get(k)) != v]
-    if differs:
-        k = differs[0]
-        raise UsageError(
-            f"got {path}, begun with {k} {data.get(k, BEFORE.get(k))}, now {head[k]}",
-            wanted="the same",
-            remedy="choose another -o, or delete it",
-        )
-    return data["rows"]
+    before = BEFORE | read_record(path)
+    rows = before.pop("rows", [])
+    require_same(before, head, path, remedy="choose another -o, or delete it")
+    return rows
 
 
 def fits(method: Method, shots: int) -> bool:

@@ -16,7 +16,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from gansegctl.errors import DatasetError, UsageError
+from gansegctl.errors import DatasetError
+from gansegctl.io import run_folder
 from gansegctl.io.atomic import (
     clean_parts,
     explained,
@@ -27,7 +28,9 @@ from gansegctl.io.atomic import (
     write_stream,
 )
 
-WORK, FINAL = ".export", "export.json"
+WORK, FINAL, SETTINGS = ".export", "export.json", "settings.json"
+FACTS = ("samples", "class_pixels")
+"""What export.json says beside the record."""
 
 
 class ExportFolder:
@@ -42,39 +45,17 @@ class ExportFolder:
 
         Errors: UsageError for a folder with other things in it, DatasetError for an export of other settings.
         """
-        try:
-            self.out.mkdir(parents=True, exist_ok=True)
-            entries = sorted(p.name for p in self.out.iterdir())
-        except OSError as e:
-            raise explained(e, self.out, 0) from e
-        for place in (self.out / FINAL, self.work / "settings.json"):
+        for place in (self.out / FINAL, self.work / SETTINGS):
             if place.is_file():
-                self._require_same(place)
+                there = run_folder.read_record(place, DatasetError)
+                before = {k: v for k, v in there.items() if k not in FACTS}
+                run_folder.require_same(before, self.record, self.out, DatasetError)
                 clean_parts(self.work)
                 return place.name == FINAL
-        if [n for n in entries if n != WORK]:
-            raise UsageError(
-                f"got {self.out}, which holds {entries[0]} and {len(entries) - 1} more",
-                wanted="a new or empty folder, or an export to go on with",
-                remedy="choose another -o",
-            )
+        run_folder.require_empty(self.out, besides=(WORK,))
         self._folder(self.work)
-        write_bytes(self.work / "settings.json", _json(self.record))
+        run_folder.begin(self.work, self.record, SETTINGS, error=DatasetError)
         return False
-
-    def _require_same(self, place: Path) -> None:
-        try:
-            there = json.loads(place.read_text())
-        except (ValueError, OSError) as e:
-            raise DatasetError(f"got {place}: {e}", wanted="the record of an export", remedy="choose another -o") from e
-        keys = sorted(k for k in self.record if there.get(k) != self.record[k])
-        if keys:
-            rows = "; ".join(f"{k}: {there.get(k)!r} there, {self.record[k]!r} asked for" for k in keys)
-            raise DatasetError(
-                f"got other settings or another dataset than {self.out} was begun with: {rows}",
-                wanted="the same, to go on",
-                remedy="use those settings, or another -o",
-            )
 
     def through(self, shard: int) -> bool:
         """Whether a shard of the dataset is exported."""
@@ -127,7 +108,10 @@ class ExportFolder:
         write_stream(path, (p.encode() for p in pieces))
 
     def finish(self, facts: dict[str, Any]) -> None:
-        """Declare the export whole and remove the work folder, and what killed processes of other hosts left."""
+        """Declare the export whole; remove the work folder, and what killed processes of other hosts left.
+
+        facts: values for the keys FACTS.
+        """
         for part in self.out.rglob("*.part.*"):
             part.unlink(missing_ok=True)
         write_bytes(self.out / FINAL, _json(self.record | facts))

@@ -16,6 +16,7 @@ from gansegctl.generators.checkpoints.unpickle.inert import Cell, Inert, Named, 
 from gansegctl.generators.checkpoints.unpickle.limits import Limits, damaged
 from gansegctl.generators.checkpoints.unpickle.machine import Reader
 from gansegctl.generators.checkpoints.unpickle.session import Session
+from gansegctl.io.tensors import read_metadata, read_tensors
 
 __all__ = ["Loaded", "read", "unknown_under"]
 
