@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from gansegctl.features.pyramid import FeaturePyramid
     from gansegctl.labels import LabelMap
 
-NOISE_MODES = ("const", "seed", "none")
-"""const: the stored maps, for all samples; seed: drawn from the sample's own seed; none: left out."""
-
 
 @dataclass(frozen=True)
 class FeatureTap:
@@ -177,6 +174,15 @@ Result = TypeVar("Result")
 
 Stage = abc.Generator[Progress, None, Result]
 """A stage at work: it yields how far it is, and returns its result. `result = yield from stage(…)` hands both on."""
+
+
+def result_of(stage: Stage[Result]) -> Result:
+    """Run a stage to its end, showing nothing, and return its result."""
+    while True:
+        try:
+            next(stage)
+        except StopIteration as end:
+            return end.value
 
 
 class Follow(Protocol):

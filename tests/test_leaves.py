@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from gansegctl import presets
+from gansegctl import choices, methods, presets
 from gansegctl.config import AnnotateSettings, DistillSettings, EvalSettings, GenerateSettings, from_dict, to_dict
 from gansegctl.errors import DatasetError, DeviceError, ExitStatus, GansegError, UsageError, did_you_mean
+from gansegctl.generators.stylegan2 import HALVES
+from gansegctl.kernels import backend
 from gansegctl.labels import LabelMap, default_palette
+from gansegctl.methods.base.heads import HEADS
+from gansegctl.pipeline.predict import FILES
 from gansegctl.pipeline.run import read_plan
+from gansegctl.store.export import get
+from gansegctl.students.augment import PRESETS
+from gansegctl.students.student import ARCHITECTURES
 
 
 def test_settings_round_trip_and_refuse_what_they_do_not_know():
@@ -22,6 +29,17 @@ def test_settings_round_trip_and_refuse_what_they_do_not_know():
     with pytest.raises(UsageError, match="a table"):
         from_dict(GenerateSettings, 3)
     assert from_dict(GenerateSettings, {"truncation": 1}).truncation == 1
+
+
+def test_what_can_be_chosen_is_what_there_is():
+    assert set(choices.METHODS) == set(methods.METHODS)
+    assert set(choices.HEADS) == set(HEADS)
+    assert set(choices.BACKENDS) == set(backend.BACKENDS)
+    assert set(choices.PRECISIONS) == set(HALVES)
+    assert set(choices.ARCHITECTURES) == set(ARCHITECTURES)
+    assert set(choices.VARIATIONS) == set(PRESETS)
+    assert set(choices.OUTPUTS) == set(FILES)
+    assert all(get(name).encode for name in choices.FORMATS)
 
 
 def test_labels_go_by_name():

@@ -7,9 +7,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from gansegctl.contracts import NOISE_MODES, FeatureTap, GeneratorSpec
+from gansegctl.choices import NOISE_MODES
+from gansegctl.contracts import FeatureTap, GeneratorSpec, Synthesis
 from gansegctl.errors import UsageError, did_you_mean
 from gansegctl.generators.mapping import Mapping
+from gansegctl.generators.stylegan2_config import StyleGAN2Config
+from gansegctl.generators.stylegan3_config import StyleGAN3Config
 
 
 class StyleGAN(nn.Module):
@@ -19,6 +22,7 @@ class StyleGAN(nn.Module):
     """
 
     spec: GeneratorSpec
+    config: StyleGAN2Config | StyleGAN3Config
     mapping: Mapping
 
     def __init__(self) -> None:
@@ -47,6 +51,19 @@ class StyleGAN(nn.Module):
             cutoff = self.spec.num_ws if cutoff is None else cutoff
             ws[:, :cutoff] = self.mapping.average(c).lerp(ws[:, :cutoff], truncation)
         return ws
+
+    def synthesize(
+        self, ws: Tensor, noise: str = "const", taps: Sequence[str] | None = None, seeds: Sequence[int] | None = None
+    ) -> Synthesis:
+        """ws [N,num_ws,w_dim] → images [N,c,H,W] in [-1,1] and the pyramid of the named taps; each family's own."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        """What it is and how large, in one line."""
+        s = self.spec
+        image, ws = [s.image_channels, s.resolution, s.resolution], [s.num_ws, s.w_dim]
+        classes = f", {s.c_dim} classes" if s.c_dim else ""
+        return f"{type(self).__name__}({s.family}, image {image}, ws {ws}, {len(s.taps)} taps{classes})"
 
     def use_precision(self, precision: str) -> None:
         """fp32; families that are run in half precision too say so themselves. UsageError for any other."""

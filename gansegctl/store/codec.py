@@ -9,53 +9,60 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
+from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
+from gansegctl.choices import CODECS
 from gansegctl.errors import UsageError, did_you_mean
 
-try:
-    from isal.isal_zlib import compress as _compress
-    from isal.isal_zlib import decompress as inflate
-    from isal.isal_zlib import error as _error
-except ImportError:
-    from zlib import compress as _compress
-    from zlib import decompress as inflate
 
-    _error = zlib.error
+def _installed(name: str) -> ModuleType | None:
+    try:
+        return import_module(name)
+    except ImportError:
+        return None
 
-try:
-    import zstandard
-except ImportError:
-    zstandard = None
 
-CODECS = ("deflate", "none", "delta", "zstd")
+_zlib = _installed("isal.isal_zlib") or zlib
+zstandard = _installed("zstandard")
+inflate: Callable[[bytes], bytes] = _zlib.decompress
+"""The content of a zlib stream."""
+
 LEVEL = 2
 """Of ISA-L: on images with grain 4 % smaller than 1, as fast end to end (`gansegctl bench store`)."""
 ZSTD_LEVEL = 1
-READ_ERRORS = (OSError, KeyError, TypeError, ValueError, RuntimeError, zlib.error, _error) + (
-    (zstandard.ZstdError,) if zstandard else ()
+READ_ERRORS: tuple[type[Exception], ...] = (
+    *(OSError, KeyError, TypeError, ValueError, RuntimeError, zlib.error, _zlib.error),
+    *((zstandard.ZstdError,) if zstandard else ()),
 )
-"""What h5py and the codecs raise on a file that is damaged or not a shard."""
+"""The exceptions of h5py and the codecs for a file that is damaged or not a shard."""
 ZSTD_FILTER = 32015  # its number in the HDF Group's register
 
 
-def deflate(data) -> bytes:
+def deflate(data: np.ndarray | bytes) -> bytes:
     """A zlib stream of any contiguous buffer; runs without the interpreter's lock."""
-    return _compress(data, LEVEL)
+    return _zlib.compress(data, LEVEL)
 
 
 def require_codec(name: str) -> None:
     """UsageError for a codec that is not known, or not installed here."""
     if name not in CODECS:
         raise UsageError(f"got codec {name!r}", wanted=" | ".join(CODECS), remedy=did_you_mean(name, CODECS))
-    if name == "zstd" and zstandard is None:
+    if name == "zstd":
+        _zstandard()
+
+
+def _zstandard() -> ModuleType:
+    if zstandard is None:
         raise UsageError(
             "got codec zstd without the package zstandard",
             wanted="the extra `zstd`",
             remedy="pip install 'gansegctl[zstd]', or --codec deflate",
         )
+    return zstandard
 
 
 def packer(codec: str) -> Callable[[np.ndarray], bytes]:
@@ -64,7 +71,8 @@ def packer(codec: str) -> Callable[[np.ndarray], bytes]:
     if codec == "none":
         return lambda sample: sample.tobytes()
     if codec == "zstd":
-        return lambda sample: zstandard.ZstdCompressor(level=ZSTD_LEVEL).compress(sample)
+        compressor = _zstandard().ZstdCompressor
+        return lambda sample: compressor(level=ZSTD_LEVEL).compress(sample)
     return deflate
 
 
@@ -73,11 +81,11 @@ def unpacker(codec: str) -> Callable[[bytes], bytes]:
     require_codec(codec)
     if codec == "none":
         return bytes
-    return zstandard.ZstdDecompressor().decompress if codec == "zstd" else inflate
+    return _zstandard().ZstdDecompressor().decompress if codec == "zstd" else inflate
 
 
 def filter_options(codec: str) -> dict[str, Any]:
-    """What h5py's `create_dataset` is told, so that readers know how chunks are packed."""
+    """The arguments of h5py's `create_dataset` that tell readers how chunks are packed."""
     if codec == "none":
         return {}
     if codec == "zstd":

@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gansegctl.choices import MEASURES
 from gansegctl.errors import UsageError
 from gansegctl.generators.checkpoints.discriminators import open_discriminator
 from gansegctl.generators.discriminator import Discriminator
 
-MEASURES = ("auto", "gradients", "discriminator", "lpips")
 _SMALLEST = 8  # pixels of a side, below which an image is not reduced further
 
 

@@ -8,6 +8,7 @@ Two starts compete in W for the first steps: the mean, and the nearest of many s
 from __future__ import annotations
 
 import math
+from collections import abc
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -15,14 +16,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gansegctl.choices import SPACES
 from gansegctl.contracts import Generator, Synthesis
 from gansegctl.errors import UsageError
 from gansegctl.features.pyramid import FeaturePyramid
 from gansegctl.generators.inversion.latent_space import World
 from gansegctl.generators.inversion.perceptual import Perceptual, pixel_distance, scales
 from gansegctl.generators.stylegan2 import StyleGAN2
-
-SPACES = ("w", "w+", "w+n")
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def check_noise_maps(generator: Generator) -> None:
 
 
 class Inversion:
-    """One batch. `run()` yields the steps made; `.result` is there afterwards.
+    """One batch. `run()` yields the steps made, and returns what was found.
 
     target: [N,c,H,W] in [-1,1] of the generator's size. Rows do not depend on each other.
     """
@@ -114,13 +114,12 @@ class Inversion:
             check_noise_maps(generator)
         self.generator, self.world, self.measure, self.settings = generator, world, measure, settings
         self.target = target
-        self.result: Inverted | None = None
 
     @property
     def total_steps(self) -> int:
         return self.settings.start_steps + self.settings.steps
 
-    def run(self) -> Iterator[int]:
+    def run(self) -> abc.Generator[int, None, Inverted]:
         """Search. Yields after every step; ends early when every image has stopped improving."""
         s, world, n = self.settings, self.world, len(self.target)
         index, nearest = world.nearest(self.target)
@@ -140,7 +139,7 @@ class Inversion:
         search = _Search(self, v, maps, torch.arange(n), s.steps, early=True)
         yield from search.run(s.start_steps)
         v = search.best_v
-        self.result = Inverted(
+        return Inverted(
             world.out_of(v),
             search.best_maps,
             search.best_error,

@@ -1,7 +1,7 @@
 """Adversarial training of a small StyleGAN2 (32-256 px) on one machine, resumable, for domains without a generator.
 
 Losses: non-saturating logistic (Goodfellow et al. 2014) with R1 on real images (Mescheder et al. 2018) every
-`r1_interval` steps (lazy, Karras et al. 2020 section 3.1), and an exponential moving average of the generator.
+`R1_INTERVAL` steps (lazy, Karras et al. 2020 section 3.1), and an exponential moving average of the generator.
 The images that train the discriminator in a step train the generator in the same step: one synthesis fewer.
 """
 
@@ -16,51 +16,67 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gansegctl.choices import AUGMENTATIONS, GENERATOR_TRAINING_PRECISIONS
 from gansegctl.contracts import Progress
 from gansegctl.errors import GansegError, UsageError
 from gansegctl.generators.discriminator import FADING, Discriminator
-from gansegctl.generators.layers import Conv
+from gansegctl.generators.layers import Conv, channels_last
 from gansegctl.generators.stylegan2 import StyleGAN2, StyleGAN2Config
 from gansegctl.generators.training.augment import augment
+from gansegctl.io.image import normalised
 from gansegctl.io.training_state import SavedState, load_state, save_state
 
 KIND = "gansegctl.training"
-AUGMENTATIONS = ("none", "diff", "ada")
+R1_INTERVAL = 16
+"""Steps from one R1 penalty to the next (Karras et al. 2020, section 3.1)."""
+STYLE_MIXING = 0.5
+"""Share of the steps in which the finer slots take their styles from a second z (Karras et al. 2019, section 3.1)."""
+HALF_LIFE = 10_000
+"""Images after which a step counts half in the averaged generator; early in a run a 20th of the images so far."""
+ADA_TARGET = 0.6
+"""Mean sign of the discriminator's answers to real images that adaptive augmentation holds (Karras et al. 2020b)."""
+FADE_IN = 20_000
+"""Images over which the new block of a grown discriminator comes in."""
+_COUNTERS = {
+    "step": "step",
+    "images": "images_seen",
+    "seconds": "seconds",
+    "augment_p": "augment_p",
+    "sign": "sign",
+    "grown_at": "grown_at",
+}
+"""Name in a checkpoint → attribute of the trainer."""
 
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """How a generator is trained. `images` counts real images shown to the discriminator."""
+    """How a generator is trained."""
 
     network: StyleGAN2Config = field(default_factory=StyleGAN2Config)
-    images: int = 400_000
+    images: int = 400_000  # real images to show to the discriminator, repetitions counted
     batch_size: int = 32
-    lr: float = 2.5e-3
+    lr: float = 2.5e-3  # of both networks
     lr_decay: float = 0.0  # share of the run, at its end, over which lr falls to a tenth
-    r1: float = 1.0
-    r1_interval: int = 16
-    style_mixing: float = 0.5
-    ema_images: float = 10_000.0  # half-life
-    mirror: bool = False
-    upside_down: bool = False
-    quarter_turns: bool = False
-    fade_in: int = 20_000  # images over which a grown discriminator's new block comes in
-    augment: str = "none"
-    augment_p: float = 0.6  # fixed for diff; the ceiling for ada
-    ada_target: float = 0.6
-    precision: str = "fp32"
-    seed: int = 0
+    r1: float = 1.0  # weight of the R1 penalty
+    mirror: bool = False  # also show images mirrored
+    upside_down: bool = False  # also show images upside down
+    quarter_turns: bool = False  # also show images turned by 90, 180 and 270 degrees
+    augment: str = "none"  # of all that the discriminator sees: none | diff | ada
+    augment_p: float = 0.6  # probability of each operation: as is for diff, at most for ada
+    precision: str = "fp32"  # fp32 | bf16
+    seed: int = 0  # of the weights and of the random stream
 
     def __post_init__(self) -> None:
         if self.augment not in AUGMENTATIONS:
             raise UsageError(f"got augmentation {self.augment!r}", wanted=" | ".join(AUGMENTATIONS))
-        if self.precision not in ("fp32", "bf16"):
-            raise UsageError(f"got precision {self.precision!r}", wanted="fp32 | bf16")
+        if self.precision not in GENERATOR_TRAINING_PRECISIONS:
+            raise UsageError(f"got precision {self.precision!r}", wanted=" | ".join(GENERATOR_TRAINING_PRECISIONS))
         if self.network.c_dim:
             raise UsageError("got a network with classes", wanted="an unconditional one", remedy="train one per class")
         if self.batch_size < 2 or self.images < 1:
@@ -81,42 +97,42 @@ def check_compiler(device: torch.device) -> None:
 class Trainer:
     """Owns the networks, optimisers, random stream and counters of one training run.
 
-    images: uint8 [N,c,H,W] in memory. compiled: both networks through torch.compile, in every pass but R1's, whose
+    real_images: uint8 [N,c,H,W] in memory; `images_seen` counts how many were shown, by itself, for a resumed run may
+    have another batch size. compiled: both networks through torch.compile, in every pass but R1's, whose
     second derivative it does not have; other bits, and a minute at the start, for more images a second. Errors:
     UsageError where the images do not fit the network's size or channels, or where there is no compiler.
     """
 
-    def __init__(self, images: Tensor, settings: TrainSettings, device: str = "cpu", compiled: bool = False) -> None:
+    def __init__(
+        self, real_images: Tensor, settings: TrainSettings, device: str = "cpu", compiled: bool = False
+    ) -> None:
         net = settings.network
         wanted = (net.image_channels, net.resolution, net.resolution)
-        if images.dtype != torch.uint8 or tuple(images.shape[1:]) != wanted or not len(images):
-            raise UsageError(f"got images {list(images.shape)} {images.dtype}", wanted=f"uint8 [N, {wanted}]")
-        self.real_images, self.settings, self.device = images, settings, torch.device(device)
+        if real_images.dtype != torch.uint8 or tuple(real_images.shape[1:]) != wanted or not len(real_images):
+            got = f"got images {list(real_images.shape)} {real_images.dtype}"
+            raise UsageError(got, wanted=f"uint8 [N, {wanted}]")
+        self.real_images, self.settings, self.device = real_images, settings, torch.device(device)
         if compiled:
             check_compiler(self.device)
         self.stream = torch.Generator().manual_seed(settings.seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
-            self.generator = StyleGAN2(net).to(self.device, memory_format=torch.channels_last)
-            self.discriminator = Discriminator(net).to(self.device, memory_format=torch.channels_last)
+            self.generator = channels_last(StyleGAN2(net), self.device)
+            self.discriminator = channels_last(Discriminator(net), self.device)
         self.average = copy.deepcopy(self.generator).eval().requires_grad_(False)
         self.compiled = compiled
         networks = (self.generator.synthesis, self.discriminator)
         self._synthesize, self._judge = (torch.compile(n, dynamic=False) if compiled else n for n in networks)
-        # Lazy R1 makes r1_interval/(r1_interval+1) of the steps: Adam is rescaled by it (Karras et al. 2020, app. B).
-        lazy = settings.r1_interval / (settings.r1_interval + 1)
+        # Lazy R1 makes R1_INTERVAL/(R1_INTERVAL+1) of the steps: Adam is rescaled by it (Karras et al. 2020, app. B).
+        lazy = R1_INTERVAL / (R1_INTERVAL + 1)
         self.g_optimizer = torch.optim.Adam(self.generator.parameters(), lr=settings.lr, betas=(0.0, 0.99), eps=1e-8)
         self.d_optimizer = torch.optim.Adam(
             self.discriminator.parameters(), lr=settings.lr * lazy, betas=(0.0, 0.99**lazy), eps=1e-8
         )
         self.base_lr = [settings.lr, settings.lr * lazy]
         self.step, self.seconds, self.augment_p, self.sign = 0, 0.0, self._fixed_p(), 0.0
-        self.images = 0  # shown; counted by itself, for a resumed run may have another batch size
+        self.images_seen = 0
         self.grown_at = -1  # images seen when it took over a smaller network; -1: it never did
-
-    @property
-    def images_seen(self) -> int:
-        return self.images
 
     def run(self, report_every: float = 60.0) -> Iterator[Progress]:
         """Train until `settings.images` have been shown; yields at the start, every `report_every` s and at the end."""
@@ -156,7 +172,7 @@ class Trainer:
         self.d_optimizer.zero_grad(set_to_none=True)
         loss_d.backward()
         self.d_optimizer.step()
-        if self.step % s.r1_interval == 0:
+        if self.step % R1_INTERVAL == 0:
             self._r1_step(real)
         # Generator, on the same images, against the discriminator as it is now.
         self.discriminator.requires_grad_(False)
@@ -166,7 +182,7 @@ class Trainer:
         loss_g.backward()
         self.g_optimizer.step()
         self.step += 1
-        self.images += s.batch_size
+        self.images_seen += s.batch_size
         self._update_average()
         self._adapt(d_real.detach())
         return loss_g.item(), loss_d.item()
@@ -175,7 +191,7 @@ class Trainer:
         s = self.settings
         real = self._augmented(real).detach().requires_grad_(True)
         (gradient,) = torch.autograd.grad(self.discriminator(real).sum(), real, create_graph=True)
-        penalty = gradient.square().sum(dim=(1, 2, 3)).mean() * (s.r1 / 2 * s.r1_interval)
+        penalty = gradient.square().sum(dim=(1, 2, 3)).mean() * (s.r1 / 2 * R1_INTERVAL)
         self.d_optimizer.zero_grad(set_to_none=True)
         penalty.backward()
         self.d_optimizer.step()
@@ -187,7 +203,7 @@ class Trainer:
         with torch.no_grad():
             g.mapping.w_avg.lerp_(w.detach().float().mean(dim=0), 1 - 0.998)
         ws = w.unsqueeze(1).repeat(1, g.spec.num_ws, 1)
-        mixed = torch.rand((), generator=self.stream) < self.settings.style_mixing
+        mixed = torch.rand((), generator=self.stream) < STYLE_MIXING
         cut = int(torch.randint(1, g.spec.num_ws, (), generator=self.stream))
         if mixed:
             ws[:, cut:] = g.mapping(z[1]).unsqueeze(1)
@@ -199,7 +215,7 @@ class Trainer:
 
     def _real(self, n: int) -> Tensor:
         chosen = torch.randint(len(self.real_images), (n,), generator=self.stream)
-        x = self.real_images[chosen].to(self.device).float() / 127.5 - 1  # [B, c, H, W]
+        x = normalised(self.real_images[chosen].to(self.device))  # [B, c, H, W]
         if self.settings.mirror:
             x = torch.where(self._coin(n), x.flip(3), x)
         if self.settings.upside_down:
@@ -224,12 +240,12 @@ class Trainer:
         s = self.settings
         self.sign += (d_real.float().sign().mean().item() - self.sign) * 0.05
         if s.augment == "ada" and self.step % 4 == 0:
-            change = math.copysign(4 * s.batch_size / 100_000, self.sign - s.ada_target)
+            change = math.copysign(4 * s.batch_size / 100_000, self.sign - ADA_TARGET)
             self.augment_p = min(max(self.augment_p + change, 0.0), s.augment_p)
 
     @torch.no_grad()
     def _update_average(self) -> None:
-        half_life = min(self.settings.ema_images, max(self.images_seen * 0.05, 1.0))
+        half_life = min(HALF_LIFE, max(self.images_seen * 0.05, 1.0))
         keep = 0.5 ** (self.settings.batch_size / half_life)
         for average, current in zip(self.average.parameters(), self.generator.parameters(), strict=True):
             average.lerp_(current, 1 - keep)
@@ -247,13 +263,12 @@ class Trainer:
 
     def _fade_in(self) -> None:
         if self.discriminator.before is not None:
-            share = (self.images - self.grown_at) / self.settings.fade_in
+            share = (self.images_seen - self.grown_at) / FADE_IN
             self.discriminator.fade_in(self.discriminator.before if share < 1 else None, min(share, 1.0))
 
     def save(self, path: Path) -> None:
         """Write everything a resume needs; the file appears whole or not at all."""
-        names = ("step", "images", "seconds", "augment_p", "sign", "grown_at")
-        counters = {name: getattr(self, name) for name in names}
+        counters = {name: getattr(self, attribute) for name, attribute in _COUNTERS.items()}
         facts = {"settings": asdict(self.settings), "counters": counters}
         save_state(path, KIND, facts, self._parts(), self._optimizers(), self.stream)
 
@@ -264,11 +279,12 @@ class Trainer:
         if StyleGAN2Config(**state.facts["settings"]["network"]) != network:
             wanted = json.dumps(network.to_json())
             raise UsageError(f"got {path}: another network", wanted=wanted, remedy="use the settings it was begun with")
+        counters = _counters(state, path)
         if any(name.startswith(FADING) for name in state.below("discriminator")):
             self._blend_with_smaller()
         state.restore(self._parts(), self._optimizers(), self.stream)
-        for key, value in _counters(state).items():
-            setattr(self, key, value)
+        for name, value in counters.items():
+            setattr(self, _COUNTERS[name], value)
         if self.settings.augment != "ada":
             self.augment_p = self._fixed_p()
 
@@ -276,7 +292,7 @@ class Trainer:
         """Begin with what a run at half the size has learned (progressive growing, Karras et al. 2018, section 2).
 
         path: its checkpoint. What it has seen counts. The generator's new block adds nothing to the enlarged image at
-        first; the discriminator's comes in over `settings.fade_in` images. The optimisers begin anew. Errors:
+        first; the discriminator's comes in over `FADE_IN` images. The optimisers begin anew. Errors:
         UsageError for a file of another network, or of one that has seen all that this run is to see.
         """
         state = load_state(path, KIND)
@@ -287,7 +303,7 @@ class Trainer:
                 wanted=f"the same at {net.resolution // 2} px: {json.dumps(net.to_json())}",
                 remedy="grow by one doubling at a time, with one --channel-base, --channel-max, --z-dim and --w-dim",
             )
-        counters = _counters(state)
+        counters = _counters(state, path)
         if counters["images"] >= self.settings.images:
             raise UsageError(
                 f"got {path}, which has seen {counters['images']} images, for a run of {self.settings.images}",
@@ -304,7 +320,7 @@ class Trainer:
         kept = {_one_block_on(name): v for name, v in known.items() if not name.startswith(("fromrgb.", FADING))}
         self.discriminator.load_state_dict(self.discriminator.state_dict() | kept)
         self._blend_with_smaller().load_state_dict(first)
-        self.images = self.grown_at = counters["images"]
+        self.images_seen = self.grown_at = counters["images"]
         self.seconds, self.sign = counters["seconds"], counters["sign"]
         if self.settings.augment == "ada":
             self.augment_p = min(counters["augment_p"], self.settings.augment_p)
@@ -313,7 +329,7 @@ class Trainer:
         """A `fromrgb` of half the size beside the discriminator's first block, its weights still to come."""
         net = self.settings.network
         before = Conv(net.image_channels, net.channels(net.resolution // 2), 1)
-        self.discriminator.fade_in(before.to(self.device, memory_format=torch.channels_last), 0.0)
+        self.discriminator.fade_in(channels_last(before, self.device), 0.0)
         return before
 
     def _parts(self) -> dict[str, torch.nn.Module]:
@@ -323,10 +339,14 @@ class Trainer:
         return {"g_optimizer": self.g_optimizer, "d_optimizer": self.d_optimizer}
 
 
-def _counters(state: SavedState) -> dict:
-    """A checkpoint's. A file without a count of images is of one batch size throughout."""
-    counters = state.facts["counters"]
-    return {"images": counters["step"] * state.facts["settings"]["batch_size"]} | counters
+def _counters(state: SavedState, path: Path) -> dict[str, Any]:
+    """How far a checkpoint's run was. UsageError where it does not say."""
+    counters = state.facts.get("counters", {})
+    if missing := sorted(set(_COUNTERS) - set(counters)):
+        raise UsageError(
+            f"got {path} without {', '.join(missing)}", wanted="all counters of a run", remedy="train anew"
+        )
+    return {name: counters[name] for name in _COUNTERS}
 
 
 def _one_block_on(name: str) -> str:

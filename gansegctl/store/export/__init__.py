@@ -10,9 +10,8 @@ from __future__ import annotations
 from importlib import import_module
 from types import ModuleType
 
+from gansegctl.choices import FORMATS
 from gansegctl.errors import UsageError, did_you_mean
-
-FORMATS = ("png", "coco", "yolo", "voc", "mmseg", "hf", "webdataset")
 
 
 def get(name: str) -> ModuleType:
