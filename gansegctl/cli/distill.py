@@ -7,60 +7,83 @@ from pathlib import Path
 
 import click
 
+from gansegctl import choices
 from gansegctl.cli import console, options
 
 
 @click.command()
 @click.argument("dataset", type=options.PATH)
 @options.out("The student, a .safetensors file.")
-@click.option("--arch", default="unet", show_default=True, help="Network of the student: unet or deeplabv3.")
-@click.option("--epochs", type=options.POSITIVE, default=10, show_default=True, help="Passes over the pairs.")
-@click.option("--steps", type=options.POSITIVE, help="Steps instead of epochs.")
+@click.option(
+    "--arch", type=click.Choice(choices.ARCHITECTURES), default="unet", show_default=True, help="The student's network."
+)
+@click.option("--epochs", type=options.POSITIVE, default=10, show_default=True, help="How often every pair is seen.")
+@click.option("--steps", type=options.POSITIVE, help="Training steps, in place of --epochs.")
 @click.option(
     "--batch-size",
     type=options.POSITIVE,
     default=32,
     show_default=True,
-    help="Pairs a step, of all processes together.",
+    help="Pairs per step, over all processes.",
 )
 @click.option(
-    "--accumulate", type=options.POSITIVE, default=1, show_default=True, help="Passes that a step is cut into, to fit."
+    "--accumulate",
+    type=options.POSITIVE,
+    default=1,
+    show_default=True,
+    help="Split each batch into this many parts, to use less memory.",
 )
 @click.option("--lr", type=float, default=4e-3, show_default=True, help="Peak learning rate.")
-@click.option("--precision", type=click.Choice(["fp32", "bf16", "fp64"]), default="fp32", show_default=True)
+@click.option(
+    "--precision",
+    type=click.Choice(choices.STUDENT_PRECISIONS),
+    default="fp32",
+    show_default=True,
+    help="Number format of the training; bf16 is for GPUs.",
+)
 @click.option(
     "--augment",
-    type=click.Choice(["full", "light", "none"]),
+    type=click.Choice(choices.VARIATIONS),
     default="full",
     show_default=True,
-    help="What is varied: pose, light, blur and grain; light: all but pose (mirror only); or nothing.",
+    help="Random changes of the images. full: pose, mirror, light, blur, grain; light: no change of pose but mirror.",
 )
 @click.option(
-    "--drop-uncertain", type=float, default=0.0, show_default=True, help="Leave out this share, the least certain."
+    "--drop-uncertain",
+    type=float,
+    default=0.0,
+    show_default=True,
+    help="Leave out this share of the pairs (0 to 1): those whose masks are the least certain.",
 )
 @click.option(
-    "--ignore-below", type=int, default=0, show_default=True, help="Do not learn from pixels of less confidence, 0-255."
+    "--ignore-below",
+    type=int,
+    default=0,
+    show_default=True,
+    help="Ignore pixels whose confidence (0 to 255) is lower.",
 )
-@click.option("--soft", is_flag=True, help="Learn the probabilities of every class, which DATASET must hold.")
+@click.option("--soft", is_flag=True, help="Learn the class probabilities; DATASET must be made with --probabilities.")
 @click.option(
     "--temperature",
     type=float,
     default=1.0,
     show_default=True,
-    help="With --soft: above 1 the unlikely classes count for more.",
+    help="With --soft: a value above 1 gives unlikely classes more weight.",
 )
-@click.option("--limit", type=options.POSITIVE, help="Use only the first so many pairs.")
-@click.option("--split", type=int, help="Of an HDF5 file: this value of its `split`; wanted where it has several.")
+@click.option("--limit", type=options.POSITIVE, help="Use only this many pairs, the first ones.")
+@options.split
 @click.option(
     "--real",
     type=options.PATH,
     metavar="PATH",
-    help="Real annotated images to learn from too: the exemplars of `annotate --real`, or any pairs.",
+    help="Also learn from these real annotated images: a folder of pairs or an HDF5 file.",
 )
-@click.option("--real-split", type=int, help="Of an HDF5 file in --real: this value of its `split`.")
-@click.option("--real-share", type=float, default=0.5, show_default=True, help="Of every step: what --real gives.")
+@options.real_split
+@click.option(
+    "--real-share", type=float, default=0.5, show_default=True, help="Share of every batch that --real gives (0 to 1)."
+)
 @click.option("--half", is_flag=True, help="Store the student as float16.")
-@options.seed
+@options.seed_of("the training")
 @options.device
 @options.json_flag
 def command(
@@ -90,43 +113,53 @@ def command(
 ) -> None:
     """Train a student (U-Net) on the pairs of DATASET: a segmenter that runs without the generator.
 
-    DATASET may also be an HDF5 file with `image`, `mask` and the attribute `classes`, or a folder of NAME.png with
-    NAME.mask.png beside it and labels.json. The student takes the images' channels: one where all files are grey.
-    Run again after an interruption, the same command goes on from its checkpoint, half a minute back at most; what is
-    finished is left alone. On several devices: torchrun --nproc-per-node N -m gansegctl distill DATASET -o STUDENT,
-    with the same result.
+    DATASET may also be an HDF5 file with `image`, `mask` and the attribute `classes`, or a folder with labels.json and
+    with NAME.mask.png beside every NAME.png. The student has as many channels as the images: one where all are grey.
+
+    After an interruption, the same command resumes from its checkpoint; at most half a minute is lost. A finished
+    student is left as it is.
+
+    On several devices: torchrun --nproc-per-node N -m gansegctl distill DATASET -o STUDENT. The result is the same.
     """
     import torch
 
     from gansegctl.config import DistillSettings
+    from gansegctl.contracts import result_of
     from gansegctl.pipeline.distill.pairs import Annotated
-    from gansegctl.pipeline.distill.stage import IN_MEMORY, distill, quietly, ranks
+    from gansegctl.pipeline.distill.stage import IN_MEMORY, distill, torchrun_ranks
 
     if real is None and real_split is not None:
         raise click.UsageError("got --real-split without --real; wanted: both")
 
     settings = DistillSettings(
-        arch,
-        epochs,
-        steps or 0,
-        batch_size,
-        accumulate,
-        lr,
-        precision,
-        seed,
-        augment,
-        drop_uncertain,
-        ignore_below,
-        soft,
-        temperature,
+        arch=arch,
+        epochs=epochs,
+        steps=steps or 0,
+        batch_size=batch_size,
+        accumulate=accumulate,
+        lr=lr,
+        precision=precision,
+        seed=seed,
+        augment=augment,
+        drop_uncertain=drop_uncertain,
+        ignore_below=ignore_below,
+        soft=soft,
+        temperature=temperature,
     )
-    annotated = None if real is None else Annotated(real, real_split, real_share)
     device = options.pick_device(device)
-    dtype = torch.float16 if half else torch.float32
-    room = IN_MEMORY // max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-    with ranks(device, os.environ) as these:
-        events = distill(dataset, out, settings, device, limit, these, room, split, dtype, annotated)
-        last = quietly(events, console.follow if these.lead else None)
-        if not these.lead:
-            return
-    console.emit({"student": str(out)} | (last.facts if last else {}), as_json)
+    with torchrun_ranks(device, os.environ) as ranks:
+        stage = distill(
+            dataset,
+            out,
+            settings,
+            device,
+            limit=limit,
+            split=split,
+            real=None if real is None else Annotated(real, real_split, real_share),
+            dtype=torch.float16 if half else torch.float32,
+            ranks=ranks,
+            in_memory=IN_MEMORY // max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))),
+        )
+        facts = console.follow(stage) if ranks.lead else result_of(stage)
+    if ranks.lead:
+        console.emit({"student": str(out)} | facts, as_json)

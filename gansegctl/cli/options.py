@@ -1,33 +1,66 @@
 """Every flag that more than one command takes, spelled once.
 
---generator -n/--num --seeds -o/--out --batch-size --device --truncation --truncation-cutoff --noise --class --shots
---method --set --masks --segmenter --profile --seed --task --json --dry-run
+--generator -n/--num --seeds -o/--out --batch-size --device --backend --truncation --truncation-cutoff --noise --class
+--precision --shots --method --set --masks --segmenter --probabilities --profile --seed --split --real-split --task
+--json --dry-run
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from gansegctl import choices
+
+if TYPE_CHECKING:
+    from gansegctl.pipeline.runtime.tasks import Task
+
 POSITIVE = click.IntRange(min=1)
 PATH = click.Path(path_type=Path)
+Command = TypeVar("Command", bound=Callable[..., Any] | click.Command)
+Option = Callable[[Command], Command]
 
 
-def generator(required: bool = False):
+def one_of(names: tuple[str, ...]) -> str:
+    """Names as a help text lists them: a, b or c."""
+    return " or ".join([", ".join(names[:-1]), names[-1]])
+
+
+def generator(required: bool = False) -> Option[Command]:
     return click.option(
-        "--generator", required=required, metavar="NAME|FILE", help="A preset's name, or a checkpoint of any family."
+        "--generator",
+        required=required,
+        metavar="NAME|FILE",
+        help="The generator: a preset's name, or a checkpoint file of any supported family.",
     )
 
 
-def out(help: str, required: bool = True):
+def out(help: str, required: bool = True) -> Option[Command]:
     return click.option("-o", "--out", required=required, type=PATH, metavar="PATH", help=help)
 
 
-num = click.option("-n", "--num", type=POSITIVE, help="How many samples: the seeds 0 to N-1.")
-seeds = click.option("--seeds", metavar="RANGES", help="Seeds, as in 0-99,200.")
+def passes(default: int, of: str = "Samples") -> Option[Command]:
+    """--batch-size as a plain number."""
+    return click.option("--batch-size", type=POSITIVE, default=default, show_default=True, help=f"{of} per batch.")
+
+
+def seed_of(work: str) -> Option[Command]:
+    """--seed of what is random in `work`."""
+    return click.option(
+        "--seed",
+        type=click.IntRange(min=0),
+        default=0,
+        show_default=True,
+        help=f"Seed of the random numbers of {work}.",
+    )
+
+
+num = click.option("-n", "--num", type=POSITIVE, help="Number of samples: seeds 0 to N-1.")
+seeds = click.option("--seeds", metavar="RANGES", help="Seeds of the samples, as in 0-99,200.")
 
 
 class BatchSize(click.ParamType):
@@ -35,7 +68,7 @@ class BatchSize(click.ParamType):
 
     name = "size"
 
-    def convert(self, value, param, ctx):
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
         return None if value == "auto" else POSITIVE.convert(value, param, ctx)
 
 
@@ -45,35 +78,61 @@ batch_size = click.option(
     metavar="N|auto",
     default=16,
     show_default=True,
-    help="Samples a pass; auto = as memory allows, halved where it does not.",
+    help="Samples per batch; auto: as many as memory allows, halved where that was too many.",
 )
 device = click.option(
-    "--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:i]", help="Where to compute."
+    "--device",
+    default="auto",
+    show_default=True,
+    metavar="auto|cpu|cuda[:i]",
+    help="Device to compute on; auto: a GPU where there is one, else the CPU.",
 )
 backend = click.option(
     "--backend",
-    type=click.Choice(["auto", "reference", "triton", "cuda"]),
+    type=click.Choice(choices.BACKENDS),
     default="auto",
     show_default=True,
     expose_value=False,
     callback=lambda context, parameter, value: pick_backend(value),
-    help="Who computes the feature path; auto: Triton on a GPU, else plain torch.",
+    help="Implementation of the feature kernels; auto: the fastest that runs on the device.",
 )
-truncation = click.option("--truncation", type=float, default=1.0, show_default=True, help="psi; 1 = none.")
-truncation_cutoff = click.option("--truncation-cutoff", type=POSITIVE, help="Truncate only so many leading w's.")
-noise = click.option("--noise", type=click.Choice(["const", "seed", "none"]), default="const", show_default=True)
+truncation = click.option(
+    "--truncation", type=float, default=1.0, show_default=True, help="Truncation psi; 1 means no truncation."
+)
+truncation_cutoff = click.option(
+    "--truncation-cutoff", type=POSITIVE, metavar="N", help="Truncate only the first N style vectors."
+)
+noise = click.option(
+    "--noise",
+    type=click.Choice(choices.NOISE_MODES),
+    default="const",
+    show_default=True,
+    help="Noise inputs. const: the stored maps; seed: drawn from each sample's seed; none: no noise.",
+)
 class_index = click.option(
-    "--class", "class_index", type=click.IntRange(min=0), help="Class of a conditional generator."
+    "--class", "class_index", type=click.IntRange(min=0), help="Class index, for a conditional generator."
 )
 precision = click.option(
     "--precision",
-    type=click.Choice(["fp32", "fp16", "bf16"]),
+    type=click.Choice(choices.PRECISIONS),
     default="fp32",
     show_default=True,
-    help="Of the generator's largest blocks; half is for GPUs.",
+    help="Number format of the generator's largest blocks; fp16 and bf16 are for GPUs.",
 )
-shots = click.option("--shots", type=click.IntRange(min=0), default=1, show_default=True, help="Annotated exemplars.")
-method = click.option("--method", default="oneshot", show_default=True, help="How masks are made.")
+shots = click.option(
+    "--shots",
+    type=click.IntRange(min=0),
+    default=1,
+    show_default=True,
+    help="Number of annotated exemplars; 0 for methods that need none.",
+)
+method = click.option(
+    "--method",
+    default="oneshot",
+    show_default=True,
+    metavar="NAME",
+    help=f"Method that makes the masks: {one_of(choices.METHODS)}.",
+)
 method_settings = click.option(
     "--set",
     "assigned",
@@ -81,27 +140,41 @@ method_settings = click.option(
     metavar="NAME=VALUE",
     help="A setting of the method, as JSON or plain text; NAME=@FILE reads a JSON file. Repeatable.",
 )
-masks = click.option("--masks", metavar="PATH|PRESET", help="Masks of the exemplars, painted or drawn in any tool.")
-segmenter = click.option("--segmenter", type=PATH, metavar="FILE", help="A segmenter that `annotate` saved.")
+masks = click.option(
+    "--masks",
+    metavar="PATH|PRESET",
+    help="Masks of the exemplars: a folder or file from any supported tool, or a preset that brings masks.",
+)
+segmenter = click.option("--segmenter", type=PATH, metavar="FILE", help="A segmenter saved by `gansegctl annotate`.")
 probabilities = click.option(
-    "--probabilities", is_flag=True, help="Keep those of every class beside the masks, for `distill --soft`."
+    "--probabilities", is_flag=True, help="Also store the probability of every class, for `distill --soft`."
 )
 profile = click.option(
     "--profile",
-    type=click.Choice(["fixed", "release"]),
+    type=click.Choice(choices.PROFILES),
     default="fixed",
     show_default=True,
-    help="The algorithm as meant, or as the authors' code runs.",
+    help="fixed: the algorithm as published; release: as the authors' code runs.",
 )
-seed = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the fit.")
+split = click.option(
+    "--split",
+    type=int,
+    help="For an HDF5 file: use the rows with this value of `split`; required if there are several.",
+)
+real_split = click.option(
+    "--real-split",
+    type=int,
+    metavar="VALUE",
+    help="For an HDF5 file in --real: use the rows with this value of `split`; required if there are several.",
+)
 task = click.option(
     "--task",
     "task_text",
     metavar="i/n",
-    help="This process's part of the shards; else as the scheduler's variables say.",
+    help="This process makes every n-th shard from shard i (from 0); by default as the scheduler's variables say.",
 )
-json_flag = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
-dry_run = click.option("--dry-run", is_flag=True, help="Show what would be done, and stop.")
+json_flag = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+dry_run = click.option("--dry-run", is_flag=True, help="Show what would be done, and do nothing.")
 
 
 def pick_backend(name: str) -> None:
@@ -181,7 +254,7 @@ def quotas(given: tuple[str, ...]) -> dict[str, int]:
     return table
 
 
-def pick_task(text: str | None):
+def pick_task(text: str | None) -> Task:
     """The `Task` of --task or of the environment; says which part this is and who said so."""
     from gansegctl.cli import console
     from gansegctl.pipeline.runtime.tasks import resolve_task
@@ -197,10 +270,10 @@ def pick_seeds(num: int | None, seeds: str | None) -> str:
     from gansegctl.errors import UsageError
     from gansegctl.store.schema import parse_seeds
 
-    if (num is None) == (seeds is None):
-        got = "neither -n nor --seeds" if num is None else "both -n and --seeds"
-        raise UsageError(f"got {got}", wanted="one of them")
-    if num is not None:
+    if num is not None and seeds is None:
         return f"0-{num - 1}" if num > 1 else "0"
-    parse_seeds(seeds)
-    return seeds
+    if seeds is not None and num is None:
+        parse_seeds(seeds)
+        return seeds
+    got = "neither -n nor --seeds" if num is None else "both -n and --seeds"
+    raise UsageError(f"got {got}", wanted="one of them")

@@ -36,7 +36,7 @@ def command(
     published generator without bringing it: download it, and pass the file as --generator. Under torchrun, the
     processes share the training of the student; the stages before it must be done.
     """
-    from gansegctl.pipeline.distill.stage import ranks
+    from gansegctl.pipeline.distill.stage import torchrun_ranks
     from gansegctl.pipeline.run import read_plan, run
     from gansegctl.pipeline.runtime.tasks import ALONE
 
@@ -53,7 +53,7 @@ def command(
         task = options.pick_task(task_text)
         console.emit(run(plan, out, device, console.follow, until or "", task), as_json)
         return
-    with ranks(device, os.environ) as these:
+    with torchrun_ranks(device, os.environ) as these:
         done = run(plan, out, device, console.follow, until or "", ALONE, these)
     if these.lead:
         console.emit(done, as_json)

@@ -40,7 +40,7 @@ class Ranks:
 
     rank: int = 0
     world: int = 1
-    statistics: Any = None
+    statistics: dist.ProcessGroup | None = None
 
     @property
     def lead(self) -> bool:
@@ -60,8 +60,8 @@ class Ranks:
 
     def of_lead(self, value: int, device: torch.device) -> int:
         """The number that rank 0 holds, on every rank."""
-        told = torch.tensor([int(value) if self.lead else 0], device=device)
-        return int(self.add(told))
+        sent = torch.tensor([int(value) if self.lead else 0], device=device)
+        return int(self.add(sent))
 
     def joint(self, model: nn.Module, device: torch.device) -> nn.Module:
         """`model` with batch normalisation over all ranks; the same parameters under the same names."""
@@ -77,18 +77,16 @@ class Ranks:
             return model
         ids = [device] if device.type == "cuda" else None
         # Buffers need no broadcast: the statistics of joint normalisation are the same everywhere.
-        known = signature(DistributedDataParallel).parameters
-        flag = (
-            "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
-        )  # its name to torch 2.12
-        return DistributedDataParallel(model, device_ids=ids, **{flag: False})
+        if "forward_sync_buffers" in signature(DistributedDataParallel).parameters:
+            return DistributedDataParallel(model, device_ids=ids, forward_sync_buffers=False)
+        return DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False)  # its name to torch 2.12
 
 
-ALONE = Ranks()
+ONE_RANK = Ranks()
 
 
 @contextlib.contextmanager
-def joined(device: str, environ: Mapping[str, str]) -> Iterator[Ranks]:
+def process_group(device: str, environ: Mapping[str, str]) -> Iterator[Ranks]:
     """Meet the other processes that torchrun started (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT): nccl on a GPU, else
     gloo. Alone where there are none.
 
@@ -96,13 +94,13 @@ def joined(device: str, environ: Mapping[str, str]) -> Iterator[Ranks]:
     """
     rank, world = (_number(environ, name) for name in ("RANK", "WORLD_SIZE"))
     if world is None or world == 1:
-        yield ALONE
+        yield ONE_RANK
         return
-    lacking = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if not environ.get(name)]
-    if lacking or rank is None or not 0 <= rank < world:
+    missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if not environ.get(name)]
+    if missing or rank is None or not 0 <= rank < world:
         raise UsageError(
             f"got WORLD_SIZE={world} and RANK={environ.get('RANK')}"
-            + (f", no {', '.join(lacking)}" if lacking else ""),
+            + (f", no {', '.join(missing)}" if missing else ""),
             wanted="what torchrun sets",
             remedy="start it by `torchrun --nproc-per-node N -m gansegctl distill …`, or unset WORLD_SIZE",
         )
@@ -134,14 +132,14 @@ class _Summed(torch.autograd.Function):
     """y = Σ over ranks of x; since every rank's loss depends on y, so is the gradient of x a sum over them."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, group) -> Tensor:
+    def forward(ctx: FunctionCtx, x: Tensor, group: dist.ProcessGroup | None) -> Tensor:
         ctx.group = group
         y = x.clone()
         dist.all_reduce(y, group=group)
         return y
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor, None]:
         gradient = gradient.contiguous().clone()
         dist.all_reduce(gradient, group=ctx.group)
         return gradient, None
@@ -153,7 +151,7 @@ class JointBatchNorm2d(nn.BatchNorm2d):
     For CPUs, where torch's SyncBatchNorm is not to be had. Every rank must bring equally many values.
     """
 
-    ranks: Ranks = ALONE
+    ranks: Ranks = ONE_RANK
 
     def forward(self, x: Tensor) -> Tensor:
         """x [N,C,H,W] → the same shape; in evaluation by the running statistics, without the other ranks."""

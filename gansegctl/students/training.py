@@ -1,6 +1,6 @@
 """Training a student on image/mask pairs (auto-shot, Tritrong et al. 2021 section 3.4), resumable to the bit.
 
-Several processes may train one student (parallel.py), and a batch may be cut into passes that are added up.
+Several processes may train one student (distributed.py), and a batch may be cut into passes that are added up.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from gansegctl.config import LearningSettings
 from gansegctl.contracts import Progress
@@ -27,12 +28,13 @@ from gansegctl.labels import IGNORE, LabelMap
 from gansegctl.students.augment import AugmentSettings, augment
 from gansegctl.students.deeplab import StreamDropout
 from gansegctl.students.distributed import ONE_RANK, Ranks
-from gansegctl.students.mixed_pairs import joined
+from gansegctl.students.mixed_pairs import mixed_pairs
+from gansegctl.students.pairs import Pairs
 from gansegctl.students.student import WIDTHS, Student, build
 
 KIND = "gansegctl.distilling"
 LEAST = 1e-6
-"""Weight that a loss is divided by at least: one of no sure pixel is 0, not nan."""
+"""Weight that a loss is divided by at least: one of no counted pixel is 0, not nan."""
 SAVE_SECONDS, SAVE_STEPS = 30.0, 100
 """A checkpoint is renewed after so many seconds, or so many steps where an epoch ends: it waits for the disk, and an
 epoch of a small set is one step."""
@@ -55,7 +57,6 @@ class StudentSettings(LearningSettings):
     widths: tuple[int, ...] = ()  # the architecture's own
     weight_decay: float = 1e-4
     clip: float = 1.0  # of the gradient's norm
-    weigh_by_confidence: bool = False  # starves classes the teacher is unsure of: nose IoU 0.000, else 0.343
     validation: float = 0.05  # share of the pairs that is held back
     real_share: float = 0.5  # of every step, where there are real annotated images beside the pairs
     augment: AugmentSettings = field(default_factory=AugmentSettings)
@@ -74,30 +75,10 @@ def check_share(share: float) -> None:
         raise UsageError(f"got --real-share {share}", wanted="a share between 0 and 1")
 
 
-@dataclass
-class Pairs:
-    """Pairs: image uint8 [N,H,W,c], target uint8 [N,H,W] (hard) or float16 [N,K,H,W] (soft), and confidence uint8
-    [N,H,W] where there is one. Tensors, or anything that gives tensors when indexed with int64 [n] and has their shape.
-    """
-
-    image: Tensor
-    target: Tensor
-    confidence: Tensor | None = None
-
-    def __post_init__(self) -> None:
-        if not len(self.image):
-            raise UsageError("got no pairs to train on", wanted="at least one image with its mask")
-        if len(self.image) != len(self.target) or self.image.shape[1:3] != self.target.shape[-2:]:
-            raise UsageError(f"got images {list(self.image.shape)}, masks {list(self.target.shape)}", wanted="pairs")
-
-    def __len__(self) -> int:
-        return len(self.image)
-
-
 class StudentTraining:
     """One training run: `run()` yields progress once an epoch, then `.student` is the result (the last weights).
 
-    ranks: the processes that share the work, each with these same arguments. source: what names the pairs, so that a
+    ranks: the processes that share the work, each with these same arguments. source: a name of the pairs, so that a
     run begun on others is not resumed. real: annotated images, of which `settings.real_share` of every step is drawn;
     none is held back for validation. UsageError for a batch that does not divide by the ranks and passes.
     """
@@ -135,9 +116,10 @@ class StudentTraining:
         shares = class_shares(pairs.target[self.training[:COUNTED].sort().values], len(labels))
         self.real = torch.empty(0, dtype=torch.int64)  # numbers of the real ones among all pairs
         if real is not None:
-            shares += settings.real_share * (class_shares(real.target, len(labels)) - shares)
+            real_shares = class_shares(real.target[torch.arange(len(real))], len(labels))
+            shares += settings.real_share * (real_shares - shares)
             self.real = torch.arange(len(pairs), len(pairs) + len(real))
-            self.pairs = Pairs(*joined(pairs, real))
+            self.pairs = mixed_pairs(pairs, real)
         start_at(model, shares)
         model = model.to(self.device)
         self.dtype = torch.float64 if settings.precision == "fp64" else torch.float32
@@ -207,8 +189,7 @@ class StudentTraining:
         passes = chosen.split(s.batch_size // s.accumulate)
         nominal = s.batch_size * self.pairs.image.shape[1] * self.pairs.image.shape[2]
         for i, part in enumerate(passes):
-            apart = self.ranks.world > 1 and i < len(passes) - 1  # gradients are joined in the last pass only
-            with self.network.no_sync() if apart else contextlib.nullcontext():
+            with self._gradients_apart(last=i == len(passes) - 1):
                 total, weight = self._pass(part)
                 (total / nominal).backward()
             totals += torch.stack([total.detach().double(), weight.double()])
@@ -221,6 +202,11 @@ class StudentTraining:
         self.optimizer.step()
         self.step += 1
         return loss / max(weight, LEAST)
+
+    def _gradients_apart(self, last: bool) -> contextlib.AbstractContextManager[None]:
+        """Keeps each rank's gradients to itself, except in the last pass of a step."""
+        network = self.network
+        return contextlib.nullcontext() if last or not isinstance(network, DistributedDataParallel) else network.no_sync()
 
     def _chosen(self) -> Tensor:
         """Numbers of a step's pairs, int64 [batch_size]."""
@@ -240,11 +226,6 @@ class StudentTraining:
         if not isinstance(self.pairs.target, Tensor) and target.ndim == 3:  # read just now, so checked only here
             _check_values(target, len(self.labels))
         target = target.to(self.device)
-        if self.pairs.confidence is not None and s.weigh_by_confidence and target.ndim == 3:
-            # An unsure pixel is worth less: it is dropped with the probability that it is wrong.
-            sure = self.pairs.confidence[mine].float() / 255
-            kept = torch.rand((len(chosen), *sure.shape[1:]), generator=self.stream)[rows] < sure
-            target = target.masked_fill(~kept.to(self.device), IGNORE)
         x, target = augment(x, target, s.augment, self.stream, (rows.start, len(chosen)))
         for dropout in self.dropouts:
             dropout.draw_from(self.stream, rows.start, len(chosen))
@@ -269,7 +250,7 @@ class StudentTraining:
 
     def _confusion(self, chosen: Tensor) -> Tensor:
         once = max(1, HELD_BYTES // (4 * len(self.labels) * self.pairs.image.shape[1] * self.pairs.image.shape[2]))
-        return sum(self._confusion_of(part) for part in chosen.split(once))
+        return torch.stack([self._confusion_of(part) for part in chosen.split(once)]).sum(dim=0)
 
     def _confusion_of(self, chosen: Tensor) -> Tensor:
         k = len(self.labels)
@@ -283,12 +264,12 @@ class StudentTraining:
 
     def save(self, path: Path) -> None:
         """Weights, optimiser, random stream, step and the loss of an epoch begun: tensors and JSON only."""
-        told = {"told": self.student.facts, "loss": self.loss}
-        facts = {"step": self.step, "settings": asdict(self.settings), "data": self._data(), **told}
+        facts = {"step": self.step, "settings": asdict(self.settings), "data": self._data()}
+        facts |= {"student": self.student.facts, "loss": self.loss}
         save_state(path, KIND, facts, {"model": self.student.model}, {"optimizer": self.optimizer}, self.stream)
 
     def _data(self) -> dict[str, Any]:
-        """What was learned from, as far as it is known."""
+        """The names of the data that is learned from, as far as they are known."""
         return {"classes": list(self.student.labels.names), **self._counts(), **self.source}
 
     def _counts(self) -> dict[str, int]:
@@ -302,14 +283,11 @@ class StudentTraining:
                 f"got no {path} on rank {self.ranks.rank}, which rank 0 sees", wanted="one folder for all ranks"
             )
         state = load_state(path, KIND)
-        older = {"temperature": 1.0, "real_share": 0.5}  # of files from before they were settings
         remedy = f"delete {path} to start anew, or choose another -o"
-        require_same(older | state.facts["settings"], asdict(self.settings), path, remedy=remedy)
-        if (begun := state.facts.get("data")) is not None:  # files of before it was kept have none
-            require_same(begun, self._data(), path, remedy=remedy)
+        require_same(state.facts["settings"], asdict(self.settings), path, remedy=remedy)
+        require_same(state.facts["data"], self._data(), path, remedy=remedy)
         state.restore({"model": self.student.model}, {"optimizer": self.optimizer}, self.stream)
-        self.step, self.student.facts = state.facts["step"], state.facts["told"]
-        self.loss = state.facts.get("loss", [0.0, 0])  # files without one are of an epoch's end
+        self.step, self.student.facts, self.loss = (state.facts[key] for key in ("step", "student", "loss"))
 
 
 def class_shares(target: Tensor, classes: int) -> Tensor:
@@ -325,10 +303,10 @@ def start_at(model: nn.Module, shares: Tensor) -> None:
     """Set the biases of the logits so that an untrained student answers the classes' shares [K] (Lin et al. 2017, Focal
     Loss, section 3.3). From equal answers a class of few pixels is at times unlearned at first and never found again.
     """
-    last = model.head[-1] if isinstance(model.head, nn.Sequential) else model.head
+    *_, bias = model.get_submodule("head").parameters()  # of the convolution that gives the logits
     logits = shares.clamp(min=1e-4).log()
     with torch.no_grad():
-        last.bias.copy_(logits - logits.mean())
+        bias.copy_(logits - logits.mean())
 
 
 def _check_values(target: Tensor, classes: int) -> None:
@@ -350,9 +328,3 @@ def loss_and_weight(logits: Tensor, target: Tensor, temperature: float = 1.0) ->
         return total, (target != IGNORE).sum()
     total = -(target * (logits / temperature).log_softmax(dim=1)).sum()
     return total * temperature**2, target.sum()
-
-
-def loss_of(logits: Tensor, target: Tensor) -> Tensor:
-    """The mean of `loss_and_weight`; 0 for a batch without a sure pixel."""
-    total, weight = loss_and_weight(logits, target)
-    return total / weight.clamp(min=LEAST)

@@ -24,7 +24,7 @@ from gansegctl.pipeline.distill import stage as distilling
 from gansegctl.store.schema import ShardArrays
 from gansegctl.store.shard import write_shard
 from gansegctl.students.augment import AugmentSettings, augment
-from gansegctl.students.distributed import ALONE, JointBatchNorm2d, Ranks, joined
+from gansegctl.students.distributed import ONE_RANK, JointBatchNorm2d, Ranks, joined
 from gansegctl.students.training import StudentTraining
 
 TOLERANCE = 1e-6
@@ -169,11 +169,11 @@ def test_a_share_is_augmented_as_in_the_whole_batch(first):
 
 def test_every_row_is_one_ranks():
     assert [i for r in range(4) for i in range(8)[Ranks(r, 4).rows(8)]] == list(range(8))
-    assert [r.lead for r in (ALONE, Ranks(1, 4))] == [True, False]
+    assert [r.lead for r in (ONE_RANK, Ranks(1, 4))] == [True, False]
 
 
 def test_a_batch_that_does_not_divide_is_refused():
-    for ranks, accumulate in ((Ranks(0, 3), 1), (Ranks(0, 2), 8), (ALONE, 3)):
+    for ranks, accumulate in ((Ranks(0, 3), 1), (Ranks(0, 2), 8), (ONE_RANK, 3)):
         with pytest.raises(UsageError, match="multiple of"):
             StudentTraining(shapes(16), LABELS, settings(accumulate=accumulate), ranks=ranks)
     with pytest.raises(UsageError, match="--accumulate 0"):
@@ -205,8 +205,8 @@ def test_what_is_not_torchruns_is_refused(environ):
 
 def test_other_launchers_are_refused():
     srun = {"SLURM_PROCID": "1", "SLURM_NTASKS": "2", "SLURM_STEP_ID": "0"}
-    with pytest.raises(UsageError, match="by srun"), distilling.ranks("cpu", srun):
+    with pytest.raises(UsageError, match="by srun"), distilling.torchrun_ranks("cpu", srun):
         pass
     for environ in ({}, {"WORLD_SIZE": "1", "RANK": "0"}, {"SLURM_PROCID": "0", "SLURM_NTASKS": "1"}):
-        with distilling.ranks("cpu", environ) as ranks:
-            assert ranks == ALONE
+        with distilling.torchrun_ranks("cpu", environ) as ranks:
+            assert ranks == ONE_RANK

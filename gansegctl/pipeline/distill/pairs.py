@@ -11,11 +11,11 @@ import torch
 
 from gansegctl.config import DistillSettings
 from gansegctl.errors import DatasetError, UsageError
+from gansegctl.io.digest import file_digest
 from gansegctl.labels import LabelMap
-from gansegctl.methods import digest
 from gansegctl.pipeline.distill.columns import IN_MEMORY, ShardColumn, SoftTargets, bytes_of_pairs, kept_samples
-from gansegctl.pipeline.inputs.images import check_split, classes_of
-from gansegctl.pipeline.inputs.labelled_sets import annotated_images, load_truth
+from gansegctl.pipeline.inputs.images import check_split
+from gansegctl.pipeline.inputs.labelled_sets import annotated_images, classes_of, load_labelled
 from gansegctl.store.dataset import ShardDataset
 from gansegctl.store.manifest import NAME, Manifest, settings_digest
 from gansegctl.students.training import Pairs, check_share
@@ -57,7 +57,7 @@ class Annotated:
             )
         root = self.source if self.source.is_dir() else self.source.parent
         files = sorted(self.source.rglob("*")) if self.source.is_dir() else [self.source]
-        content = {p.relative_to(root).as_posix(): digest(p) for p in files if p.is_file()}
+        content = {p.relative_to(root).as_posix(): file_digest(p) for p in files if p.is_file()}
         return {"real": settings_digest(content), "real_split": self.split, "real_share": self.share}
 
 
@@ -85,8 +85,8 @@ def load_pairs(
         if temperature is not None:
             raise UsageError(f"got --soft for {dataset}", wanted=SOFT_WANTED, remedy="leave --soft out")
         check_split(dataset, split, "pass --split {}")
-        truth = load_truth(dataset, split=split)
-        return Pairs(torch.from_numpy(truth.image[:limit]), torch.from_numpy(truth.mask[:limit])), truth.labels
+        found = load_labelled(dataset, split=split)
+        return Pairs(torch.from_numpy(found.image[:limit]), torch.from_numpy(found.mask[:limit])), found.labels
     if split is not None:
         raise UsageError(f"got --split {split} for the dataset {dataset}", wanted="an HDF5 file with `split`")
     indices = kept_samples(dataset, drop_uncertain)

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from gansegctl.config import DistillSettings, to_dict
-from gansegctl.contracts import Progress
+from gansegctl.contracts import Progress, Stage
 from gansegctl.errors import UsageError
-from gansegctl.io.training_state import differing
+from gansegctl.io.run_folder import require_same
 from gansegctl.pipeline.distill.columns import IN_MEMORY
 from gansegctl.pipeline.distill.pairs import Annotated, load_pairs, source_of
 from gansegctl.pipeline.runtime.tasks import launched
 from gansegctl.students.augment import PRESETS
-from gansegctl.students.distributed import ALONE, Ranks, joined
+from gansegctl.students.distributed import ONE_RANK, Ranks, joined
 from gansegctl.students.student import read_header
 from gansegctl.students.training import StudentSettings, StudentTraining
 
@@ -26,7 +27,7 @@ SPREAD = ("accumulate",)
 
 
 @contextlib.contextmanager
-def ranks(device: str, environ: Mapping[str, str]) -> Iterator[Ranks]:
+def torchrun_ranks(device: str, environ: Mapping[str, str]) -> Iterator[Ranks]:
     """The processes that train together: those that torchrun started. UsageError for those of another launcher.
 
     They would all train the same student, and write it over each other.
@@ -47,19 +48,20 @@ def distill(
     out: Path,
     settings: DistillSettings,
     device: str = "cpu",
+    *,
     limit: int | None = None,
-    ranks: Ranks = ALONE,
-    in_memory: int = IN_MEMORY,
     split: int | None = None,
-    dtype: torch.dtype = torch.float32,
     real: Annotated | None = None,
-) -> Iterator[Progress]:
+    dtype: torch.dtype = torch.float32,
+    ranks: Ranks = ONE_RANK,
+    in_memory: int = IN_MEMORY,
+) -> Stage[dict[str, Any]]:
     """Train a student on the pairs and write it; `out`.ckpt beside it makes an interrupted run go on.
 
-    ranks: the processes that train it together; only the first writes. in_memory, split: as `load_pairs` takes them.
-    dtype: of the weights in the file. real: annotated images to learn from too. The student takes as many channels as
-    the images have. A finished one of the same pairs and settings is left as it is; UsageError for any other file
-    there.
+    in_memory, limit, split: as `load_pairs` takes them. real: annotated images to learn from too. dtype: of the weights
+    in the file. ranks: the processes that train it together; only the first writes. The student takes as many channels
+    as the images have. A finished one of the same pairs and settings is left as it is; UsageError for any other file
+    there. Returns the facts of the last progress: loss and score, or why nothing was to do.
     """
     if out.suffix != ".safetensors":
         raise UsageError(f"got -o {out}", wanted="a name ending in .safetensors")
@@ -67,39 +69,36 @@ def distill(
     source |= real.made_of() if real else {}
     made_of = {k: v for k, v in source.items() if k in ("digest", "limit", "split") or k.startswith("real")}
     made_of |= {k: v for k, v in to_dict(settings).items() if k not in SPREAD} | {"dtype": str(dtype)}
+    facts: dict[str, Any] = {}
     finished = out.exists() and not checkpoint.exists()
     if ranks.of_lead(finished, torch.device(device)):
         if ranks.lead:  # the others may have no sight of its disk
-            steps = _finished(out, made_of)["steps"]
-            yield Progress("distill", steps, steps, "steps", {"skipped": "finished already"})
-        return
-    temperature = settings.temperature if settings.soft else None
-    filters = (settings.drop_uncertain, settings.ignore_below)
-    pairs, labels = load_pairs(dataset, limit, *filters, in_memory, split, temperature)
+            steps, facts = _finished(out, made_of)["steps"], {"skipped": "finished already"}
+            yield Progress("distill", steps, steps, "steps", facts)
+        return facts
+    pairs, labels = load_pairs(
+        dataset,
+        limit,
+        settings.drop_uncertain,
+        settings.ignore_below,
+        in_memory,
+        split,
+        settings.temperature if settings.soft else None,
+    )
     if ranks.lead:
         out.parent.mkdir(parents=True, exist_ok=True)
     training = StudentTraining(
         pairs,
         labels,
-        StudentSettings(
-            arch=settings.arch,
-            epochs=settings.epochs,
-            steps=settings.steps,
-            batch_size=settings.batch_size,
-            accumulate=settings.accumulate,
-            lr=settings.lr,
-            precision=settings.precision,
-            seed=settings.seed,
-            temperature=settings.temperature,
-            augment=PRESETS[settings.augment],
-            **({"real_share": real.share} if real else {}),
-        ),
+        _student_settings(settings, real),
         device,
         ranks,
         source,
-        real and real.load(labels, tuple(pairs.image.shape[1:])),
+        real.load(labels, tuple(pairs.image.shape[1:])) if real else None,
     )
-    yield from training.run(checkpoint)
+    for event in training.run(checkpoint):
+        facts = event.facts
+        yield event
     if ranks.lead:
         training.student.facts["made_of"] = made_of
         training.student.facts["dataset"] = dataset.resolve().name
@@ -109,26 +108,16 @@ def distill(
             training.student.facts["real_from"] = real.source.resolve().name
         training.student.save(out, dtype)
         checkpoint.unlink(missing_ok=True)
+    return facts
+
+
+def _student_settings(settings: DistillSettings, real: Annotated | None) -> StudentSettings:
+    asked = StudentSettings(**settings.learning(), augment=PRESETS[settings.augment])
+    return replace(asked, real_share=real.share) if real else asked
 
 
 def _finished(out: Path, made_of: Mapping[str, Any]) -> dict[str, Any]:
     """The facts of the student in `out`. UsageError for anything but a student made of this."""
-    header = read_header(out)
-    facts = header.get("facts", {})
-    before = facts.get("made_of", {})
-    if differs := differing(before, made_of):
-        raise UsageError(
-            f"got -o {out}, a finished student of something else ({differs})",
-            wanted="a new name",
-            remedy="choose another -o, or delete the file",
-        )
+    facts = read_header(out)["facts"]
+    require_same(facts.get("made_of", {}), made_of, out, remedy="choose another -o, or delete the file")
     return facts
-
-
-def quietly(events: Iterator[Progress], follow: Callable[[Iterable[Progress]], Any] | None) -> Any:
-    """Run a stage to its end, told by `follow`, or by nobody: of several ranks one speaks."""
-    if follow is not None:
-        return follow(events)
-    for _ in events:
-        pass
-    return None
