@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gansegctl.generators.layers import Conv, FullyConnected
-from gansegctl.generators.stylegan2 import StyleGAN2Config
+from gansegctl.generators.mapping import class_vector
+from gansegctl.generators.stylegan2_config import StyleGAN2Config
 
 FADING = "before."
 """What a state dict calls the tensors that are there only while a block fades in."""
@@ -29,7 +30,9 @@ class DiscriminatorBlock(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """image [N,c,H,W] → logits [N,1]; with `features=True` also the activation after each block, fine to coarse."""
+    """image [N,c,H,W] in [-1,1] → logits [N,1], high for images that look real."""
+
+    share: Tensor
 
     def __init__(self, config: StyleGAN2Config, group: int = 4) -> None:
         super().__init__()
@@ -55,19 +58,17 @@ class Discriminator(nn.Module):
         self.before = before
         self.share.fill_(share)
 
-    def forward(self, image: Tensor, c: Tensor | None = None, features: bool = False):
+    def forward(self, image: Tensor, c: Tensor | None = None) -> Tensor:
         x = self.fromrgb(image)
-        kept = []
-        for block in self.blocks:
+        for i, block in enumerate(self.blocks):
             x = block(x)
-            if self.before is not None and not kept:
+            if self.before is not None and i == 0:
                 x = torch.lerp(self.before(F.avg_pool2d(image, 2)).to(x.dtype), x, self.share.to(x))
-            kept.append(x)
         x = self.conv(minibatch_deviation(x, self.group))
         x = self.out(self.fc(x.flatten(1)))
         if self.embed is not None:
-            x = (x * self.embed(c)).sum(dim=1, keepdim=True) / math.sqrt(x.shape[1])
-        return (x, kept) if features else x
+            x = (x * self.embed(class_vector(c))).sum(dim=1, keepdim=True) / math.sqrt(x.shape[1])
+        return x
 
 
 def minibatch_deviation(x: Tensor, group: int) -> Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,16 @@ from torch import Tensor, nn
 from gansegctl.kernels.reference_filter import fir_filter2d as filter2d
 
 SQRT2 = math.sqrt(2.0)
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def channels_last(network: Network, device: torch.device | str = "cpu") -> Network:
+    """The network on a device, its kernels laid out as convolutions read them fastest."""
+    network.to(device)
+    for tensor in (*network.parameters(), *network.buffers()):
+        if tensor.ndim == 4:
+            tensor.data = tensor.data.to(memory_format=torch.channels_last)
+    return network
 
 
 def fir_filter(taps: Sequence[float] = (1, 3, 3, 1)) -> Tensor:
@@ -60,6 +71,8 @@ class FullyConnected(nn.Module):
 
 class Conv(nn.Module):
     """Equalised convolution of the discriminator: optional FIR + stride 2, optional leaky ReLU."""
+
+    resample_filter: Tensor
 
     def __init__(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from gansegctl.errors import UsageError
 from gansegctl.generators.layers import FullyConnected
 
 
@@ -13,6 +14,9 @@ class Mapping(nn.Module):
 
     embed_features: width of the embedded class vector; layer_features: of the layers between; w_dim when None.
     """
+
+    embed: FullyConnected | nn.Embedding | None
+    w_avg: Tensor
 
     def __init__(
         self,
@@ -38,16 +42,16 @@ class Mapping(nn.Module):
 
     def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         """z [N,z_dim], c [N,c_dim] or None → w [N,w_dim]."""
-        x = unit_mean_square(z)
-        if self.embed is not None:
-            x = torch.cat([x, unit_mean_square(self.embedded(c))], dim=1)
+        x, embedded = unit_mean_square(z), self.embedded(c)
+        if embedded is not None:
+            x = torch.cat([x, unit_mean_square(embedded)], dim=1)
         for i in range(self.layers):
             x = getattr(self, f"fc{i}")(x)
         return x
 
-    def embedded(self, c: Tensor) -> Tensor:
-        """c [N,c_dim] → what stands for it beside z, before normalisation."""
-        return self.embed(c)
+    def embedded(self, c: Tensor | None) -> Tensor | None:
+        """c [N,c_dim] → its features beside z, before normalisation; None for a network without classes."""
+        return None if self.embed is None else self.embed(class_vector(c))
 
     def average(self, c: Tensor | None) -> Tensor:
         """The w that truncation pulls towards, to be broadcast to [N,num_ws,w_dim]."""
@@ -60,6 +64,8 @@ class ClassTableMapping(Mapping):
     table: (rows, width) of the stored embedding. The class is the largest entry of c.
     """
 
+    embed: nn.Embedding
+
     def __init__(
         self, z_dim: int, w_dim: int, c_dim: int, layers: int, lr_multiplier: float, table: tuple[int, int]
     ) -> None:
@@ -70,11 +76,18 @@ class ClassTableMapping(Mapping):
         self._add_layers(2 * z_dim, w_dim, w_dim, lr_multiplier)
         self.register_buffer("w_avg", torch.zeros(c_dim, w_dim))
 
-    def embedded(self, c: Tensor) -> Tensor:
-        return self.embed_proj(self.embed(c.argmax(dim=1)))
+    def embedded(self, c: Tensor | None) -> Tensor:
+        return self.embed_proj(self.embed(class_vector(c).argmax(dim=1)))
 
     def average(self, c: Tensor | None) -> Tensor:
-        return self.w_avg[c.argmax(dim=1)][:, None]  # [N, 1, w_dim]
+        return self.w_avg[class_vector(c).argmax(dim=1)][:, None]  # [N, 1, w_dim]
+
+
+def class_vector(c: Tensor | None) -> Tensor:
+    """The class vector that a conditional network needs. UsageError where there is none."""
+    if c is None:
+        raise UsageError("got no class vector", wanted="one for each sample", remedy="pass --class INDEX")
+    return c
 
 
 def unit_mean_square(x: Tensor) -> Tensor:

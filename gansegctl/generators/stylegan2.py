@@ -39,6 +39,9 @@ class StyledConv(nn.Module):
     name: "b{r}.conv{i}", by which the configuration may give this one its own clamp or take its noise away.
     """
 
+    resample_filter: Tensor
+    noise_const: Tensor | None
+
     def __init__(
         self, channels_in: int, channels_out: int, resolution: int, config: StyleGAN2Config, up: bool, name: str = ""
     ) -> None:
@@ -65,12 +68,14 @@ class StyledConv(nn.Module):
             largest = style.abs().amax(dim=1, keepdim=True).clamp(min=1e-8)
             style, scale = style / largest, scale * largest * reach
         x = x * style.to(x.dtype)[:, :, None, None]
-        fir, padding = None, (0, 0)
+        fir: Tensor | None = None
+        padding = (0, 0)
         if self.up:
             x = F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)  # [N, C_out, 2h+1, 2w+1]
             taps = self.resample_filter.shape[-1]
-            fir, padding = self.resample_filter, ((taps + 1) // 2 + 1 - 2, (taps - 2) // 2 + 1 - 1)
-            fir = fir * (4.0 if fir.ndim == 2 else 2.0)  # along each axis one pixel became two
+            padding = ((taps + 1) // 2 + 1 - 2, (taps - 2) // 2 + 1 - 1)
+            # Times 2 for each axis that the filter covers: along it one pixel became two.
+            fir = self.resample_filter * (4.0 if self.resample_filter.ndim == 2 else 2.0)
         else:
             x = F.conv2d(x, weight, padding=1)
         noise = None if noise is None else noise * self.noise_strength
@@ -117,6 +122,8 @@ class ToRGB(nn.Module):
 class Shortcut(nn.Module):
     """The other branch of a residual block: 1×1 convolution without bias, then twice the size."""
 
+    resample_filter: Tensor
+
     def __init__(self, channels_in: int, channels_out: int, config: StyleGAN2Config, name: str = "") -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(channels_out, channels_in, 1, 1))
@@ -131,6 +138,8 @@ class Shortcut(nn.Module):
 
 class Block(nn.Module):
     """One resolution: conv0 (upsampling, absent at 4 px), conv1, torgb (skip: always; else in the last block), skip."""
+
+    resample_filter: Tensor
 
     def __init__(self, resolution: int, config: StyleGAN2Config) -> None:
         super().__init__()
@@ -155,7 +164,7 @@ class SynthesisNetwork(nn.Module):
     def __init__(self, config: StyleGAN2Config) -> None:
         super().__init__()
         self.resolutions = config.resolutions
-        self.half: torch.dtype | None = None
+        self.half_dtype: torch.dtype | None = None  # of the blocks from `half_from` px on; None: float32
         self.half_from = max(8, self.resolutions[-HALF_BLOCKS:][0])
         for r in self.resolutions:
             self.add_module(f"b{r}", Block(r, config))
@@ -166,13 +175,14 @@ class SynthesisNetwork(nn.Module):
 
     def forward(self, ws: Tensor, noise_of: NoiseOf, tap: Callable[[str, Tensor], None] | None = None) -> Tensor:
         """ws [N,num_ws,w] → [N,c,H,W]. The torgb of a block takes the same w as the first convolution of the next."""
-        n, slot, layer, image = ws.shape[0], 0, 0, None
+        n, slot, layer = ws.shape[0], 0, 0
+        image: Tensor | None = None
         for r in self.resolutions:
             block: Block = getattr(self, f"b{r}")
             if r == 4:
                 x = block.const.expand(n, -1, -1, -1).contiguous(memory_format=torch.channels_last)
-            elif self.half is not None and r >= self.half_from:
-                x = x.to(self.half)
+            elif self.half_dtype is not None and r >= self.half_from:
+                x = x.to(self.half_dtype)
             shortcut = None if block.skip is None else block.skip(x, RESIDUAL_GAIN)
             for name in ("conv0", "conv1")[r == 4 :]:
                 conv: StyledConv = getattr(block, name)
@@ -186,6 +196,8 @@ class SynthesisNetwork(nn.Module):
             if block.torgb is not None:
                 rgb = block.torgb(x, ws[:, slot])
                 image = rgb if image is None else upsample2d(image, block.resample_filter) + rgb
+        if image is None:
+            raise ValueError("got a network without a torgb; wanted one in its last block")
         return image
 
 
@@ -194,6 +206,8 @@ class StyleGAN2(StyleGAN):
 
     A tap is what a convolution gives after its non-linearity; in residual blocks before the shortcut is added.
     """
+
+    config: StyleGAN2Config
 
     def __init__(self, config: StyleGAN2Config) -> None:
         super().__init__()
@@ -209,12 +223,18 @@ class StyleGAN2(StyleGAN):
     def synthesize(
         self, ws: Tensor, noise: str = "const", taps: Sequence[str] | None = None, seeds: Sequence[int] | None = None
     ) -> Synthesis:
-        """ws [N,num_ws,w_dim] → image [N,c,H,W] and the pyramid of the named taps, coarse to fine (all when None)."""
+        """ws [N,num_ws,w_dim] → images and the pyramid of the named taps, coarse to fine (all when None).
+
+        image: float32 [N,c,H,W], RGB or grey, nominally in [-1,1], not clamped. noise: const | seed | none; for "seed"
+        the maps of a sample are drawn from its own of `seeds` [N]. Errors: UsageError for an unknown tap, an unknown
+        noise mode, and other than N seeds.
+        """
         noise_of, wanted = self._noise_of(noise, seeds, ws), self.wanted_taps(taps)
         kept: list[Tensor] = []
         image = self.synthesis(ws, noise_of, lambda name, x: kept.append(x) if name in wanted else None)
         size = (self.spec.resolution, self.spec.resolution)
-        kept = kept if self.synthesis.half is None else [x.to(self.synthesis.half) for x in kept]
+        half = self.synthesis.half_dtype
+        kept = kept if half is None else [x.to(half) for x in kept]
         return Synthesis(image, FeaturePyramid(kept, size) if kept else None)
 
     def use_precision(self, precision: str) -> None:
@@ -222,7 +242,7 @@ class StyleGAN2(StyleGAN):
 
         The mapping, small blocks and the sum of images stay float32. Weights are kept as they are.
         """
-        self.synthesis.half = HALVES[precision]
+        self.synthesis.half_dtype = HALVES[precision]
 
     def compile_synthesis(self, backend: str = "inductor") -> None:
         """Let torch.compile make the synthesis network at its first call, once a batch size; on a GPU as a CUDA graph.

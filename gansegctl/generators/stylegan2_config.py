@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from gansegctl.errors import UsageError
 
 ARCHITECTURES = ("skip", "resnet", "orig")
 """skip: every block adds to the image; resnet: residual blocks, one image at the end; orig: neither."""
 DEFAULT_TAPS = (1, 3, 3, 1)
-_ALWAYS_WRITTEN = (
-    11  # the fields of the first format: always in a header; the later ones only where they are not default
-)
 
 
 @dataclass(frozen=True)
@@ -78,8 +76,6 @@ class StyleGAN2Config:
         """Whether this convolution, "b{r}.conv{i}", adds noise."""
         return self.use_noise and conv not in self.noiseless
 
-    def to_json(self) -> dict:
-        """What goes into a header. Fields that the first format did not know appear only where they say something."""
-        known = {f.name for f in fields(self)[:_ALWAYS_WRITTEN]}
-        default = {f.name: f.default for f in fields(self)}
-        return {k: v for k, v in asdict(self).items() if k in known or v != default[k]}
+    def to_json(self) -> dict[str, Any]:
+        """What goes into a header; `StyleGAN2Config(**table)` reads it."""
+        return asdict(self)

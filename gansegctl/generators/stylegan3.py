@@ -25,6 +25,10 @@ from gansegctl.generators.stylegan3_filters import filtered_leaky_relu, lowpass
 class SynthesisInput(nn.Module):
     """Fourier features that w turns and shifts; `transform` [3,3] is the user's own, inverse, of the image."""
 
+    transform: Tensor
+    freqs: Tensor
+    phases: Tensor
+
     def __init__(self, config: StyleGAN3Config) -> None:
         super().__init__()
         c = config.input_channels
@@ -68,6 +72,10 @@ class SynthesisLayer(nn.Module):
     batch mates through the 1e-8 in the demodulation. Here it is each sample's own: the same but for that 1e-8, which a
     unit style and a unit kernel outweigh by 1e-8 / fan-in; images do not depend on their batch.
     """
+
+    magnitude_ema: Tensor
+    up_filter: Tensor | None
+    down_filter: Tensor | None
 
     def __init__(self, layer: LayerConfig, w_dim: int) -> None:
         super().__init__()
@@ -136,6 +144,8 @@ class StyleGAN3(StyleGAN):
     the image is cropped, so that every level of the pyramid covers exactly the image.
     """
 
+    config: StyleGAN3Config
+
     def __init__(self, config: StyleGAN3Config) -> None:
         super().__init__()
         self.config = c = config
@@ -151,9 +161,14 @@ class StyleGAN3(StyleGAN):
     def synthesize(
         self, ws: Tensor, noise: str = "const", taps: Sequence[str] | None = None, seeds: Sequence[int] | None = None
     ) -> Synthesis:
-        """ws [N,num_ws,w_dim] → image [N,c,H,W] and the pyramid of the named taps, coarse to fine (all when None)."""
+        """ws [N,num_ws,w_dim] → images and the pyramid of the named taps, coarse to fine (all when None).
+
+        image: float32 [N,c,H,W], RGB or grey, nominally in [-1,1], not clamped. noise and seeds change nothing here.
+        Errors: UsageError for an unknown tap and an unknown noise mode.
+        """
         check_noise(noise)
-        wanted, kept = self.wanted_taps(taps), []
+        wanted = self.wanted_taps(taps)
+        kept: list[Tensor] = []
 
         def keep(name: str, x: Tensor) -> None:
             if name in wanted:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from helpers.textbook import stylegan2 as textbook_stylegan2
 
-from gansegctl.errors import UsageError
+from gansegctl.errors import GansegError, UsageError
 from gansegctl.generators.latents import MAX_SEED, noise_of_seeds, z_of_seeds
 from gansegctl.generators.layers import filter2d, fir_filter, upsample2d
 from gansegctl.generators.stylegan2 import StyledConv, StyleGAN2, StyleGAN2Config
@@ -61,9 +61,21 @@ def test_taps_are_chosen_by_name_and_do_not_change_the_image():
     full, some = g.synthesize(ws), g.synthesize(ws, taps=["b8.conv1"])
     assert torch.equal(full.image, some.image)
     assert torch.equal(some.pyramid.levels[0], full.pyramid.levels[2])
-    assert g.synthesize(ws, taps=()).activations is None
+    bare = g.synthesize(ws, taps=())
+    assert bare.activations is None
+    with pytest.raises(GansegError, match="without activations"):
+        _ = bare.pyramid
     with pytest.raises(UsageError, match="b9"):
         g.synthesize(ws, taps=["b9.conv1"])
+
+
+def test_reprs_say_sizes_in_one_line():
+    g = tiny(c_dim=3)
+    assert repr(g) == "StyleGAN2(stylegan2, image [3, 16, 16], ws [6, 8], 5 taps, 3 classes)"
+    made = g.synthesize(torch.zeros(2, 6, 8))
+    channels = sum(t.channels for t in g.spec.taps)
+    assert repr(made) == f"Synthesis(image [2, 3, 16, 16] torch.float32, activations: {channels} channels)"
+    assert repr(g.synthesize(torch.zeros(1, 6, 8), taps=())).endswith("activations: none)")
 
 
 def test_batching_changes_nothing_beyond_rounding():
@@ -232,12 +244,8 @@ def test_mapping_widths():
     assert torch.allclose(g.map(z, c)[:, 0], x, atol=1e-5)
 
 
-def test_headers_of_plain_networks_stay_those_of_the_first_format():
-    first = StyleGAN2Config().to_json()
-    assert list(first) == [
-        *("resolution", "image_channels", "z_dim", "w_dim", "c_dim", "channel_base", "channel_max"),
-        *("mapping_layers", "conv_clamp", "use_noise", "filter_taps"),
-    ]
+def test_the_table_of_a_header_gives_the_same_network():
+    assert StyleGAN2Config(**StyleGAN2Config().to_json()) == StyleGAN2Config()
     other = StyleGAN2Config(resolution=8, architecture="orig", channel_table=[3, 5], clamps=[("b4.conv1", None)])
     assert StyleGAN2Config(**other.to_json()) == other
     assert [other.channels(r) for r in (4, 8)] == [3, 5]

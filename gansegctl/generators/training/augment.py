@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def augment(image: Tensor, p: float, stream: torch.Generator, mirror: bool = False) -> Tensor:
+def augment(image: Tensor, p: float, stream: torch.Generator) -> Tensor:
     """image [N,c,H,W] in [-1,1] → the same shape; each of geometry, colour and cut-out with probability p."""
     if p <= 0:
         return image
-    image = _geometry(image, p, stream, mirror)
+    image = _geometry(image, p, stream)
     image = _colour(image, p, stream)
     return _cutout(image, p, stream)
 
@@ -28,15 +28,14 @@ def _uniform(
     return torch.where(chosen, values, torch.full((n,), neutral)).to(image.device)
 
 
-def _geometry(image: Tensor, p: float, stream: torch.Generator, mirror: bool) -> Tensor:
+def _geometry(image: Tensor, p: float, stream: torch.Generator) -> Tensor:
     n = image.shape[0]
     angle = _uniform(n, -0.26, 0.26, p, 0.0, image, stream)
     scale = _uniform(n, -0.2, 0.2, p, 0.0, image, stream).exp()
     dx = _uniform(n, -0.25, 0.25, p, 0.0, image, stream)
     dy = _uniform(n, -0.25, 0.25, p, 0.0, image, stream)
-    flip = 1 - 2 * _uniform(n, 0, 1, 0.5 if mirror else 0.0, 0.0, image, stream).round()
     cos, sin = angle.cos() * scale, angle.sin() * scale
-    theta = torch.stack([torch.stack([cos * flip, -sin, dx], 1), torch.stack([sin * flip, cos, dy], 1)], 1)  # [N, 2, 3]
+    theta = torch.stack([torch.stack([cos, -sin, dx], 1), torch.stack([sin, cos, dy], 1)], 1)  # [N, 2, 3]
     grid = F.affine_grid(theta, list(image.shape), align_corners=False).to(image.dtype)
     return F.grid_sample(image, grid, padding_mode="reflection", align_corners=False)
 
