@@ -17,7 +17,7 @@ from gansegctl.evaluate.report import Report, score
 from gansegctl.io.atomic import write_text
 from gansegctl.labels import IGNORE, LabelMap
 from gansegctl.pipeline.inputs.generators import grouped, latents_of_seeds, open_generator
-from gansegctl.pipeline.inputs.labelled_sets import LabelledSet, load_truth
+from gansegctl.pipeline.inputs.labelled_sets import LabelledSet, load_labelled
 from gansegctl.pipeline.labelling import image_and_mask
 from gansegctl.store.manifest import NAME
 from gansegctl.students.student import Student, predict_masks
@@ -100,7 +100,7 @@ def evaluate(
             rows = _segmenter_rows(subject, labeller, generator, seeds or list(range(settings.num)), device)
             own_labels = methods.load(subject).labels
         elif subject_kind == "dataset":
-            own = load_truth(subject)
+            own = load_labelled(subject)
             own_labels = own.labels
             rows = (
                 (own.mask[i], predict_masks(labeller, own.image[i]), own.image[i], *_score_of(own, i))
@@ -110,13 +110,13 @@ def evaluate(
             raise UsageError(f"got a {subject_kind} against a labeller", wanted="a dataset or a segmenter")
     else:
         student = Student.load(subject, device) if subject_kind == "student" else None
-        truth = load_truth(truth_file, split=split, channels=student.channels if student else None)
+        truth = load_labelled(truth_file, split=split, channels=student.channels if student else None)
         labels = truth.labels
         if student:
             own_labels = student.labels
             rows = _student_rows(student, truth)
         elif subject_kind == "dataset":
-            own = load_truth(subject)
+            own = load_labelled(subject)
             own_labels = own.labels
             if own.mask.shape != truth.mask.shape:
                 raise UsageError(f"got masks {own.mask.shape}", wanted=f"{truth.mask.shape}, sample by sample")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,14 +25,11 @@ def load_images(source: Path, resolution: int | None = None, channels: int = 3, 
     split: only the images of an HDF5 file whose `split` has this value. Errors: UsageError for a missing source, no
     images in it, arrays of another size than `resolution`, or a split of something that has none.
     """
-    if not source.exists():
-        raise UsageError(f"got {source}: no such file or folder", wanted="a folder of images or an HDF5 file")
+    check_source(source, split, "a folder of images or an HDF5 file")
     if source.is_file():
-        images = _from_hdf5([source], split)
-    elif split is not None:
-        raise UsageError(f"got --split {split} for the folder {source}", wanted="an HDF5 file with `split`")
+        (images,) = read_hdf5(source, split)
     elif shards := sorted(source.glob("shard-*.h5")):
-        images = _from_hdf5(shards)
+        images = np.concatenate([read_hdf5(shard)[0] for shard in shards])
     else:
         return _from_files(source, resolution, channels)
     if resolution and images.shape[1:3] != (resolution, resolution):
@@ -55,25 +52,15 @@ def splits_of(source: Path) -> list[int]:
         return []
 
 
-def classes_of(file: Path) -> tuple[str, ...]:
-    """Class names of an HDF5 file, whose attribute `classes` is a JSON list; none where it has none.
+def check_source(source: Path, split: int | None, wanted: str, flag: str = "--split") -> None:
+    """UsageError for a source that does not exist, and for a split of a folder: only HDF5 files have splits.
 
-    UsageError where the file cannot be read, or the attribute is something else.
+    wanted: what the source can be. flag: the option that chose the split.
     """
-    import h5py
-
-    try:
-        with h5py.File(file, "r", locking=False) as f:
-            named = f.attrs.get("classes", "[]")
-    except OSError as e:
-        raise UsageError(f"got {file}: {e}", wanted="an HDF5 file with `image` and `mask`") from e
-    try:
-        names = json.loads(named)
-    except (TypeError, ValueError):
-        names = None
-    if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
-        raise UsageError(f"got {file} with the attribute classes = {named!r}", wanted='a JSON list, ["background", …]')
-    return tuple(names)
+    if not source.exists():
+        raise UsageError(f"got {source}: no such file or folder", wanted=wanted)
+    if split is not None and source.is_dir():
+        raise UsageError(f"got {flag} {split} for the folder {source}", wanted="an HDF5 file with `split`")
 
 
 def check_split(source: Path, split: int | None, remedy: str) -> None:
@@ -135,25 +122,37 @@ def named_images(paths: Sequence[Path]) -> dict[str, Path]:
     return found
 
 
-def read_or_refuse(file: Path, channels: int, refused: dict[str, str]) -> list[np.ndarray]:
-    """The image uint8 [H,W,c] in a list; for a file that cannot be read an empty one, and why in `refused`."""
+@dataclass(frozen=True)
+class Outcome:
+    """The result of a stage that works on image files one by one.
+
+    images: files handed in. skipped: those done by an earlier run. refused: file → reason why it was left out.
+    """
+
+    images: int
+    skipped: int
+    refused: dict[str, str]
+
+
+def read_or_refuse(file: Path, channels: int, refused: dict[str, str]) -> np.ndarray | None:
+    """The image uint8 [H,W,c]; None for a file that cannot be read, whose reason is added to `refused`."""
     try:
-        return [read_image(file, channels)]
+        return read_image(file, channels)
     except GansegError as e:
         refused[str(file)] = e.got.removeprefix(f"got {file}").lstrip(":, ") or e.got
     except Exception as e:  # a decoder may fail in ways of its own: one file must not end the others
         refused[str(file)] = f"{type(e).__name__}: {e}"
-    return []
+    return None
 
 
-def raise_refused(refused: Mapping[str, str], total: int) -> None:
+def raise_refused(outcome: Outcome) -> None:
     """GansegError (exit status 1) that lists every refused file with its reason, if there is any."""
-    if refused:
+    if refused := outcome.refused:
         lines = "".join(f"\n  {file}: {reason}" for file, reason in refused.items())
         raise GansegError(
-            f"got {len(refused)} of {total} images that were refused; all others are done{lines}",
+            f"got {len(refused)} of {outcome.images} images that were refused; all others are done{lines}",
             wanted="images that can be read",
-            remedy="mend or remove them, and run the same command again: it does only what is missing",
+            remedy="repair or remove them, and run the same command again: it does only what is missing",
         )
 
 
@@ -173,31 +172,38 @@ def square_of(image: np.ndarray, resolution: int, smooth: bool = True) -> np.nda
     return resized.reshape(resolution, resolution, *image.shape[2:])
 
 
-def _from_hdf5(files: list[Path], split: int | None = None) -> np.ndarray:
+def read_hdf5(file: Path, split: int | None = None, more: Sequence[str] = ()) -> list[np.ndarray]:
+    """The dataset `image` of an HDF5 file as uint8 [N,H,W,c], then the datasets `more` as they are.
+
+    split: only the rows whose `split` has this value. UsageError for a file that cannot be read, lacks one of them, has
+    images of another type, or none.
+    """
     import h5py
 
-    parts = []
-    for file in files:
-        try:
-            with h5py.File(file, "r", locking=False) as f:
-                parts.append(f["image"][:] if split is None else f["image"][:][f["split"][:] == split])
-        except (OSError, KeyError) as e:
-            raise UsageError(f"got {file}: {e}", wanted="an HDF5 file with a dataset `image`") from e
-    images = np.concatenate(parts)
-    if not len(images):
-        raise UsageError(f"got no images in {files[0]} with split {split}", wanted="a split that has some")
-    if images.ndim == 3:
-        images = images[..., None]
-    if images.ndim != 4 or images.dtype != np.uint8:
-        raise UsageError(f"got image {images.shape} {images.dtype} in {files[0]}", wanted="uint8 [N,H,W] or [N,H,W,c]")
-    return images
+    names = ("image", *more)
+    try:
+        with h5py.File(file, "r", locking=False) as f:
+            rows = slice(None) if split is None else np.flatnonzero(f["split"][:] == split)
+            image, *others = (f[name][:][rows] for name in names)
+    except (OSError, KeyError) as e:
+        wanted = "an HDF5 file with " + " and ".join(f"a dataset `{name}`" for name in names)
+        raise UsageError(f"got {file}: {e}", wanted=wanted) from e
+    if not len(image) and split is not None:
+        known = ", ".join(map(str, splits_of(file)))
+        raise UsageError(f"got no images in {file} with split {split}", wanted=f"one of {known}")
+    if not len(image):
+        raise UsageError(f"got no images in {file}", wanted="one or more")
+    image = image[..., None] if image.ndim == 3 else image
+    if image.ndim != 4 or image.dtype != np.uint8:
+        raise UsageError(f"got image {image.shape} {image.dtype} in {file}", wanted="uint8 [N,H,W] or [N,H,W,c]")
+    return [image, *others]
 
 
 def _from_files(folder: Path, resolution: int | None, channels: int) -> np.ndarray:
     files = image_files(folder)
     if not files:
         raise UsageError(f"got no images in {folder}", wanted="files ending in " + ", ".join(SUFFIXES))
-    rows = []
+    rows: list[np.ndarray] = []
     for file in files:
         image = read_image(file, channels)  # [H, W, c]
         h, w = image.shape[:2]

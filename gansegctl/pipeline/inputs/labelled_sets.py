@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from gansegctl.annotation.class_names import declared_classes
-from gansegctl.annotation.mask_png import folder_labels, is_blank, read_mask
+from gansegctl.annotation.class_names import declared_classes, folder_labels
+from gansegctl.annotation.mask_png import is_blank, read_mask
 from gansegctl.errors import DatasetError, UsageError
 from gansegctl.io.image import read_image
 from gansegctl.labels import LabelMap

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from gansegctl.cli import cli
 from gansegctl.config import GenerateSettings, from_dict, to_dict
-from gansegctl.pipeline.inputs.labelled_sets import load_truth
+from gansegctl.pipeline.inputs.labelled_sets import load_labelled
 from gansegctl.store.dataset import ShardDataset
 
 
@@ -37,7 +37,7 @@ def test_half_precision_changes_pixels_a_little_and_is_kept_with_the_dataset(tmp
 def test_annotating_makes_the_same_half_activations_again(tmp_path):
     run("generate", "--generator", "demo", "--seeds", "0-5", "-o", tmp_path / "d", "--precision", "bf16")
     run("annotate", tmp_path / "d", "--method", "linear", "--set", "steps=5", "--masks", "demo")
-    made = load_truth(tmp_path / "d")
+    made = load_labelled(tmp_path / "d")
     assert made.mask.shape[0] == 6 and len(np.unique(made.mask)) > 1
 
 

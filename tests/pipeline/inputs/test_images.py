@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from gansegctl.config import DistillSettings, EvalSettings
-from gansegctl.contracts import Progress
+from gansegctl.contracts import Progress, result_of
 from gansegctl.errors import DatasetError, UsageError
 from gansegctl.generators.stylegan2 import StyleGAN2Config
 from gansegctl.generators.training.trainer import Trainer, TrainSettings
@@ -24,8 +24,8 @@ from gansegctl.pipeline.distill.stage import distill
 from gansegctl.pipeline.evaluate import evaluate
 from gansegctl.pipeline.generate.contact_sheet import write_contact_sheet
 from gansegctl.pipeline.inputs.generators import check_class, generator_path, grouped, latents_of_seeds, open_generator
-from gansegctl.pipeline.inputs.images import check_split, classes_of, image_files, load_images
-from gansegctl.pipeline.inputs.labelled_sets import load_truth
+from gansegctl.pipeline.inputs.images import check_split, image_files, load_images
+from gansegctl.pipeline.inputs.labelled_sets import classes_of, load_labelled
 from gansegctl.pipeline.predict import predict
 from gansegctl.pipeline.train import train
 from gansegctl.store.manifest import Manifest, problems_of_dataset
@@ -137,12 +137,12 @@ class TestImages:
     def test_an_attribute_that_does_not_name_classes_is_shown(self, tmp_path, broken):
         image, mask = np.zeros((2, 32, 32), np.uint8), np.zeros((2, 32, 32), np.uint8)
         path = hdf5(tmp_path / "x.h5", image=image, mask=mask, classes=list(LABELS.names))
-        assert classes_of(path) == load_truth(path).labels.names == LABELS.names
+        assert classes_of(path) == load_labelled(path).labels.names == LABELS.names
         with h5py.File(path, "a") as f:
             f.attrs["classes"] = broken
         with pytest.raises(UsageError, match=r"x\.h5 with the attribute classes = [\s\S]*a JSON list"):
-            load_truth(path)
-        assert load_truth(path, LABELS).labels == LABELS
+            load_labelled(path)
+        assert load_labelled(path, LABELS).labels == LABELS
 
     def test_a_dataset_is_images_too(self, tmp_path):
         list(write_scenes([1, 2], tmp_path / "d", 32))
@@ -166,15 +166,15 @@ class TestTruth:
         mask = np.stack([np.full((8, 8), i % 2, np.uint8) for i in range(4)])
         split = np.array([0, 1, 0, 1], np.uint8)
         path = hdf5(tmp_path / "t.h5", image=image, mask=mask, split=split, classes=["a", "b"])
-        truth = load_truth(path, split=1)
+        truth = load_labelled(path, split=1)
         assert truth.image.shape == (2, 8, 8, 1)
         assert truth.mask.min() == 1
         assert truth.labels.names == ("a", "b")
-        assert len(load_truth(path).mask) == 4
+        assert len(load_labelled(path).mask) == 4
         with pytest.raises(UsageError, match=r"split 7\s+wanted: one of 0, 1"):
-            load_truth(path, split=7)
+            load_labelled(path, split=7)
         with pytest.raises(UsageError, match="--split 0 for the folder"):
-            load_truth(tmp_path, split=0)
+            load_labelled(tmp_path, split=0)
         list(write_scenes([1], tmp_path / "d", 32))
         with pytest.raises(UsageError, match="--split 0 for the dataset"):
             load_pairs(tmp_path / "d", split=0)
@@ -184,15 +184,15 @@ class TestTruth:
         for name, mode in (("a", "L"), ("b", "LA"), ("c", "1")):
             image(mode="L").convert(mode).save(tmp_path / f"{name}.png")
             Image.new("L", (12, 10), 1).save(tmp_path / f"{name}.mask.png")
-        assert load_truth(tmp_path).image.shape == (3, 10, 12, 1)
-        assert load_truth(tmp_path, channels=3).image.shape == (3, 10, 12, 3)
+        assert load_labelled(tmp_path).image.shape == (3, 10, 12, 1)
+        assert load_labelled(tmp_path, channels=3).image.shape == (3, 10, 12, 3)
         student = tmp_path / "s.safetensors"
         list(distill(tmp_path, student, DistillSettings(steps=1, batch_size=2)))
         assert Student.load(student).channels == 1
         # And it is scored on a folder of coloured files, which are read as it reads them.
         image().save(tmp_path / "d.png")
         Image.new("L", (12, 10), 1).save(tmp_path / "d.mask.png")
-        assert load_truth(tmp_path).image.shape == (4, 10, 12, 3)
+        assert load_labelled(tmp_path).image.shape == (4, 10, 12, 3)
         assert evaluate(student, str(tmp_path), EvalSettings(bootstrap=0)).images == 4
 
     def test_a_folder_of_pairs(self, tmp_path):
@@ -200,7 +200,7 @@ class TestTruth:
         for name, value in (("a", 0), ("b", 1)):
             image().save(tmp_path / f"{name}.png")
             Image.new("L", (12, 10), value).save(tmp_path / f"{name}.mask.png")
-        truth = load_truth(tmp_path)
+        truth = load_labelled(tmp_path)
         assert truth.image.shape == (2, 10, 12, 3)
         assert truth.mask[1].tolist() == np.ones((10, 12)).tolist()
 
@@ -208,30 +208,29 @@ class TestTruth:
         (tmp_path / "labels.json").write_text(json.dumps(LABELS.to_json()))
         image().save(tmp_path / "a.png")
         with pytest.raises(UsageError, match="without pairs"):
-            load_truth(tmp_path)
+            load_labelled(tmp_path)
         Image.new("L", (5, 5)).save(tmp_path / "a.mask.png")
         with pytest.raises(UsageError, match=r"a\.mask\.png"):
-            load_truth(tmp_path)
+            load_labelled(tmp_path)
         (tmp_path / "labels.json").unlink()
         with pytest.raises(UsageError, match=r"labels\.json"):
-            load_truth(tmp_path)
+            load_labelled(tmp_path)
 
     def test_what_is_no_truth_is_refused(self, tmp_path, generator_file):
         with pytest.raises(UsageError, match="no such file"):
-            load_truth(tmp_path / "none")
+            load_labelled(tmp_path / "none")
         with pytest.raises(UsageError, match="`mask`"):
-            load_truth(hdf5(tmp_path / "x.h5", image=np.zeros((1, 8, 8), np.uint8)))
+            load_labelled(hdf5(tmp_path / "x.h5", image=np.zeros((1, 8, 8), np.uint8)))
         with pytest.raises(UsageError, match="class names"):
-            load_truth(hdf5(tmp_path / "y.h5", image=np.zeros((1, 8, 8), np.uint8), mask=np.zeros((1, 8, 8), np.uint8)))
+            blank = np.zeros((1, 8, 8), np.uint8)
+            load_labelled(hdf5(tmp_path / "y.h5", image=blank, mask=blank))
 
 
 class TestScenes:
     def test_scenes_are_a_dataset_and_resume(self, tmp_path):
         list(write_scenes([5, 6, 7], tmp_path / "d", 32))
         assert problems_of_dataset(tmp_path / "d") == []
-        truth = load_truth(tmp_path / "d")
-        assert len(truth.mask) == 3
-        assert not truth.generated
+        assert len(load_labelled(tmp_path / "d").mask) == 3
         before = (tmp_path / "d" / "shard-00000.h5").stat().st_mtime_ns
         list(write_scenes([5, 6, 7], tmp_path / "d", 32))
         assert (tmp_path / "d" / "shard-00000.h5").stat().st_mtime_ns == before
@@ -289,9 +288,8 @@ class TestPredict:
         image().save(folder / "a.jpg")
         with pytest.raises(UsageError, match="two images named a"):
             list(predict(student, [folder], tmp_path / "out"))
-        refused = {}
-        list(predict(student, [folder / "notes.txt"], tmp_path / "out", refused=refused))
-        assert list(refused) == [str(folder / "notes.txt")]
+        outcome = result_of(predict(student, [folder / "notes.txt"], tmp_path / "out"))
+        assert list(outcome.refused) == [str(folder / "notes.txt")]
 
 
 class TestTrain:
