@@ -51,8 +51,7 @@ def command(
     from gansegctl.pipeline.predict import PredictSettings, predict
 
     settings = PredictSettings(tile, tuple(o.strip() for o in outputs.split(",") if o.strip()), batch_size)
-    refused: dict[str, str] = {}
-    last = console.follow(predict(student, images, out, options.pick_device(device), settings, refused))
-    facts = {"masks": str(out), "images": last.done, "skipped": last.facts["skipped"], "refused": refused}
+    done = console.follow(predict(student, images, out, options.pick_device(device), settings))
+    facts = {"masks": str(out), "images": done.images, "skipped": done.skipped, "refused": done.refused}
     console.emit(facts, as_json)
-    raise_refused(refused, last.done)
+    raise_refused(done)

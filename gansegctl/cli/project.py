@@ -77,8 +77,7 @@ def command(
         known=known,
         batch_size=batch_size,
     )
-    refused: dict[str, str] = {}
-    last = console.follow(project(images, generator, out, settings, segmenter, options.pick_device(device), refused))
+    done = console.follow(project(images, generator, out, settings, segmenter, options.pick_device(device)))
     found = results(out, images)
     flagged = {name: facts["reason"] for name, facts in found.items() if facts.get("flagged")}
     for name, reason in flagged.items():
@@ -86,13 +85,13 @@ def command(
     count = max(len(found), 1)
     facts = {
         "projections": str(out),
-        "images": last.total,
-        "skipped": last.facts["skipped"],
+        "images": done.images,
+        "skipped": done.skipped,
         "mean_error": sum(f["error"] for f in found.values()) / count,
         "mean_pixel_error": sum(f["pixel_error"] for f in found.values()) / count,
         "seconds_a_image": sum(f["seconds"] for f in found.values()) / count,
         "flagged": flagged,
-        "refused": refused,
+        "refused": done.refused,
     }
     console.emit(facts, as_json)
-    raise_refused(refused, last.total)
+    raise_refused(done)

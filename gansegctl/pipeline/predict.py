@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 
-from gansegctl.contracts import Progress
-from gansegctl.errors import GansegError, UsageError
-from gansegctl.io.atomic import write_text
+from gansegctl.choices import OUTPUTS
+from gansegctl.contracts import Progress, Stage
+from gansegctl.errors import UsageError
+from gansegctl.io import run_folder
+from gansegctl.io.digest import file_digest
 from gansegctl.io.image import save_png
-from gansegctl.pipeline.inputs.images import named_images, read_or_refuse
+from gansegctl.pipeline.inputs.images import Outcome, named_images, read_or_refuse
 from gansegctl.students.large_images import label_image
 from gansegctl.students.student import Student
 from gansegctl.visualize.sheets import overlay
 
 RECORD = "predict.json"
-OUTPUTS = ("mask", "grey", "confidence", "overlay")
 FILES = {"mask": ".mask.png", "grey": ".mask-grey.png", "confidence": ".confidence.png", "overlay": ".overlay.png"}
 SMALL = 1 << 20  # pixels up to which images of one size go through the network together
 ROOM = 256 << 20  # bytes of the probabilities of one such pass, as float32: a few times that is held at its height
@@ -54,18 +53,19 @@ def predict(
     out: Path,
     device: str = "cpu",
     settings: PredictSettings | None = None,
-    refused: dict[str, str] | None = None,
-) -> Iterator[Progress]:
-    """Write the outputs of every image below OUT, in the folders it came from; those that are there are skipped.
+) -> Stage[Outcome]:
+    """Write the outputs of every image below OUT, in the folders it came from; finished ones are skipped.
 
-    refused: is filled with why a file has no mask, by its path; nothing stops at one. Errors: UsageError for two
-    images of one name, none at all, or an OUT begun with another student or tile.
+    A file that cannot be read, or is too large for memory, is refused, and the others are done. Errors: UsageError for
+    two images of one name, none at all, or an OUT begun with another student or tile.
     """
-    settings, refused = settings or PredictSettings(), {} if refused is None else refused
+    settings = settings or PredictSettings()
     model = Student.load(student, device)
-    files = named_images(images)
-    _begin(out, student, settings)
-    skipped, pending = 0, []
+    files, refused = named_images(images), dict[str, str]()
+    record = {"student": file_digest(student), "tile": settings.tile}  # masks of two must not lie side by side
+    run_folder.begin(out, record, RECORD, notes={"outputs": settings.outputs}, indent=None)
+    skipped = 0
+    pending: list[tuple[str, np.ndarray]] = []
 
     def flush() -> None:
         _label(model, pending, out, settings, refused, files)
@@ -74,40 +74,19 @@ def predict(
     for i, (name, file) in enumerate(files.items()):
         if all((out / (name + FILES[o])).exists() for o in settings.outputs):
             skipped += 1
-        else:
-            for image in read_or_refuse(file, model.channels, refused):
-                if pending and image.shape != pending[-1][1].shape:
-                    flush()
-                pending.append((name, image))
-                if len(pending) >= _a_pass(image, model, settings):
-                    flush()
+        elif (image := read_or_refuse(file, model.channels, refused)) is not None:
+            if pending and image.shape != pending[-1][1].shape:
+                flush()
+            pending.append((name, image))
+            if len(pending) >= _images_a_pass(image, model, settings):
+                flush()
         if i + 1 == len(files):
             flush()
         yield Progress("predict", i + 1, len(files), "images", {"skipped": skipped, "refused": len(refused)})
+    return Outcome(len(files), skipped, refused)
 
 
-def _begin(out: Path, student: Path, settings: PredictSettings) -> None:
-    """Make OUT, or check that it was begun with the same student: masks of two must not lie side by side."""
-    record = {"student": hashlib.sha256(Path(student).read_bytes()).hexdigest(), "tile": settings.tile}
-    path = out / RECORD
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        if not path.exists():
-            write_text(path, json.dumps(record | {"outputs": asdict(settings)["outputs"]}) + "\n")
-            return
-        before = json.loads(path.read_text())
-    except OSError as e:
-        raise GansegError(f"got {out}: {e.strerror}", wanted="a folder that can be written") from e
-    except ValueError as e:
-        raise UsageError(f"got {path}: {e}", wanted="what predict wrote", remedy="choose another -o") from e
-    differs = [k for k, v in record.items() if before.get(k) != v]
-    if differs:
-        raise UsageError(
-            f"got {out}, begun with another {differs[0]}", wanted="the same", remedy="choose another -o, or delete it"
-        )
-
-
-def _a_pass(image: np.ndarray, model: Student, settings: PredictSettings) -> int:
+def _images_a_pass(image: np.ndarray, model: Student, settings: PredictSettings) -> int:
     """How many images of this size go through the network together; 0 for one that `label_image` is for."""
     pixels = image.shape[0] * image.shape[1]
     if settings.tile or pixels > SMALL:
@@ -127,9 +106,9 @@ def _label(
     if not images:
         return
     try:
-        if _a_pass(images[0][1], model, settings):
-            said = model.predict(torch.from_numpy(np.stack([p for _, p in images])))
-            rows = list(zip(said.labels.cpu().numpy(), said.confidence.cpu().numpy(), strict=True))
+        if _images_a_pass(images[0][1], model, settings):
+            found = model.predict(torch.from_numpy(np.stack([p for _, p in images])))
+            rows = list(zip(found.labels.cpu().numpy(), found.confidence.cpu().numpy(), strict=True))
         else:
             rows = [label_image(model, p, settings.tile) for _, p in images]
     except (MemoryError, torch.OutOfMemoryError) as e:

@@ -7,12 +7,14 @@ import json
 import numpy as np
 import pytest
 import torch
+from helpers.stages import events_and_result
 from PIL import Image
 
+from gansegctl.contracts import result_of
 from gansegctl.errors import GansegError, UsageError
 from gansegctl.labels import LabelMap
 from gansegctl.pipeline import predict as stage
-from gansegctl.pipeline.inputs.images import named_images, raise_refused, square_of
+from gansegctl.pipeline.inputs.images import Outcome, named_images, raise_refused, square_of
 from gansegctl.pipeline.predict import PredictSettings, predict
 from gansegctl.students.student import Student, build
 
@@ -75,8 +77,8 @@ def size_of(path):
 
 class TestFiles:
     def test_right_or_refused_by_name_and_the_rest_is_done(self, folder, student, tmp_path):
-        refused = {}
-        last = list(predict(student, [folder], tmp_path / "out", settings=ALL, refused=refused))[-1]
+        events, outcome = events_and_result(predict(student, [folder], tmp_path / "out", settings=ALL))
+        last, refused = events[-1], outcome.refused
         assert {p.rsplit("/", 1)[1] for p in refused} == REFUSED
         assert all(reason for reason in refused.values())
         assert "2 frames" in next(r for f, r in refused.items() if f.endswith("moving.webp"))
@@ -90,9 +92,9 @@ class TestFiles:
         assert size_of(tmp_path / "out" / "turned.mask.png") == (12, 20)  # upright
         assert size_of(tmp_path / "out" / "one.mask.png") == (1, 1)
         with pytest.raises(GansegError, match=r"6 of 16 images[\s\S]*moving\.webp: .*2 frames") as raised:
-            raise_refused(refused, last.total)
+            raise_refused(outcome)
         assert raised.value.status == 1
-        raise_refused({}, 16)
+        raise_refused(Outcome(16, 0, {}))
 
     def test_the_outputs_agree_with_the_student(self, folder, student, tmp_path):
         list(predict(student, [folder / "plain.png"], tmp_path / "out", settings=ALL))
@@ -115,18 +117,18 @@ class TestFiles:
         kept = (out / "grey.mask.png").stat().st_mtime_ns
         (out / "plain.mask.png").unlink()
         (out / "photo.confidence.png").unlink()
-        refused = {}
-        last = list(predict(student, [folder], out, settings=ALL, refused=refused))[-1]
-        assert last.facts == {"skipped": 8, "refused": 6}
+        events, outcome = events_and_result(predict(student, [folder], out, settings=ALL))
+        assert events[-1].facts == {"skipped": 8, "refused": 6}
+        assert (outcome.images, outcome.skipped, len(outcome.refused)) == (16, 8, 6)
         assert (out / "plain.mask.png").exists() and (out / "photo.confidence.png").exists()
         assert (out / "grey.mask.png").stat().st_mtime_ns == kept
 
     def test_masks_of_two_students_do_not_mix(self, folder, student, tmp_path):
         list(predict(student, [folder / "plain.png"], tmp_path / "out"))
         other = student_file(tmp_path / "t.safetensors", seed=1)
-        with pytest.raises(UsageError, match="another student"):
+        with pytest.raises(UsageError, match=r'begun with .*: student: "\w{12}…" there, "\w{12}…" asked for'):
             list(predict(other, [folder / "plain.png"], tmp_path / "out"))
-        with pytest.raises(UsageError, match="another tile"):
+        with pytest.raises(UsageError, match=r"begun with .*: tile: 0 there, 8 asked for"):
             list(predict(student, [folder / "plain.png"], tmp_path / "out", settings=PredictSettings(tile=8)))
         (tmp_path / "out" / "predict.json").write_text("{")
         with pytest.raises(UsageError, match=r"predict\.json"):
@@ -134,15 +136,13 @@ class TestFiles:
 
     def test_a_grey_student_takes_colour_and_16_bits(self, folder, tmp_path):
         grey = student_file(tmp_path / "g.safetensors", channels=1)
-        refused = {}
-        list(predict(grey, [folder / "deep16.png", folder / "plain.png"], tmp_path / "o", refused=refused))
-        assert refused == {}
+        outcome = result_of(predict(grey, [folder / "deep16.png", folder / "plain.png"], tmp_path / "o"))
+        assert outcome.refused == {}
         assert size_of(tmp_path / "o" / "deep16.mask.png") == (20, 12)
 
     def test_a_missing_file_is_refused_and_the_others_done(self, folder, student, tmp_path):
-        refused = {}
-        list(predict(student, [tmp_path / "no.png", folder / "plain.png"], tmp_path / "o", refused=refused))
-        assert list(refused) == [str(tmp_path / "no.png")]
+        outcome = result_of(predict(student, [tmp_path / "no.png", folder / "plain.png"], tmp_path / "o"))
+        assert list(outcome.refused) == [str(tmp_path / "no.png")]
         assert (tmp_path / "o" / "plain.mask.png").exists()
 
     def test_forty_megapixels(self, tmp_path, monkeypatch):
@@ -150,9 +150,7 @@ class TestFiles:
         Image.new("L", (8000, 5000), 200).save(tmp_path / "large.png", compress_level=1)
         written = []
         monkeypatch.setattr(stage, "save_png", lambda path, image: written.append((path.name, np.array(image).shape)))
-        refused = {}
-        list(predict(student, [tmp_path / "large.png"], tmp_path / "o", refused=refused))
-        assert refused == {}
+        assert result_of(predict(student, [tmp_path / "large.png"], tmp_path / "o")).refused == {}
         assert written == [("large.overlay.png", (1250, 2000, 3)), ("large.mask.png", (5000, 8000))]
 
     def test_out_of_memory_is_one_images_trouble(self, folder, student, tmp_path, monkeypatch):
@@ -161,9 +159,8 @@ class TestFiles:
 
         monkeypatch.setattr(stage, "label_image", full)
         monkeypatch.setattr(stage, "SMALL", 10)
-        refused = {}
-        list(predict(student, [folder / "one.png", folder / "plain.png"], tmp_path / "o", refused=refused))
-        assert "more than memory holds" in refused[str(folder / "plain.png")]
+        outcome = result_of(predict(student, [folder / "one.png", folder / "plain.png"], tmp_path / "o"))
+        assert "more than memory holds" in outcome.refused[str(folder / "plain.png")]
         assert (tmp_path / "o" / "one.mask.png").exists()
 
     def test_a_pass_is_bounded_by_the_bytes_of_its_probabilities(self, student, tmp_path, monkeypatch):

@@ -7,7 +7,6 @@ cannot draw is refused, and of one that it can, the pixels that came out otherwi
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,14 +21,14 @@ from gansegctl.labels import IGNORE, LabelMap
 from gansegctl.pipeline.annotate.exemplars import known_labels
 from gansegctl.pipeline.annotate.source import EXEMPLARS, REAL_SEEDS, Source
 from gansegctl.pipeline.annotate.stage import annotate
-from gansegctl.pipeline.inputs.images import classes_of
-from gansegctl.pipeline.inputs.labelled_sets import AnnotatedImage, annotated_images
+from gansegctl.pipeline.inputs.labelled_sets import AnnotatedImage, annotated_images, classes_of
 from gansegctl.pipeline.project.projector import (
     Projection,
     Projector,
     ProjectSettings,
     draw,
     load_projection,
+    load_with_record,
     pixel_error,
     save_projection,
 )
@@ -135,10 +134,9 @@ def real_exemplars(
         if missing:
             if projector.calibration is None:
                 yield from projector.calibrate()
-            made: list[Projection] = []
-            for step, total in projector.project(np.stack([p.image for p in missing]), made):
-                facts = {"step": f"{step}/{total}", "refused": len(into.refused)}
-                yield Progress("project", len(into.exemplars), shots, "exemplars", facts)
+            facts = {"refused": len(into.refused)}
+            event = Progress("project", len(into.exemplars), shots, "exemplars", facts)
+            made = yield from projector.project(np.stack([p.image for p in missing]), event)
             for image, projection in zip(missing, made, strict=True):
                 path = folder / f"{image.name}.latent.safetensors"
                 save_projection(path, projection, record | {"image": _digest(image)})
@@ -206,11 +204,7 @@ def _kept(path: Path, image: AnnotatedImage, record: dict) -> Projection | None:
     """What an earlier run projected, if it was the same image under the same settings."""
     if not path.exists():
         return None
-    from safetensors import safe_open
-
-    projection = load_projection(path)
-    with safe_open(str(path), "pt") as f:
-        before = json.loads(f.metadata()["gansegctl"])["record"]
+    projection, before = load_with_record(path)
     return projection if before == record | {"image": _digest(image)} else None
 
 

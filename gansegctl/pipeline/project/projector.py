@@ -5,37 +5,34 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
-from gansegctl import methods
-from gansegctl.contracts import Annotation, Generator, Progress, Segmenter
+from gansegctl.contracts import Annotation, Generator, Progress, Segmenter, Stage
 from gansegctl.errors import UsageError
 from gansegctl.generators.inversion.latent_space import World
 from gansegctl.generators.inversion.out_of_domain import LEAST, Calibration, Verdict, joined, varied_samples
 from gansegctl.generators.inversion.perceptual import choose_perceptual
 from gansegctl.generators.inversion.search import Inversion, InversionSettings, Inverted, check_noise_maps, synthesize
-from gansegctl.io.atomic import write_bytes
-from gansegctl.io.image import to_uint8
-from gansegctl.pipeline.inputs.generators import check_class, grouped
+from gansegctl.io.digest import file_digest
+from gansegctl.io.image import from_uint8, to_uint8
+from gansegctl.io.tensors import FileKind
+from gansegctl.pipeline.inputs.generators import check_class
 from gansegctl.pipeline.inputs.images import image_files, load_images, splits_of
 
-KIND = "gansegctl.latents"
-FORMAT_VERSION = 1
+FIELDS = {"facts": dict, "record": dict}
+FILE = FileKind("gansegctl.latents", "projected latents", "delete {path}: it is made again", FIELDS)
 
 
 @dataclass(frozen=True)
 class ProjectSettings:
     """What determines a projection. calibration: own samples a verdict is measured against, 0 = no verdicts; known:
-    images to measure it against instead; both as described in `generators.offdomain`."""
+    images to measure it against instead; both as described in `generators.inversion.out_of_domain`."""
 
     inversion: InversionSettings = field(default_factory=InversionSettings)
     perceptual: str = "auto"
@@ -67,7 +64,7 @@ class Projection:
 
     @property
     def flagged(self) -> bool | None:
-        """Whether it lies outside the generator's world; None where nobody asked."""
+        """Whether it lies outside the generator's domain; None where nobody asked."""
         return self.facts.get("flagged")
 
 
@@ -90,13 +87,13 @@ class Projector:
         table = asdict(self.settings)
         del table["batch_size"], table["discriminator"]
         path = self.settings.discriminator
-        digest = hashlib.sha256(Path(path).read_bytes()).hexdigest() if path else ""
+        digest = file_digest(path) if path else ""
         table["known"] = digest_of_images(Path(self.settings.known)) if self.settings.known else ""
         table |= {"generator": self.generator.sha256, "perceptual": self.measure.name, "discriminator": digest}
         return json.loads(json.dumps(table))
 
-    def calibrate(self) -> Iterator[Progress]:
-        """Invert what belongs, so that `project` can judge. Nothing to do with `calibration` 0 and no `known`."""
+    def calibrate(self) -> Stage[None]:
+        """Invert images of the domain, so that `project` can flag others; nothing without `calibration` or `known`."""
         s = self.settings
         if s.known:
             spec = self.generator.spec
@@ -111,19 +108,19 @@ class Projector:
             source = "its own samples"
         else:
             return
-        parts: list[Inverted] = []
-        for batch in grouped(target, s.batch_size):
-            for step, total in self._invert(batch, parts):
-                done = sum(len(p.error) for p in parts)
-                yield Progress("calibrate", done, len(target), "images", {"step": f"{step}/{total}"})
-        self.calibration = Calibration.of(joined(parts), source)
-        yield Progress("calibrate", len(target), len(target), "images")
+        batches: list[Inverted] = []
+        at = Progress("calibrate", 0, len(target))
+        for batch in target.split(s.batch_size):
+            batches.append((yield from self._invert(batch, at)))
+            at = replace(at, done=at.done + len(batch))
+        self.calibration = Calibration.of(joined(batches), source)
+        yield at
 
-    def project(self, images: np.ndarray, into: list[Projection]) -> Iterator[tuple[int, int]]:
-        """images uint8 [N,H,W,c] of the generator's size; appends N projections. Yields (step, of how many)."""
-        began, parts = time.perf_counter(), []
-        yield from self._invert(_tensor(images, self.device), parts)
-        inverted = parts[0]
+    def project(self, images: np.ndarray, at: Progress) -> Stage[list[Projection]]:
+        """images uint8 [N,H,W,c] of the generator's size → N projections. Events are `at`, with the step beside."""
+        began = time.perf_counter()
+        inverted = yield from self._invert(_tensor(images, self.device), at)
+        projections = []
         verdicts: list[Verdict | None] = [None] * len(images)
         if self.calibration is not None:
             verdicts = list(self.calibration.judge(inverted))
@@ -136,22 +133,27 @@ class Projector:
             facts |= {"steps": int(inverted.steps[i]), "seconds": round(seconds, 2)}
             if verdict is not None:
                 facts |= {"flagged": verdict.flagged, "score": round(verdict.score, 3), "reason": verdict.reason}
-            into.append(Projection(inverted.ws[i : i + 1], maps, facts))
+            projections.append(Projection(inverted.ws[i : i + 1], maps, facts))
+        return projections
 
-    def _invert(self, target: Tensor, parts: list[Inverted]) -> Iterator[tuple[int, int]]:
+    def _invert(self, target: Tensor, at: Progress) -> Stage[Inverted]:
         job = Inversion(self.generator, target, self.world, self.measure, self.settings.inversion)
-        for step in job.run():
-            yield step, job.total_steps
-        parts.append(job.result)
+        steps = job.run()
+        while True:
+            try:
+                step = next(steps)
+            except StopIteration as end:
+                return end.value
+            yield replace(at, facts=at.facts | {"step": f"{step}/{job.total_steps}"})
 
 
 def digest_of_images(path: Path) -> str:
     """sha256 of a file, or of a folder's images and their names: what lies there now, wherever it lies."""
     if path.is_file():
-        return methods.digest(path)
+        return file_digest(path)
     of_all = hashlib.sha256()
     for file in image_files(path):
-        of_all.update(file.relative_to(path).as_posix().encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
+        of_all.update(file.relative_to(path).as_posix().encode() + b"\0" + bytes.fromhex(file_digest(file)))
     return of_all.hexdigest()
 
 
@@ -175,29 +177,28 @@ def pixel_error(image: np.ndarray, drawn: np.ndarray) -> float:
 
 def save_projection(path: Path, projection: Projection, record: dict[str, Any]) -> None:
     """One safetensors file: ws [num_ws,w], noise.i [r,r], and in its header the facts and the record."""
-    tensors = {"ws": projection.ws[0].detach().cpu().contiguous()}
-    for i, m in enumerate(projection.maps or ()):
-        tensors[f"noise.{i}"] = m[0, 0].detach().cpu().contiguous()
-    header = {"kind": KIND, "format": FORMAT_VERSION, "facts": projection.facts, "record": record}
-    write_bytes(path, save(tensors, {"gansegctl": json.dumps(header, sort_keys=True)}))
+    tensors = {"ws": projection.ws[0]} | {f"noise.{i}": m[0, 0] for i, m in enumerate(projection.maps or ())}
+    FILE.write(path, tensors, {"facts": projection.facts, "record": record})
 
 
 def load_projection(path: Path) -> Projection:
     """The inverse of `save_projection`. UsageError for a damaged file, or another kind of file."""
-    try:
-        with safe_open(str(path), "pt") as f:
-            header = json.loads((f.metadata() or {}).get("gansegctl", "{}"))
-            tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 - safe_open is no mapping
-    except (OSError, SafetensorError, ValueError) as e:
-        raise UsageError(f"got {path}: {e}", wanted=KIND, remedy=f"delete {path}: it is made again") from e
-    if header.get("kind") != KIND or header.get("format", 0) > FORMAT_VERSION or "ws" not in tensors:
-        raise UsageError(f"got {path}: {header.get('kind', 'no header of gansegctl')}", wanted=KIND)
-    count = len(tensors) - 1
-    maps = [tensors[f"noise.{i}"][None, None] for i in range(count)] if count else None
-    return Projection(tensors["ws"][None], maps, header["facts"])
+    return load_with_record(path)[0]
+
+
+def load_with_record(path: Path) -> tuple[Projection, dict[str, Any]]:
+    """A projection and the record it was saved with. Errors as `load_projection`."""
+    header, tensors = FILE.read(path)
+    if "ws" not in tensors or any(f"noise.{i}" not in tensors for i in range(len(tensors) - 1)):
+        raise UsageError(
+            f"got {path} with the tensors {', '.join(sorted(tensors)[:5]) or 'none'}",
+            wanted="ws, and noise.0, noise.1 … of its layers",
+            remedy=FILE.remedy.format(path=path),
+        )
+    maps = [tensors[f"noise.{i}"][None, None] for i in range(len(tensors) - 1)]
+    return Projection(tensors["ws"][None], maps or None, header["facts"]), header["record"]
 
 
 def _tensor(images: np.ndarray, device: str) -> Tensor:
     """uint8 [N,H,W,c] → float [N,c,H,W] in [-1,1]."""
-    x = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
-    return x.contiguous().to(device)
+    return from_uint8(torch.from_numpy(np.ascontiguousarray(images))).contiguous().to(device)

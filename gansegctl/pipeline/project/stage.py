@@ -8,7 +8,7 @@ size. OUT/projection.json is what they depend on, OUT/calibration.json what the 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,15 @@ import numpy as np
 from PIL import Image
 
 from gansegctl import methods
-from gansegctl.contracts import Progress, Segmenter
-from gansegctl.errors import GansegError, UsageError
+from gansegctl.contracts import Progress, Segmenter, Stage
+from gansegctl.errors import UsageError
 from gansegctl.generators.inversion.out_of_domain import Calibration
+from gansegctl.io import run_folder
 from gansegctl.io.atomic import write_text
+from gansegctl.io.digest import file_digest
 from gansegctl.io.image import save_png
 from gansegctl.pipeline.inputs.generators import grouped, open_generator
-from gansegctl.pipeline.inputs.images import named_images, read_or_refuse, square_of
+from gansegctl.pipeline.inputs.images import Outcome, named_images, read_or_refuse, square_of
 from gansegctl.pipeline.project.projector import (
     Projection,
     Projector,
@@ -44,23 +46,22 @@ def project(
     settings: ProjectSettings | None = None,
     segmenter: Path | None = None,
     device: str = "cpu",
-    refused: dict[str, str] | None = None,
-) -> Iterator[Progress]:
+) -> Stage[Outcome]:
     """Project what is not in OUT yet, and label what has no mask of this segmenter yet.
 
-    refused: is filled with why a file was left out, by its path; nothing stops at one. Errors: UsageError for two
-    images of one name, none at all, a segmenter of another generator, or an OUT begun with other settings.
+    A file that cannot be read is refused, and the others are done. Errors: UsageError for two images of one name, none
+    at all, a segmenter of another generator, or an OUT begun with other settings.
     """
-    settings, refused = settings or ProjectSettings(), {} if refused is None else refused
-    files = named_images(images)
+    settings = settings or ProjectSettings()
+    files, refused = named_images(images), dict[str, str]()
     projector = Projector(open_generator(generator, device), settings, device)
     record = projector.record()
-    begin(out, record)
-    judge = None
+    run_folder.begin(out, record, RECORD)
+    fitted = None
     if segmenter is not None:
-        judge = methods.load(segmenter)
-        judge.check_generator(projector.generator)
-    digest = methods.digest(segmenter) if segmenter is not None else ""
+        fitted = methods.load(segmenter)
+        fitted.check_generator(projector.generator)
+    digest = file_digest(segmenter) if segmenter is not None else ""
     todo = [name for name in files if not (out / f"{name}.json").exists()]
     skipped = len(files) - len(todo)
     flagged = sum(bool((_facts(out / name) or {}).get("flagged")) for name in files)
@@ -69,26 +70,27 @@ def project(
         yield from calibrate(projector, out / CALIBRATION)
     done = skipped
     for names in grouped(todo, settings.batch_size):
-        read = {n: t for n in names for t in _squares(files[n], projector, refused)}
+        squares = {n: square for n in names if (square := _square(files[n], projector, refused))}
         found: list[Projection] = []
-        if read:
-            for step, total in projector.project(np.stack([t for t, _ in read.values()]), found):
-                yield Progress("project", done, len(files), "images", {"step": f"{step}/{total}"})
-        for (name, (target, size)), projection in zip(read.items(), found, strict=True):
-            _write(out / name, size, target, projection, projector, judge, digest, str(files[name]), record)
+        if squares:
+            targets = np.stack([target for target, _ in squares.values()])
+            found = yield from projector.project(targets, Progress("project", done, len(files)))
+        for (name, (target, size)), projection in zip(squares.items(), found, strict=True):
+            _write(out / name, size, target, projection, projector, fitted, digest, str(files[name]), record)
             flagged += bool(projection.flagged)
         done += len(names)
         facts = {"skipped": skipped, "flagged": flagged, "refused": len(refused)}
         yield Progress("project", done, len(files), "images", facts)
-    for name, file in files.items() if judge else ():
-        facts = _facts(out / name)
-        if facts is None or facts.get("segmenter") == digest:
+    for name, file in files.items() if fitted else ():
+        stored = _facts(out / name)
+        if stored is None or stored.get("segmenter") == digest:
             continue
-        for target, size in _squares(file, projector, refused):
+        if square := _square(file, projector, refused):
             projection = load_projection(_beside(out / name, ".latent.safetensors"))
-            _write(out / name, size, target, projection, projector, judge, digest, str(file), record)
+            _write(out / name, square[1], square[0], projection, projector, fitted, digest, str(file), record)
     facts = {"skipped": skipped, "flagged": flagged, "refused": len(refused)}
     yield Progress("project", done, len(files), "images", facts)
+    return Outcome(len(files), skipped, refused)
 
 
 def results(out: Path, images: Sequence[Path]) -> dict[str, dict[str, Any]]:
@@ -97,36 +99,17 @@ def results(out: Path, images: Sequence[Path]) -> dict[str, dict[str, Any]]:
     return {name: facts for name, facts in found.items() if facts is not None}
 
 
-def _squares(file: Path, projector: Projector, refused: dict[str, str]) -> list[tuple[np.ndarray, tuple[int, int]]]:
-    """The image's centred square at the generator's size, and the image's (height, width): it is not kept."""
+def _square(file: Path, projector: Projector, refused: dict[str, str]) -> tuple[np.ndarray, tuple[int, int]] | None:
+    """The image's centred square at the generator's size, and the (height, width) of the image, which is not kept.
+
+    None for a file that is refused.
+    """
     spec = projector.generator.spec
-    images = read_or_refuse(file, spec.image_channels, refused)
-    return [(square_of(p, spec.resolution), (p.shape[0], p.shape[1])) for p in images]
+    image = read_or_refuse(file, spec.image_channels, refused)
+    return None if image is None else (square_of(image, spec.resolution), (image.shape[0], image.shape[1]))
 
 
-def begin(out: Path, record: dict[str, Any]) -> None:
-    """Start a folder, or go on with one of the same record. UsageError, naming the difference, for any other."""
-    path = out / RECORD
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        if not path.exists():
-            _write_json(path, record)
-            return
-        before = json.loads(path.read_text())
-    except OSError as e:
-        raise GansegError(f"got {out}: {e.strerror}", wanted="a folder that can be written") from e
-    except ValueError as e:
-        raise UsageError(f"got {path}: {e}", wanted="what project wrote", remedy="choose another -o") from e
-    differs = [k for k in record if before.get(k) != record[k]]
-    if differs:
-        raise UsageError(
-            f"got {out}, begun with {differs[0]} {before.get(differs[0])}",
-            wanted=f"{record[differs[0]]}, as now",
-            remedy="choose another -o, or use the settings it was begun with",
-        )
-
-
-def calibrate(projector: Projector, path: Path) -> Iterator[Progress]:
+def calibrate(projector: Projector, path: Path) -> Stage[None]:
     """Calibrate, or read what an earlier run measured from `path`, which lies in a folder of one record only."""
     if path.exists():
         projector.calibration = Calibration.from_json(json.loads(path.read_text()))
@@ -153,7 +136,7 @@ def _write(
     projection.facts["pixel_error"] = round(pixel_error(target, drawn), 3)
     save_projection(_beside(stem, ".latent.safetensors"), projection, record)
     save_png(_beside(stem, ".reconstruction.png"), drawn)
-    if annotation is not None:
+    if segmenter is not None and annotation is not None:
         labels = annotation.labels[0].cpu().numpy()
         mask = Image.fromarray(labels)
         mask.putpalette(segmenter.labels.flat_palette())

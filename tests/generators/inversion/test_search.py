@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 import torch
+from helpers.stages import events_and_result
 
 from gansegctl.errors import UsageError
 from gansegctl.generators.inversion.latent_space import FIRST_SEED, World, thumbnail
@@ -42,8 +43,8 @@ def target(generator):
 
 def invert(generator, target, world, settings=QUICK):
     job = Inversion(generator, target, world, Gradients(), settings)
-    steps = list(job.run())
-    return job.result, steps
+    steps, result = events_and_result(job.run())
+    return result, steps
 
 
 class TestWorld:

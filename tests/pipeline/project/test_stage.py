@@ -10,10 +10,11 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from helpers.stages import events_and_result
 from PIL import Image
 
 from gansegctl import methods
-from gansegctl.contracts import Exemplar
+from gansegctl.contracts import Exemplar, Progress, result_of
 from gansegctl.errors import UsageError
 from gansegctl.generators.inversion.search import InversionSettings
 from gansegctl.generators.weights import load_generator
@@ -108,7 +109,7 @@ class TestStage:
         other = ProjectSettings(
             inversion=InversionSettings(space="w+", steps=5, start_steps=5, samples=8), calibration=0
         )
-        with pytest.raises(UsageError, match="begun with inversion"):
+        with pytest.raises(UsageError, match=r"begun with .*: inversion\.\w+: .* there, .* asked for"):
             run(folder, generator_file, tmp_path / "o", other)
 
     def test_masks_come_from_the_reconstructions_own_activations(
@@ -139,10 +140,9 @@ class TestStage:
     def test_a_bad_file_is_refused_and_the_others_done(self, folder, generator_file, tmp_path):
         (folder / "bad.png").write_bytes(b"no image")
         Image.new("RGB", (40, 20), (90, 90, 90)).save(folder / "wide.jpg")
-        refused = {}
-        last = run(folder, generator_file, tmp_path / "o", refused=refused)[-1]
-        assert list(refused) == [str(folder / "bad.png")]
-        assert last.facts["refused"] == 1
+        events, outcome = events_and_result(project([folder], str(generator_file), tmp_path / "o", PLAIN))
+        assert list(outcome.refused) == [str(folder / "bad.png")]
+        assert (outcome.images, outcome.skipped, events[-1].facts["refused"]) == (5, 0, 1)
         table = results(tmp_path / "o", [folder])
         assert len(table) == 4
         assert table["wide"]["crop"] == [10, 0, 20, 20]
@@ -152,13 +152,13 @@ class TestStage:
         read, held, plainly = projecting.read_or_refuse, [], Projector.project
 
         def watched(*a):
-            images = read(*a)
-            held.extend(weakref.ref(p) for p in images if p.shape[1] == 40)
-            return images
+            image = read(*a)
+            held.extend([weakref.ref(image)] if image.shape[1] == 40 else [])
+            return image
 
-        def project_now(self, images, into):
+        def project_now(self, images, at):
             assert [r() for r in held if r() is not None] == []
-            return plainly(self, images, into)
+            return plainly(self, images, at)
 
         monkeypatch.setattr(projecting, "read_or_refuse", watched)
         monkeypatch.setattr(Projector, "project", project_now)
@@ -201,8 +201,7 @@ class TestProjector:
         settings = ProjectSettings(
             inversion=InversionSettings(space="w+n", steps=5, start_steps=5, samples=8), calibration=0
         )
-        found = []
-        list(Projector(generator, settings).project(samples[:1], found))
+        found = result_of(Projector(generator, settings).project(samples[:1], Progress("project", 0, 1)))
         save_projection(tmp_path / "x.safetensors", found[0], {})
         back = load_projection(tmp_path / "x.safetensors")
         assert all(torch.equal(a, b) for a, b in zip(back.maps, found[0].maps, strict=True))
