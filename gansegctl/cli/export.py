@@ -28,7 +28,9 @@ FORMATS = ("png", "coco", "yolo", "voc", "mmseg", "hf", "webdataset")  # of stor
 )
 @click.option("--polygons", is_flag=True, help="coco: polygons instead of run lengths.")
 @click.option("--instances", is_flag=True, help="coco: an annotation a connected part instead of one a class.")
-@click.option("--licence", default="", metavar="TEXT", help="The licence, where the dataset states none.")
+@click.option(
+    "--license", "--licence", "licence", default="", metavar="TEXT", help="The licence, where the dataset states none."
+)
 @options.json_flag
 def command(
     dataset: Path,
@@ -50,15 +52,11 @@ def command(
     joined by and, or, not and parentheses. A sample's split follows from its seed, whatever else is kept.
     Run again, the same command goes on where it was stopped, and ends in the same bytes.
     """
-    import json
-
     from gansegctl.pipeline.export import export
     from gansegctl.store.export.base import ExportSettings
 
     settings = ExportSettings(
         form, where, min_class, split, split_seed, mask_png or "", polygons, instances, licence.strip()
     )
-    console.follow(export(dataset, out, settings))
-    told = json.loads((out / "export.json").read_text())
-    keys = ("format", "samples", "licence")
-    console.emit({"out": str(out)} | {k: told[k] for k in keys}, as_json)
+    table = console.follow(export(dataset, out, settings))
+    console.emit({"out": str(out)} | {key: table[key] for key in ("format", "samples", "licence")}, as_json)

@@ -13,7 +13,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from gansegctl.contracts import Progress
+from gansegctl.contracts import Progress, Stage
 from gansegctl.errors import DatasetError, UsageError
 from gansegctl.io.atomic import write_bytes
 from gansegctl.labels import IGNORE
@@ -33,8 +33,8 @@ THREADS, WINDOW, SHOWN = 4, 16, 24
 """Encoders at work; samples held at a time; samples on the contact sheet."""
 
 
-def export(dataset: Path, out: Path, settings: ExportSettings) -> Iterator[Progress]:
-    """Write `dataset` into `out`; the last event's facts say what there is. Killed and run again, equal bytes.
+def export(dataset: Path, out: Path, settings: ExportSettings) -> Stage[dict[str, Any]]:
+    """Write `dataset` into `out` and return the table of its export.json. Killed and run again, equal bytes.
 
     Errors: DatasetError for a dataset that is unfinished, damaged or without masks, an export begun with other
     settings, and where nothing is kept; UsageError for settings that mean nothing and where no licence is known.
@@ -52,6 +52,7 @@ def export(dataset: Path, out: Path, settings: ExportSettings) -> Iterator[Progr
     work.folder.clean()
     total = len(work.manifest.seeds)
     yield Progress("export", total, total, "samples", {"out": str(out)})
+    return work.folder.result()
 
 
 def licence_to_state(manifest: Manifest, stated: str, dataset: Path) -> str:

@@ -1,16 +1,14 @@
-"""Whether a dataset is whole; and making what is not from its seeds again."""
+"""The stage `verify`: whether a dataset is whole, and its repair: damaged shards are made again from their seeds."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import h5py
 
 from gansegctl import methods
-from gansegctl.contracts import Progress, Segmenter
+from gansegctl.contracts import Progress, Segmenter, Stage
 from gansegctl.errors import DatasetError
 from gansegctl.io.digest import file_digest
 from gansegctl.pipeline.annotate.source import SEGMENTER, Source
@@ -34,20 +32,27 @@ def check(folder: Path) -> dict[str, list[str]]:
     return {"problems": problems, "foreign": foreign_files(folder)}
 
 
+@dataclass(frozen=True)
+class Repaired:
+    """Names of the shards that `repair` made again, and of those among them whose bytes are not the recorded ones."""
+
+    repaired: list[str]
+    differing: list[str]
+
+
 def repair(
     folder: Path, generator: str | None = None, segmenter: Path | None = None, device: str = "cpu"
-) -> Iterator[Progress]:
+) -> Stage[Repaired]:
     """Make every shard that is not whole again, from its seeds; the others are not touched.
 
-    generator, segmenter: the files, where the dataset's own are not to be found. The last event's facts hold
-    `repaired` (names) and `differing`: those whose bytes are not the recorded ones, as after repair on another kind of
-    device. Errors: DatasetError for another generator or segmenter than the dataset was made with.
+    generator, segmenter: the files, where the dataset's own are not to be found. Bytes differ after repair on another
+    kind of device. Errors: DatasetError for another generator or segmenter than the dataset was made with.
     """
     folder = Path(folder)
     bad = bad_shards(folder)
     if not bad:
-        yield Progress("repair", 0, 0, "images", {"repaired": [], "differing": []})
-        return
+        yield Progress("repair", 0, 0)
+        return Repaired([], [])
     if manifest_changed(folder):
         raise DatasetError(
             f"got {folder}/manifest.json, changed since it was written",
@@ -82,28 +87,26 @@ def repair(
             manifest, again, folder, source.generator, fitted, settings, device, "repair", chooser=chooser
         )
     finish(folder)
-    made = {i: shard_record(folder, i) for i in bad}
-    facts: dict[str, Any] = {
-        "repaired": [shard_path(folder, i).name for i, record in made.items() if record],
-        "differing": [
-            shard_path(folder, i).name for i, shas in before.items() if made[i] and made[i].sha256 not in shas
-        ],
-    }
+    made = {i: record for i in bad if (record := shard_record(folder, i))}
     total = sum(len(s.seeds) for s in shards)
-    yield Progress("repair", total, total, "images", facts)
+    yield Progress("repair", total, total)
+    return Repaired(
+        [shard_path(folder, i).name for i in made],
+        [shard_path(folder, i).name for i, digests in before.items() if i in made and made[i].sha256 not in digests],
+    )
 
 
 def _batch_of(path: Path, asked: int) -> int:
-    """Samples a pass that a shard was made with, if it still tells; with others its last bits would differ.
+    """The batch size that a shard was made with, where it can be read; with another its last bits would differ.
 
-    Where memory was short it is half, a quarter … of what was asked for.
+    Where memory was short it is half, a quarter … of the size asked for.
     """
     try:
         with h5py.File(path, "r", locking=False) as f:
-            told = int(f.attrs["batch_size"])
+            stored = int(f.attrs["batch_size"])
     except READ_ERRORS:
         return asked
-    return told if told in {asked >> k for k in range(asked.bit_length())} else asked
+    return stored if stored in {asked >> k for k in range(asked.bit_length())} else asked
 
 
 def _segmenter(source: Source, path: Path | None) -> Segmenter | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 from helpers.datasets import draw, plan
 from helpers.shapes import smooth_mask
 
+from gansegctl.contracts import result_of
 from gansegctl.labels import LabelMap
 from gansegctl.pipeline.export import export
 from gansegctl.store.export.base import ExportSettings
@@ -35,7 +37,8 @@ def make(folder: Path, channels: int = 3, licence: str = "CC-BY-4.0") -> Path:
 
 def put(dataset: Path, out: Path, form: str, **changes) -> Path:
     """Export and return the folder."""
-    list(export(dataset, out, ExportSettings(form, **changes)))
+    table = result_of(export(dataset, out, ExportSettings(form, **changes)))
+    assert table == json.loads((out / "export.json").read_text())
     return out
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 
 from gansegctl.config import AnnotateSettings, GenerateSettings
-from gansegctl.contracts import Exemplar
+from gansegctl.contracts import Exemplar, result_of
 from gansegctl.errors import DatasetError
 from gansegctl.labels import LabelMap
 from gansegctl.pipeline.annotate import stage as annotating
@@ -52,14 +52,14 @@ def flip(path, place=None):
     path.write_bytes(data)
 
 
-def mend(folder, **files):
-    return list(repair(folder, **files))[-1].facts
+def fix(folder, **files):
+    return asdict(result_of(repair(folder, **files)))
 
 
 def test_a_whole_dataset_has_no_problems_and_is_left_alone(dataset):
     assert check(dataset) == {"problems": [], "foreign": []}
     before = {p: p.stat().st_mtime_ns for p in dataset.iterdir()}
-    assert mend(dataset) == {"repaired": [], "differing": []}
+    assert fix(dataset) == {"repaired": [], "differing": []}
     assert {p: p.stat().st_mtime_ns for p in dataset.iterdir()} == before
 
 
@@ -68,7 +68,7 @@ def test_bad_shards_come_back_byte_for_byte_and_good_ones_are_not_touched(datase
     (dataset / "shard-00002.h5").unlink()
     kept = (dataset / "shard-00001.h5").stat().st_mtime_ns
     assert [p.split(":")[0] for p in check(dataset)["problems"]] == ["shard-00000", "shard-00002"]
-    assert mend(dataset) == {"repaired": ["shard-00000.h5", "shard-00002.h5"], "differing": []}
+    assert fix(dataset) == {"repaired": ["shard-00000.h5", "shard-00002.h5"], "differing": []}
     assert content(dataset) == content(made) and check(dataset)["problems"] == []
     assert (dataset / "shard-00001.h5").stat().st_mtime_ns == kept
 
@@ -83,7 +83,7 @@ def test_any_flipped_byte_of_a_record_is_found(dataset):
         assert unplanned or problem_of_shard(dataset, 1), (place, whole[place : place + 9])
         path.write_bytes(whole)
     flip(path, whole.index(b"sha256") + 12)
-    assert mend(dataset) == {"repaired": ["shard-00001.h5"], "differing": []}
+    assert fix(dataset) == {"repaired": ["shard-00001.h5"], "differing": []}
     assert path.read_bytes() == whole
 
 
@@ -105,7 +105,7 @@ def test_any_flipped_byte_of_the_manifest_is_found_and_stops_a_repair(dataset):
     table["settings"]["generate"]["truncation"] = 0.5
     path.write_text(json.dumps(table, indent=1) + "\n")
     with pytest.raises(DatasetError, match="changed since it was written"):
-        mend(dataset)
+        fix(dataset)
     assert (dataset / "shard-00000.json").exists()
 
 
@@ -113,10 +113,10 @@ def test_foreign_and_unplanned_files_are_named(dataset):
     (dataset / "notes.txt").write_text("mine")
     (dataset / "shard-00001.h5.part.far.7").write_text("half")
     (dataset / "shard-00007.h5").write_bytes(b"")
-    told = check(dataset)
-    assert told["foreign"] == ["notes.txt", "shard-00001.h5.part.far.7"]
-    assert told["problems"] == ["shard-00007.h5: not in the plan"]
-    assert mend(dataset)["repaired"] == [] and (dataset / "notes.txt").exists()
+    found = check(dataset)
+    assert found["foreign"] == ["notes.txt", "shard-00001.h5.part.far.7"]
+    assert found["problems"] == ["shard-00007.h5: not in the plan"]
+    assert fix(dataset)["repaired"] == [] and (dataset / "notes.txt").exists()
 
 
 def test_another_segmenter_is_found_and_refused(dataset):
@@ -124,7 +124,7 @@ def test_another_segmenter_is_found_and_refused(dataset):
     assert check(dataset)["problems"] == ["segmenter.safetensors: not the one that made the masks, by its sha256"]
     (dataset / "shard-00000.h5").unlink()
     with pytest.raises(DatasetError, match=r"another segmenter[\s\S]*--segmenter"):
-        mend(dataset)
+        fix(dataset)
     assert (dataset / "shard-00000.json").exists()  # nothing was begun
 
 
@@ -133,8 +133,8 @@ def test_a_segmenter_that_has_moved_is_passed_by_hand(dataset, made, tmp_path):
     shutil.move(dataset / "segmenter.safetensors", moved)
     flip(dataset / "shard-00000.h5")
     with pytest.raises(DatasetError, match="which is not there"):
-        mend(dataset)
-    assert mend(dataset, segmenter=moved)["repaired"] == ["shard-00000.h5"]
+        fix(dataset)
+    assert fix(dataset, segmenter=moved)["repaired"] == ["shard-00000.h5"]
     assert (dataset / "shard-00000.h5").read_bytes() == (made / "shard-00000.h5").read_bytes()
 
 
@@ -150,7 +150,7 @@ def test_bytes_that_differ_after_a_repair_are_told(dataset, monkeypatch):
 
     flip(dataset / "shard-00000.h5")
     monkeypatch.setattr(making, "image_and_mask", elsewhere)
-    assert mend(dataset) == {"repaired": ["shard-00000.h5"], "differing": ["shard-00000.h5"]}
+    assert fix(dataset) == {"repaired": ["shard-00000.h5"], "differing": ["shard-00000.h5"]}
     assert check(dataset)["problems"] == []
 
 
@@ -159,7 +159,7 @@ def test_shards_of_other_settings_are_made_anew(dataset, made):
     record = json.loads((dataset / "shard-00000.json").read_text()) | {"digest": "0" * 64}
     (dataset / "shard-00000.json").write_text(json.dumps(record, indent=1) + "\n")
     assert 0 not in manifest.done(dataset)
-    assert mend(dataset)["repaired"] == ["shard-00000.h5"]
+    assert fix(dataset)["repaired"] == ["shard-00000.h5"]
     assert content(dataset) == content(made)
 
 
@@ -174,4 +174,4 @@ def test_a_shard_made_with_half_the_batch_is_made_so_again(generator_file, tmp_p
     before = content(out)
     flip(out / "shard-00000.h5")
     flip(out / "shard-00001.h5", 5000)
-    assert mend(out)["differing"] == [] and content(out) == before
+    assert fix(out)["differing"] == [] and content(out) == before

@@ -117,6 +117,10 @@ class ExportFolder:
         write_bytes(self.out / FINAL, _json(self.record | facts))
         self.clean()
 
+    def result(self) -> dict[str, Any]:
+        """The table in export.json of a finished export: the record, samples of each split, pixels of each class."""
+        return run_folder.read_record(self.out / FINAL, DatasetError)
+
     def clean(self) -> None:
         """Remove the work folder of a finished export."""
         shutil.rmtree(self.work, ignore_errors=True)

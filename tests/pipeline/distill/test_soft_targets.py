@@ -13,6 +13,7 @@ import torch
 from gansegctl import methods
 from gansegctl.cli import main
 from gansegctl.config import AnnotateSettings, DistillSettings
+from gansegctl.contracts import result_of
 from gansegctl.errors import DatasetError, UsageError
 from gansegctl.labels import IGNORE, LabelMap
 from gansegctl.pipeline.annotate import stage as annotating
@@ -22,13 +23,14 @@ from gansegctl.pipeline.distill.stage import distill
 from gansegctl.pipeline.inputs.generators import latents_of_seeds, open_generator
 from gansegctl.pipeline.labelling import image_and_mask
 from gansegctl.pipeline.run import read_plan
-from gansegctl.pipeline.verify import repair
+from gansegctl.pipeline.verify import Repaired, repair
 from gansegctl.store.dataset import iter_shards
 from gansegctl.store.manifest import problems_of_dataset
 from gansegctl.store.schema import ShardArrays
 from gansegctl.store.shard import read_shard
+from gansegctl.students.pairs import Pairs
 from gansegctl.students.student import read_header
-from gansegctl.students.training import Pairs, StudentSettings, StudentTraining, loss_and_weight
+from gansegctl.students.training import StudentSettings, StudentTraining, loss_and_weight
 
 QUICK = ("--shots", "0", "--method", "stylemix", "--set", "variants=4", "--set", "repeats=3", "--set", "k=3")
 
@@ -90,8 +92,7 @@ def test_probabilities_of_images_alone_are_refused(generator_file, tmp_path, cap
 def test_repair_brings_them_back(dataset):
     before = (dataset / "shard-00001.h5").read_bytes()
     (dataset / "shard-00001.h5").write_bytes(before[:-7])
-    facts = list(repair(dataset))[-1].facts
-    assert facts["repaired"] == ["shard-00001.h5"] and facts["differing"] == []
+    assert result_of(repair(dataset)) == Repaired(["shard-00001.h5"], [])
     assert (dataset / "shard-00001.h5").read_bytes() == before
 
 
