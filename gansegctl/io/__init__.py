@@ -1,1 +1,1 @@
-"""Files: atomic writes, images, run-length masks, tensors with a header, run folders, training states."""
+"""Files: atomic writes, digests, images, run-length masks, tensors with a header, run folders, training states."""

@@ -11,7 +11,7 @@ from PIL import Image
 
 from gansegctl.errors import GansegError, UsageError
 from gansegctl.io import atomic
-from gansegctl.io.image import as_rgb, read_image, save_png, to_uint8
+from gansegctl.io.image import NORMALISATION, as_rgb, from_uint8, normalised, read_image, save_png, to_uint8
 from gansegctl.labels import LabelMap
 
 LABELS = LabelMap(("background", "face", "hair"), ((0, 0, 0), (200, 100, 50), (10, 20, 250)))
@@ -36,6 +36,23 @@ def test_to_uint8_of_numpy_and_torch_agree_on_every_channel():
     np.testing.assert_array_equal(to_uint8(image), official)
     np.testing.assert_array_equal(to_uint8(image.numpy()), official)
     assert to_uint8(image.half()).shape == (2, 16, 16, 3)
+
+
+def test_every_grey_level_survives_the_way_to_a_network_and_back():
+    levels = torch.arange(256, dtype=torch.uint8)
+    scaled = normalised(levels)
+    assert scaled.dtype == torch.float32 and [scaled[0].item(), scaled[-1].item()] == [-1, 1]
+    assert torch.equal(scaled, eval(NORMALISATION, {"x": levels.float()}))  # as files of students say it
+    image = levels.view(2, 8, 16, 1).expand(2, 8, 16, 3)
+    assert np.array_equal(to_uint8(from_uint8(image)), image.numpy())
+
+
+def test_from_uint8_puts_channels_first_and_leaves_them_last_in_memory():
+    image = torch.from_numpy(noise(2, 4, 5, 3))
+    scaled = from_uint8(image)
+    assert scaled.shape == (2, 3, 4, 5) and scaled.is_contiguous(memory_format=torch.channels_last)
+    assert scaled[1, 2, 3, 4].item() == np.float32(image[1, 3, 4, 2]) / np.float32(127.5) - 1
+    assert torch.equal(normalised(image[..., 0]), scaled[:, 0])
 
 
 @pytest.mark.parametrize("kind", [torch.as_tensor, np.asarray])

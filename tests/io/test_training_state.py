@@ -65,3 +65,20 @@ def test_other_files_are_refused_with_the_remedy(tmp_path):
     path.write_bytes(path.read_bytes()[:20])
     with pytest.raises(UsageError, match="delete"):
         load_state(path, "one")
+
+
+def test_a_missing_file_and_a_header_without_json_are_refused(tmp_path):
+    path = tmp_path / "s"
+    with pytest.raises(UsageError, match=r"no such file[\s\S]*start anew"):
+        load_state(path, "one")
+    save_file({"stream": torch.zeros(1)}, path, {"kind": "one", "step": "{"})
+    with pytest.raises(UsageError, match=r"in its header[\s\S]*start anew"):
+        load_state(path, "one")
+
+
+def test_the_same_state_gives_the_same_bytes(tmp_path):
+    network, optimizer, stream = parts(0)
+    facts = {name: [1] for name in "abcdefgh"}  # texts that the library would write in an order of chance
+    for name in ("s", "t"):
+        save_state(tmp_path / name, "one", facts, {"n": network}, {"o": optimizer}, stream)
+    assert (tmp_path / "s").read_bytes() == (tmp_path / "t").read_bytes()
