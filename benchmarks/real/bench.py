@@ -53,8 +53,9 @@ from gansegctl.pipeline.evaluate import aligned
 from gansegctl.pipeline.inputs.generators import grouped, latents_of_seeds, open_generator
 from gansegctl.pipeline.labelling import image_and_mask
 from gansegctl.pipeline.train import train
+from gansegctl.students.pairs import Pairs
 from gansegctl.students.student import Student, predict_masks
-from gansegctl.students.training import Pairs, StudentSettings, StudentTraining
+from gansegctl.students.training import StudentSettings, StudentTraining
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT.parent / "shared" / "data"

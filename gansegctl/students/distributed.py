@@ -1,8 +1,9 @@
 """Several processes that train one student, started by torchrun: a step over N shares of a batch is one over the batch.
 
 All ranks hold the same weights and draw the same numbers for the whole batch; each works on its rows. So that N ranks
-compute what one process would, three things are joined: gradients (DistributedDataParallel), the number of pixels that
-a mean loss is divided by, and the statistics of batch normalisation. What is left is the order of sums in float32.
+compute what one process would, three things are summed over them: gradients (DistributedDataParallel), the number of
+pixels that a mean loss is divided by, and the statistics of batch normalisation. The order of sums in float32 alone
+still differs.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from inspect import signature
-from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
 from torch.nn.parallel import DistributedDataParallel
 
 from gansegctl.errors import GansegError, UsageError
@@ -128,18 +129,22 @@ def _number(environ: Mapping[str, str], name: str) -> int | None:
     return int(text) if text.isascii() and text.isdecimal() else None
 
 
+class _GroupCtx(FunctionCtx):
+    group: dist.ProcessGroup | None
+
+
 class _Summed(torch.autograd.Function):
     """y = Σ over ranks of x; since every rank's loss depends on y, so is the gradient of x a sum over them."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor, group: dist.ProcessGroup | None) -> Tensor:
+    def forward(ctx: _GroupCtx, x: Tensor, group: dist.ProcessGroup | None) -> Tensor:
         ctx.group = group
         y = x.clone()
         dist.all_reduce(y, group=group)
         return y
 
     @staticmethod
-    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: _GroupCtx, gradient: Tensor) -> tuple[Tensor, None]:
         gradient = gradient.contiguous().clone()
         dist.all_reduce(gradient, group=ctx.group)
         return gradient, None
@@ -162,11 +167,13 @@ class JointBatchNorm2d(nn.BatchNorm2d):
         mean = _Summed.apply(wide.mean(dim=(0, 2, 3)), group) / world  # [C]
         centred = wide - mean[:, None, None]
         variance = _Summed.apply(centred.square().mean(dim=(0, 2, 3)), group) / world  # [C]
-        with torch.no_grad():
-            count = world * x.numel() // x.shape[1]
-            self.num_batches_tracked += 1
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(variance * (count / max(count - 1, 1)), self.momentum)
+        if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
+            with torch.no_grad():
+                count = world * x.numel() // x.shape[1]
+                self.num_batches_tracked += 1
+                share = 1 / int(self.num_batches_tracked) if self.momentum is None else self.momentum
+                self.running_mean.lerp_(mean, share)
+                self.running_var.lerp_(variance * (count / max(count - 1, 1)), share)
         gain = self.weight * (variance + self.eps).rsqrt()
         return (centred * gain[:, None, None] + self.bias[:, None, None]).to(x.dtype)
 

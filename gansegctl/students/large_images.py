@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gansegctl.errors import UsageError
 from gansegctl.io.image import from_uint8, normalised
-from gansegctl.students.student import Student
+from gansegctl.students.student import Student, resized
 
 BAND = 256  # rows decided together
 OVERLAP = 0.25  # share of a tile that its neighbour repeats
@@ -61,11 +61,7 @@ def _whole(student: Student, image: np.ndarray) -> Iterator[Tensor]:
     small = []
     for channel in range(student.channels):  # one at a time: a large image as float is four times as large
         plane = normalised(torch.from_numpy(np.array(image[..., channel])).to(device))
-        if (h, w) == tuple(student.size):
-            small.append(plane[None, None])
-        else:
-            mode = {"mode": "bilinear", "align_corners": False, "antialias": True}
-            small.append(F.interpolate(plane[None, None], student.size, **mode))
+        small.append(resized(plane[None, None], student.size))
     p = _probabilities(student, torch.cat(small, dim=1))  # [1, K, h', w']
     if (h, w) == tuple(student.size):
         yield p[0]
@@ -101,7 +97,7 @@ def _tiled(student: Student, image: np.ndarray, tile: int) -> Iterator[Tensor]:
         for at in range(0, len(acrosses), TILES_AT_ONCE):
             xs = acrosses[at : at + TILES_AT_ONCE]
             windows = torch.from_numpy(np.stack([strip[:, x : x + tile] for x in xs])).to(device)
-            p = _resized(student, windows)
+            p = _window_probabilities(student, windows)
             for x, one in zip(xs, p, strict=True):
                 kept[:, :, x : x + tile] += one * weight
                 total[:, x : x + tile] += weight
@@ -112,11 +108,9 @@ def _tiled(student: Student, image: np.ndarray, tile: int) -> Iterator[Tensor]:
         total = torch.cat([total[ready:], torch.zeros_like(total[:ready])])
 
 
-def _resized(student: Student, windows: Tensor) -> Tensor:
+def _window_probabilities(student: Student, windows: Tensor) -> Tensor:
     """uint8 [N,t,t,c] → probabilities [N,K,t,t], through the student's size."""
     x = from_uint8(windows)
-    size = tuple(x.shape[2:])
-    if size != tuple(student.size):
-        x = F.interpolate(x, student.size, mode="bilinear", align_corners=False, antialias=True)
-    p = _probabilities(student, x)
+    size = (x.shape[2], x.shape[3])
+    p = _probabilities(student, resized(x, student.size))
     return p if size == tuple(student.size) else F.interpolate(p, size, mode="bilinear", align_corners=False)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,56 +10,52 @@ from torch import Tensor
 
 from gansegctl.errors import UsageError
 from gansegctl.labels import IGNORE
+from gansegctl.students.pairs import Column, Pairs
 
 
 @dataclass(frozen=True)
-class Joined:
+class MixedColumn:
     """Two columns [N,…] and [M,…] as one: `column[int64 [n]]` gives those rows, from N on of the second."""
 
-    first: Any
-    second: Tensor
+    first: Column
+    second: Column
 
     @property
     def shape(self) -> torch.Size:
+        """[N+M,…]"""
         return torch.Size((len(self), *self.first.shape[1:]))
-
-    @property
-    def ndim(self) -> int:
-        return len(self.shape)
 
     def __len__(self) -> int:
         return len(self.first) + len(self.second)
 
-    def __getitem__(self, indices: Tensor) -> Tensor:
-        own = indices < len(self.first)
-        second = self.second[indices[~own] - len(self.first)]
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        own = rows < len(self.first)
+        second = self.second[rows[~own] - len(self.first)]
         if second.is_floating_point():  # kept as float16, in which a sum over pixels overflows
             second = second.float()
         if not own.any():
             return second
-        first = self.first[indices[own]]
-        rows = first.new_empty((len(indices), *first.shape[1:]))
-        rows[own], rows[~own] = first, second.to(rows.dtype)
-        return rows
+        first = self.first[rows[own]]
+        found = first.new_empty((len(rows), *first.shape[1:]))
+        found[own], found[~own] = first, second.to(found.dtype)
+        return found
 
 
-def joined(first: Any, second: Any) -> tuple[Any, Any, Any]:
-    """Columns image, target and confidence of Pairs `first` followed by the hard Pairs `second`, which is sure of all.
+def mixed_pairs(first: Pairs, second: Pairs) -> Pairs:
+    """The pairs `first` followed by the hard pairs `second`.
 
     Where the targets of `first` are probabilities, those of `second` become such: 1 for its class, 0 for all of an
     ignored pixel. Errors: UsageError for images of another size or number of channels, and for soft targets second.
     """
-    if first.image.shape[1:] != second.image.shape[1:]:
-        raise UsageError(f"got annotated images [H, W, c] {_told(second.image.shape)}", wanted=_told(first.image.shape))
+    wanted, got = (list(pairs.image.shape[1:]) for pairs in (first, second))
+    if got != wanted:
+        raise UsageError(f"got annotated images [H, W, c] {got}", wanted=f"{wanted}")
     target = second.target
-    if target.ndim != 3:
+    if len(target.shape) != 3:
         raise UsageError("got probabilities for annotated images", wanted="masks")
-    confidence = first.confidence
-    if confidence is not None:
-        confidence = Joined(confidence, torch.full(target.shape, 255, dtype=torch.uint8))
     if len(first.target.shape) == 4:
-        target = one_hot(target, first.target.shape[1])
-    return Joined(first.image, second.image), Joined(first.target, target), confidence
+        target = one_hot(target[torch.arange(len(second))], first.target.shape[1])
+    return Pairs(MixedColumn(first.image, second.image), MixedColumn(first.target, target))
 
 
 def one_hot(mask: Tensor, classes: int) -> Tensor:
@@ -69,7 +63,3 @@ def one_hot(mask: Tensor, classes: int) -> Tensor:
     known = mask != IGNORE
     hot = F.one_hot(mask.masked_fill(~known, 0).long(), classes).permute(0, 3, 1, 2)
     return (hot * known.unsqueeze(1)).half()
-
-
-def _told(shape: Sequence[int]) -> str:
-    return str(list(shape[1:]))

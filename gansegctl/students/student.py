@@ -31,7 +31,8 @@ def build(arch: str, channels: int, classes: int, widths: tuple[int, ...]) -> nn
     """A fresh network; no widths: the architecture's own. UsageError for an unknown architecture."""
     if arch not in ARCHITECTURES:
         raise UsageError(f"got architecture {arch!r}", wanted="a known one", remedy=did_you_mean(arch, ARCHITECTURES))
-    return ARCHITECTURES[arch](channels, classes, widths or WIDTHS[arch]).to(memory_format=torch.channels_last)
+    network: nn.Module = ARCHITECTURES[arch](channels, classes, widths or WIDTHS[arch])
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's stub lacks this overload
 
 
 def normalise(images: Tensor, channels: int) -> Tensor:
@@ -41,7 +42,14 @@ def normalise(images: Tensor, channels: int) -> Tensor:
     return from_uint8(images).contiguous(memory_format=torch.channels_last)
 
 
-@dataclass
+def resized(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """x [N,c,h,w] → [N,c,*size], bilinear, smoothed first where it shrinks; x itself where it has that size."""
+    if tuple(x.shape[2:]) == tuple(size):
+        return x
+    return F.interpolate(x, size, mode="bilinear", align_corners=False, antialias=True)
+
+
+@dataclass(repr=False)
 class Student:
     """model with its architecture's arguments, classes, the size (H, W) and channels it was trained at, and facts."""
 
@@ -55,9 +63,14 @@ class Student:
 
     @torch.no_grad()
     def predict(self, images: Tensor, probabilities: bool = False, batch_size: int = 32) -> Annotation:
-        """Images uint8 [N,H,W,c] of any size → labels, confidence, score (and probabilities) at that size.
+        """Label images uint8 [N,H,W,c] (channels last, 0 to 255) of any size H×W.
 
-        Images of another size than the training's are resized to it bilinearly, and the probabilities back.
+        `Synthesis.image` has another layout and range, float [N,c,H,W] in [-1,1]: `gansegctl.io.image.to_uint8` turns
+        it into this one. Returns, on the student's device: labels uint8 [N,H,W]; confidence uint8 [N,H,W], the highest
+        probability in steps of 1/255 (255 = sure); score float32 [N], the entropy of the probabilities in units of
+        log K, averaged over the pixels (0 = sure, 1 = all classes equal everywhere); probabilities float16 [N,K,H,W]
+        if asked for. Images of another size than the training's are resized to it, and the probabilities back. Error:
+        UsageError for images of another layout, dtype or number of channels.
         """
         self.model.eval()
         weight = next(self.model.parameters())
@@ -65,9 +78,7 @@ class Student:
         for batch in images.split(batch_size):
             x = normalise(batch.to(weight.device), self.channels).to(weight.dtype)
             size = (x.shape[2], x.shape[3])
-            if size != tuple(self.size):
-                x = F.interpolate(x, self.size, mode="bilinear", align_corners=False, antialias=True)
-            p = self.model(x).softmax(dim=1)  # [n, K, h, w]
+            p = self.model(resized(x, self.size)).softmax(dim=1)  # [n, K, h, w]
             if size != tuple(self.size):
                 p = F.interpolate(p, size, mode="bilinear", align_corners=False)
             top, label = p.max(dim=1)
@@ -80,6 +91,14 @@ class Student:
             torch.cat(confidence),
             torch.cat(score),
             torch.cat(probability) if probabilities else None,
+        )
+
+    def __repr__(self) -> str:
+        """Sizes, in one line."""
+        weights = sum(p.numel() for p in self.model.parameters())
+        size = "x".join(map(str, (*self.size, self.channels)))
+        return (
+            f"Student({self.arch} {list(self.widths)}, {weights:,} weights, images {size}, {len(self.labels)} classes)"
         )
 
     def save(self, path: Path, dtype: torch.dtype = torch.float32) -> None:
@@ -109,8 +128,15 @@ class Student:
             model.load_state_dict(tensors)
         except RuntimeError as e:
             raise UsageError(f"got {path}: {e}", wanted="every tensor of its network") from e
-        model = model.to(device, memory_format=torch.channels_last).eval()
-        return cls(model, labels, tuple(header["size"]), header["channels"], header["arch"], widths, header["facts"])
+        return cls(
+            model.to(device).eval(),
+            labels,
+            tuple(header["size"]),
+            header["channels"],
+            header["arch"],
+            widths,
+            header["facts"],
+        )
 
 
 def load_student(path: Path | str, device: str = "cpu") -> Student:

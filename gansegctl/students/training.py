@@ -206,7 +206,9 @@ class StudentTraining:
     def _gradients_apart(self, last: bool) -> contextlib.AbstractContextManager[None]:
         """Keeps each rank's gradients to itself, except in the last pass of a step."""
         network = self.network
-        return contextlib.nullcontext() if last or not isinstance(network, DistributedDataParallel) else network.no_sync()
+        return (
+            contextlib.nullcontext() if last or not isinstance(network, DistributedDataParallel) else network.no_sync()
+        )
 
     def _chosen(self) -> Tensor:
         """Numbers of a step's pairs, int64 [batch_size]."""

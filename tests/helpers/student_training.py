@@ -6,7 +6,8 @@ import torch
 
 from gansegctl.labels import LabelMap
 from gansegctl.students.augment import AugmentSettings
-from gansegctl.students.training import Pairs, StudentSettings
+from gansegctl.students.pairs import Pairs
+from gansegctl.students.training import StudentSettings
 
 LABELS = LabelMap(("background", "disc", "bar"))
 STILL = AugmentSettings(rotation=0, shift=0, scale=1.0, mirror=0, light=0, blur=0, grain=0)

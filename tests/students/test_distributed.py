@@ -24,7 +24,7 @@ from gansegctl.pipeline.distill import stage as distilling
 from gansegctl.store.schema import ShardArrays
 from gansegctl.store.shard import write_shard
 from gansegctl.students.augment import AugmentSettings, augment
-from gansegctl.students.distributed import ONE_RANK, JointBatchNorm2d, Ranks, joined
+from gansegctl.students.distributed import ONE_RANK, JointBatchNorm2d, Ranks, process_group
 from gansegctl.students.training import StudentTraining
 
 TOLERANCE = 1e-6
@@ -92,11 +92,11 @@ def test_two_ranks_killed_and_resumed_equal_one_process(broken, tmp_path):
 STEPS = """
 import os, sys, torch
 from helpers.student_training import LABELS, settings, shapes
-from gansegctl.students.distributed import joined
+from gansegctl.students.distributed import process_group
 from gansegctl.students.training import StudentTraining
 
 torch.manual_seed(os.getpid())
-with joined("cpu", os.environ) as ranks:
+with process_group("cpu", os.environ) as ranks:
     s = settings(arch="deeplabv3", widths=(4, 4, 8, 8), accumulate=2, precision="fp64")
     training = StudentTraining(shapes(16), LABELS, s, ranks=ranks)
     print(*(training.train_step() for _ in range(3)))
@@ -199,7 +199,7 @@ def test_evaluation_needs_no_other_rank():
     ],
 )
 def test_what_is_not_torchruns_is_refused(environ):
-    with pytest.raises(UsageError, match="torchrun"), joined("cpu", environ):
+    with pytest.raises(UsageError, match="torchrun"), process_group("cpu", environ):
         pass
 
 

@@ -14,15 +14,16 @@ from gansegctl.labels import IGNORE, LabelMap
 from gansegctl.pipeline.distill.pairs import Annotated
 from gansegctl.pipeline.distill.stage import distill
 from gansegctl.students.augment import AugmentSettings
-from gansegctl.students.mixed_pairs import joined, one_hot
+from gansegctl.students.mixed_pairs import mixed_pairs, one_hot
+from gansegctl.students.pairs import Pairs
 from gansegctl.students.student import read_header
-from gansegctl.students.training import Pairs, StudentSettings, StudentTraining
+from gansegctl.students.training import StudentSettings, StudentTraining
 
 LABELS = LabelMap(("ground", "square"))
 STILL = AugmentSettings(rotation=0, shift=0, scale=1.0, mirror=0, light=0, blur=0, grain=0)
 
 
-def squares(n: int, bright: int, side: int = 16, seed: int = 0, confidence: bool = False) -> Pairs:
+def squares(n: int, bright: int, side: int = 16, seed: int = 0) -> Pairs:
     """A square on a dark ground: of grey level `bright`, somewhere."""
     stream = np.random.RandomState(seed)
     image = stream.randint(0, 30, (n, side, side, 1)).astype(np.uint8)
@@ -30,7 +31,7 @@ def squares(n: int, bright: int, side: int = 16, seed: int = 0, confidence: bool
     for i, (y, x) in enumerate(stream.randint(0, side // 2, (n, 2))):
         image[i, y : y + side // 2, x : x + side // 2] += np.uint8(bright)
         mask[i, y : y + side // 2, x : x + side // 2] = 1
-    return Pairs(*map(torch.from_numpy, (image, mask, np.full_like(mask, 200)) if confidence else (image, mask)))
+    return Pairs(torch.from_numpy(image), torch.from_numpy(mask))
 
 
 def settings(**changes) -> StudentSettings:
@@ -47,13 +48,13 @@ def file_of(pairs: Pairs, path, classes='["ground", "square"]', **more):
 
 
 def test_rows_of_both_come_in_the_order_asked_for():
-    first, second = squares(5, 100, confidence=True), squares(3, 200, seed=1)
-    image, target, confidence = joined(first, second)
-    assert image.shape == (8, 16, 16, 1) and target.shape == (8, 16, 16) and len(confidence) == 8
+    first, second = squares(5, 100), squares(3, 200, seed=1)
+    pairs = mixed_pairs(first, second)
+    image, target = pairs.image, pairs.target
+    assert image.shape == (8, 16, 16, 1) and target.shape == (8, 16, 16) and len(pairs) == 8
     chosen = torch.tensor([7, 0, 5, 4, 7])
     assert torch.equal(image[chosen], torch.cat([first.image, second.image])[chosen])
     assert torch.equal(target[chosen], torch.cat([first.target, second.target])[chosen])
-    assert confidence[chosen].flatten(1).float().mean(1).tolist() == [255, 200, 255, 200, 255]
     for only in ([1, 2], [6, 6]):
         assert torch.equal(image[torch.tensor(only)], torch.cat([first.image, second.image])[torch.tensor(only)])
 
@@ -61,13 +62,13 @@ def test_rows_of_both_come_in_the_order_asked_for():
 def test_masks_beside_probabilities_are_sure_and_ignored_pixels_weigh_nothing():
     first, second = squares(4, 100), squares(2, 200, seed=1)
     second.target[0, :2] = IGNORE
-    _, target, _ = joined(Pairs(first.image, one_hot(first.target, 2).float()), second)
+    target = mixed_pairs(Pairs(first.image, one_hot(first.target, 2).float()), second).target
     found = target[torch.tensor([4, 1])]
     assert found.shape == (2, 2, 16, 16) and found.dtype == torch.float32
     assert not found[0, :, :2].any() and torch.equal(found[0, :, 2:].argmax(0), second.target[0, 2:].long())
     assert target[torch.tensor([5, 5])].dtype == torch.float32  # also where a pass has real ones alone
     with pytest.raises(UsageError, match="probabilities"):
-        joined(first, Pairs(second.image, one_hot(second.target, 2)))
+        mixed_pairs(first, Pairs(second.image, one_hot(second.target, 2)))
 
 
 def test_other_sizes_and_channels_are_refused():
@@ -129,12 +130,12 @@ def test_distill_takes_images_with_masks_beside_them_at_their_own_size(tmp_path)
     facts = read_header(out)["facts"]
     assert (facts["pairs"], facts["real_images"], facts["real_from"]) == (12, 2, "real")
     assert [e.facts for e in distill(data, out, s, real=real)] == [{"skipped": "finished already"}]
-    with pytest.raises(UsageError, match=r"real_share: 0\.5, now 0\.3"):
+    with pytest.raises(UsageError, match=r"real_share: 0\.5 there, 0\.3 asked for"):
         list(distill(data, out, s, real=Annotated(folder, share=0.3)))
     save_png(folder / "1.mask.png", big.target[0].numpy())  # painted anew: of the same size, perhaps
     with pytest.raises(UsageError, match="real: "):
         list(distill(data, out, s, real=real))
-    with pytest.raises(UsageError, match=r"real: .*, now not"):
+    with pytest.raises(UsageError, match=r"real: .* there, nothing asked for"):
         list(distill(data, out, s))
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from gansegctl.config import DistillSettings
 from gansegctl.errors import DatasetError, UsageError
@@ -18,7 +19,8 @@ from gansegctl.pipeline.inputs.images import check_split
 from gansegctl.pipeline.inputs.labelled_sets import annotated_images, classes_of, load_labelled
 from gansegctl.store.dataset import ShardDataset
 from gansegctl.store.manifest import NAME, Manifest, settings_digest
-from gansegctl.students.training import Pairs, check_share
+from gansegctl.students.pairs import Pairs
+from gansegctl.students.training import check_share
 
 SOFT_WANTED = "a dataset with the probabilities of every class"
 
@@ -93,21 +95,29 @@ def load_pairs(
     whole = ShardDataset(dataset)
     if limit:
         indices = (indices if indices is not None else list(range(len(whole))))[:limit]
+    if whole.labels is None:
+        raise DatasetError(f"got {dataset} without classes", wanted="pairs", remedy="run `gansegctl annotate` on it")
     image = ShardColumn(dataset, "image", indices)
     mask = ShardColumn(dataset, "mask", indices, ignore_below)
-    try:
-        confidence = ShardColumn(dataset, "confidence", indices)
-    except DatasetError:  # renderings: their masks are exact
-        confidence = None
-    columns = [image, mask, confidence]
-    if temperature is not None:
-        columns[1] = soft = _probabilities(dataset, indices)
-    held = bytes_of_pairs(whole) + (0 if temperature is None else len(whole) * soft.shape[1:].numel())
-    if held * len(image) // max(len(whole), 1) <= in_memory:
-        columns = [None if c is None else c[:] for c in columns]
-    if temperature is not None:
-        columns[1] = SoftTargets(columns[1], temperature, columns[2] if ignore_below else None, ignore_below)
-    return Pairs(*columns), whole.labels
+    held = bytes_of_pairs(whole)
+    if temperature is None:
+        return Pairs(*_in_memory([image, mask], held, whole, in_memory)), whole.labels
+    columns = [image, _probabilities(dataset, indices)]
+    if ignore_below:
+        columns.append(ShardColumn(dataset, "confidence", indices))
+    held += len(whole) * columns[1].shape[1:].numel()
+    images, probabilities, *confidence = _in_memory(columns, held, whole, in_memory)
+    soft = SoftTargets(probabilities, temperature, confidence[0] if confidence else None, ignore_below)
+    return Pairs(images, soft), whole.labels
+
+
+def _in_memory(
+    columns: list[ShardColumn], held: int, whole: ShardDataset, in_memory: int
+) -> list[Tensor] | list[ShardColumn]:
+    """The columns, read whole where the pairs take at most `in_memory` bytes. held: bytes of all of the dataset's."""
+    if held * len(columns[0]) // max(len(whole), 1) > in_memory:
+        return columns
+    return [column[:] for column in columns]
 
 
 def _probabilities(dataset: Path, indices: list[int] | None) -> ShardColumn:

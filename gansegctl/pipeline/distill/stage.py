@@ -18,7 +18,7 @@ from gansegctl.pipeline.distill.columns import IN_MEMORY
 from gansegctl.pipeline.distill.pairs import Annotated, load_pairs, source_of
 from gansegctl.pipeline.runtime.tasks import launched
 from gansegctl.students.augment import PRESETS
-from gansegctl.students.distributed import ONE_RANK, Ranks, joined
+from gansegctl.students.distributed import ONE_RANK, Ranks, process_group
 from gansegctl.students.student import read_header
 from gansegctl.students.training import StudentSettings, StudentTraining
 
@@ -39,7 +39,7 @@ def torchrun_ranks(device: str, environ: Mapping[str, str]) -> Iterator[Ranks]:
             wanted="several processes by torchrun, or one",
             remedy="start `torchrun --nproc-per-node N -m gansegctl distill …` once a node",
         )
-    with joined(device, environ) as these:
+    with process_group(device, environ) as these:
         yield these
 
 
