@@ -294,7 +294,7 @@ def test_what_is_through_is_not_encoded_again(dataset, tmp_path, monkeypatch):
 
 def test_a_folder_of_other_settings_or_things_is_refused(dataset, tmp_path):
     put(dataset, tmp_path / "o", "png")
-    with pytest.raises(DatasetError, match=r"split: 'train=1' there, 'train=0.5,val=0.5' asked for"):
+    with pytest.raises(DatasetError, match=r'split: "train=1" there, "train=0.5,val=0.5" asked for'):
         put(dataset, tmp_path / "o", "png", split=SPLIT)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/thesis.tex").write_text("")
