@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.page_blocks import fill
-from gansegctl.evaluate.curves import labels_to_match, learning_curve
+from benchmarks.real.curves import labels_to_match, learning_curve
 from gansegctl.io.image import save_png
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
+from benchmarks.real.curves import labels_to_match, learning_curve
 from gansegctl.errors import UsageError
-from gansegctl.evaluate.curves import labels_to_match, learning_curve
 from gansegctl.visualize.charts import COLOURS
 
 CURVE = [(50, 0.6), (5, 0.4), (200, 0.8)]
