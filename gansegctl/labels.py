@@ -10,9 +10,14 @@ from dataclasses import dataclass
 from gansegctl.errors import UsageError, did_you_mean
 
 CLUSTER = "segment-{}"
-"""What a cluster is called before anybody names it."""
+"""The name of a cluster before anybody names it."""
 IGNORE = 255
 """The mask value that no loss and no score counts."""
+
+
+def is_cluster(name: str) -> bool:
+    """Whether a class has the name of a cluster that nobody has named: segment-0, segment-1, …"""
+    return re.fullmatch(CLUSTER.format(r"\d+"), name) is not None
 
 
 def default_palette(count: int) -> tuple[tuple[int, int, int], ...]:
@@ -57,7 +62,7 @@ class LabelMap:
     @property
     def has_background(self) -> bool:
         """Whether class 0 is what lies around things; not so for clusters that nobody has named (`segments`)."""
-        return not re.fullmatch(CLUSTER.format(r"\d+"), self.names[0])
+        return not is_cluster(self.names[0])
 
     def index(self, name: str) -> int:
         """The mask value of a class. Error: UsageError with the nearest name."""

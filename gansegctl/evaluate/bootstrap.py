@@ -32,8 +32,8 @@ def interval(
     level: float = 0.95,
     seed: int = 0,
     average: bool = False,
-) -> tuple[np.ndarray | float, np.ndarray | float]:
-    """The interval of a score over images: matrices [N, K, K] → (low, high), floats or arrays as `statistic` gives.
+) -> tuple[np.ndarray, np.ndarray]:
+    """The interval of a score over images: matrices [N, K, K] → (low, high), each [] or [K] as `statistic` gives.
 
     statistic: [S, K, K] → [S] or [S, K]. It is applied to the summed matrices of each resample; with `average` to each
     image, and the values are averaged over the resampled images (for scores defined per image, such as
@@ -62,7 +62,7 @@ def interval(
     low, high = _quantiles(np.concatenate(values), level)
     if n == 1:
         low, high = np.full_like(low, np.nan), np.full_like(high, np.nan)
-    return (float(low), float(high)) if low.ndim == 0 else (low, high)
+    return low, high
 
 
 def _weighted_mean(counts: np.ndarray, values: np.ndarray) -> np.ndarray:

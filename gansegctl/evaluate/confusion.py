@@ -18,8 +18,9 @@ from gansegctl.labels import IGNORE
 
 def tensor(array: np.ndarray | Tensor) -> Tensor:
     """The array as a tensor, without a copy where torch allows: it warns of numpy arrays that must not be written."""
-    writable = not isinstance(array, np.ndarray) or array.flags.writeable
-    return torch.as_tensor(array if writable else array.copy())
+    if isinstance(array, np.ndarray) and not array.flags.writeable:
+        array = array.copy()
+    return torch.as_tensor(array)
 
 
 def _masks(predicted: np.ndarray | Tensor, truth: np.ndarray | Tensor) -> tuple[Tensor, Tensor]:
@@ -95,14 +96,14 @@ def nanmean(values: np.ndarray, axis: int = -1) -> np.ndarray:
 
 def iou(conf: np.ndarray) -> np.ndarray:
     """Intersection over union, TP / (TP + FP + FN): [..., K, K] → [..., K]; nan where absent from both sides."""
-    hit, true, said = _parts(conf)
-    return _ratio(hit, true + said - hit)
+    hit, true, predicted = _parts(conf)
+    return _ratio(hit, true + predicted - hit)
 
 
 def dice(conf: np.ndarray) -> np.ndarray:
     """2 TP / (2 TP + FP + FN), the F1 score of pixels: [..., K, K] → [..., K]; nan where absent from both sides."""
-    hit, true, said = _parts(conf)
-    return _ratio(2 * hit, true + said)
+    hit, true, predicted = _parts(conf)
+    return _ratio(2 * hit, true + predicted)
 
 
 def mean_iou(conf: np.ndarray) -> np.ndarray:
@@ -161,5 +162,5 @@ def wiou_manerikar(per_image: np.ndarray) -> float:
 
 
 def wiou_manerikar_maximum(per_image: np.ndarray) -> float:
-    """What a perfect prediction scores in `wiou_manerikar`: the mean foreground share of the images [N, K, K]."""
+    """The score of a perfect prediction in `wiou_manerikar`: the mean foreground share of the images [N, K, K]."""
     return float(nanmean(class_shares(per_image)[..., 1:].sum(-1).reshape(-1)))

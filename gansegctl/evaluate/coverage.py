@@ -30,9 +30,8 @@ def coverage_curve(
     for share in shares:
         kept = max(1, round(share * len(order)))
         ours, oracle = (per_image[chosen[:kept]].sum(0, dtype=np.int64) for chosen in (order, best))
-        rows.append(
-            (float(share), *(float(f(ours)) for f in (c.mean_iou, c.pixel_accuracy)), float(c.mean_iou(oracle)))
-        )
+        scores = float(c.mean_iou(ours)), float(c.pixel_accuracy(ours)), float(c.mean_iou(oracle))
+        rows.append((float(share), *scores))
     return rows
 
 

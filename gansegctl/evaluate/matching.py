@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import re
-
 import numpy as np
 
 from gansegctl.errors import UsageError
-from gansegctl.labels import LabelMap
-
-_SEGMENT = re.compile(r"segment-\d+")
+from gansegctl.labels import LabelMap, is_cluster
 
 
 def are_segments(labels: LabelMap) -> bool:
     """Whether these classes are clusters that nobody has named: segment-0, segment-1, …"""
-    return all(_SEGMENT.fullmatch(name) for name in labels.names)
+    return all(is_cluster(name) for name in labels.names)
 
 
 def assignment(gain: np.ndarray) -> np.ndarray:
     """The one-to-one pairing of rows and columns with the largest total gain [R,C]: a row's column, −1 for none.
 
     min(R,C) pairs. The Hungarian method by shortest augmenting paths, O(R²C) (Kuhn 1955; Jonker & Volgenant 1987).
+    Written here because scipy, whose linear_sum_assignment does the same, would be a new dependency for this one call.
     Error: UsageError for a gain that is not a finite matrix.
     """
     gain = np.asarray(gain, dtype=np.float64)

@@ -6,12 +6,13 @@ import csv
 import heapq
 import io
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from torch import Tensor
 
 from gansegctl.errors import UsageError
@@ -26,13 +27,16 @@ from gansegctl.labels import LabelMap
 from gansegctl.visualize import sheets
 from gansegctl.visualize.charts import heat_map, line_chart
 
-SCORE_COLUMNS = ("score", "low", "high", "labeller")
-"""What the values of `Report.rows` are: the score, its interval, and the labeller's own score against exact masks."""
-CLASS_COLUMNS = ("iou", "low", "high", "dice", "share", "labeller")
-"""What the values of `Report.class_rows` are; share is of the truth's pixels."""
+SCORE_COLUMNS = ("score", "low", "high", "reference")
+"""The values of `Report.rows`: the score, its interval, and the score of the reference segmenter itself against exact
+masks, where the truth is one."""
+CLASS_COLUMNS = ("iou", "low", "high", "dice", "share", "reference")
+"""The values of `Report.class_rows`; share is of the truth's pixels."""
 
 Batch = tuple[Any, ...]
 """(predicted, truth[, image[, uncertainty[, confidence]]]), as `score` takes them."""
+Statistic = Callable[[np.ndarray], np.ndarray]
+"""Matrices [..., K, K] → a score of each, [...] or [..., K]."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ class Report:
 
     iou, dice, share: [K], classes as in `labels`. scores: by name, see docs/metrics.md. intervals: (low, high) of each
     score at `level`; iou_intervals [K, 2]. ignored: the share of pixels that no score counts. confusion: int64 [K, K].
-    truth_error: when the truth is itself a labeller, its scores against exact masks, as `as_truth_error` gives them;
+    truth_error: when the truth is itself a segmenter, its scores against exact masks, as `as_truth_error` gives them;
     to be shown beside every score, because no difference below it means anything. matched: cluster → the class it was
     taken for, where the subject's clusters have no names. coverage: rows of `coverage_curve`, where the subject says
     how sure it is of a sample. calibration_error and reliability: `Reliability.error` and `.bins`, where it says how
@@ -149,12 +153,12 @@ class Report:
         write_text(folder / "per_class.csv", self._csv())
         written = [folder / "confusion.png", folder / "per_class.csv"]
         if self.coverage:
-            kept, found, _, oracle = zip(*self.coverage, strict=True)
-            lines = {"least certain left out": zip(kept, found, strict=True)}
-            lines["worst left out (oracle)"] = zip(kept, oracle, strict=True)
+            lines = {
+                "least certain left out": [(kept, miou) for kept, miou, _, _ in self.coverage],
+                "worst left out (oracle)": [(kept, oracle) for kept, _, _, oracle in self.coverage],
+            }
             title = "mIoU of the samples that are kept"
-            image = line_chart({k: list(v) for k, v in lines.items()}, "share of samples kept", "mIoU", title)
-            save_png(folder / "coverage.png", image)
+            save_png(folder / "coverage.png", line_chart(lines, "share of samples kept", "mIoU", title))
             written.append(folder / "coverage.png")
         if self.reliability:
             lines = {"here": [row[:2] for row in self.reliability], "as it should be": [(0.0, 0.0), (1.0, 1.0)]}
@@ -174,13 +178,14 @@ class Report:
             writer.writerow((name, *("" if math.isnan(v) else f"{v:.6f}" for v in values)))
         return text.getvalue()
 
-    def _worst_sheet(self) -> Any:
-        with_image = all(case.image is not None for case in self.worst)
+    def _worst_sheet(self) -> Image.Image:
+        images = [case.image for case in self.worst if case.image is not None]
+        with_image = len(images) == len(self.worst)
         panels, captions = [], []
-        for case in self.worst:
+        for i, case in enumerate(self.worst):
             masks = [sheets.colourise(case.truth, self.labels), sheets.colourise(case.predicted, self.labels)]
             errors = sheets.errors_map(case.predicted, case.truth)
-            panels.append([*([case.image] if with_image else []), *masks, errors])
+            panels.append([*(images[i : i + 1] if with_image else []), *masks, errors])
             conf = c.confusion(case.predicted, case.truth, len(self.labels))
             captions.append(
                 f"image {case.index}   mIoU {100 * case.miou:.1f} %   right {100 * float(c.pixel_accuracy(conf)):.1f} %"
@@ -218,7 +223,7 @@ def score(
         raise UsageError("got no masks to score", wanted="one image or more on both sides")
     per_image, trimap = np.concatenate(stream.matrices), np.concatenate(stream.trimaps)
     pooled, pooled_trimap = per_image.sum(0, dtype=np.int64), trimap.sum(0, dtype=np.int64)
-    kinds = {  # name: (matrices an image, statistic, whether it is a mean over images)
+    kinds: dict[str, tuple[np.ndarray, Statistic, bool]] = {  # matrices an image, statistic, is it a mean over images?
         "miou": (per_image, c.mean_iou, False),
         "wiou_tritrong": (per_image, c.wiou_tritrong, False),
         "wiou_tritrong_foreground": (per_image, lambda m: c.wiou_tritrong(m, background=False), False),
@@ -237,13 +242,17 @@ def score(
         "wiou_manerikar": c.wiou_manerikar(per_image),
         "wiou_manerikar_maximum": c.wiou_manerikar_maximum(per_image),
     }
-    draws = {"samples": bootstrap, "level": level, "seed": seed}
-    nothing = (math.nan, math.nan)
-    intervals = {
-        name: interval(matrices, f, average=mean, **draws) if bootstrap else nothing
-        for name, (matrices, f, mean) in kinds.items()
-    }
-    ends = interval(per_image, c.iou, **draws) if bootstrap else np.full((2, len(labels)), np.nan)
+
+    def ends(matrices: np.ndarray, statistic: Statistic, average: bool = False) -> tuple[np.ndarray, np.ndarray]:
+        if bootstrap:
+            return interval(matrices, statistic, bootstrap, level, seed, average)
+        nothing = np.full_like(statistic(matrices[0]), np.nan)
+        return nothing, nothing
+
+    intervals = {}
+    for name, (matrices, f, mean) in kinds.items():
+        low, high = ends(matrices, f, mean)
+        intervals[name] = float(low), float(high)
     return Report(
         subject=subject,
         truth=truth,
@@ -255,7 +264,7 @@ def score(
         share=c.class_shares(pooled),
         scores={name: {**pooled_scores, **mean_scores}[name] for name in kinds},
         intervals=intervals,
-        iou_intervals=np.stack(ends, -1),
+        iou_intervals=np.stack(ends(per_image, c.iou), -1),
         trimap_width=trimap_width,
         ignored=1 - float(pooled.sum()) / stream.pixels,
         bootstrap=bootstrap,
@@ -276,7 +285,7 @@ class _Stream:
         self.classes, self.width, self.keep = len(labels), trimap_width, worst
         self.matrices: list[np.ndarray] = []
         self.trimaps: list[np.ndarray] = []
-        self.uncertainty: list[np.ndarray | None] = []
+        self.uncertainty: list[np.ndarray] | None = []
         self.reliability, self.confident = Reliability(), True
         self.pixels = self.count = 0
         self._heap: list[tuple[float, int, Case]] = []  # by (-mIoU, -index): the best of the worst lies on top
@@ -291,7 +300,10 @@ class _Stream:
         trimaps = per_image_trimap_confusion(predicted, truth.to(predicted.device), self.classes, self.width)
         self.matrices.append(matrices.astype(np.int32))
         self.trimaps.append(trimaps.astype(np.int32))
-        self.uncertainty.append(None if uncertainty is None else c.tensor(uncertainty).cpu().numpy())
+        if uncertainty is None:
+            self.uncertainty = None
+        elif self.uncertainty is not None:
+            self.uncertainty.append(c.tensor(uncertainty).cpu().numpy())
         if confidence is None:
             self.confident = False
         else:
@@ -311,7 +323,7 @@ class _Stream:
 
     def coverage(self, per_image: np.ndarray) -> list[tuple[float, float, float, float]] | None:
         """Rows of `coverage_curve`; None unless every sample came with its uncertainty."""
-        if any(u is None for u in self.uncertainty):
+        if self.uncertainty is None:
             return None
         return coverage_curve(per_image, np.concatenate(self.uncertainty))
 

@@ -1,4 +1,4 @@
-"""Scores near class boundaries, where labellers differ: the trimap of a mask.
+"""Scores near class boundaries, where annotators differ: the trimap of a mask.
 
 A pixel is in the band of width w when a pixel of another class lies within w pixels of it, measured as the Chebyshev
 distance (the larger of the two coordinate differences). The band is thus w pixels wide on either side of a boundary.
@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gansegctl.errors import UsageError
-from gansegctl.evaluate.confusion import confusion, per_image_confusion, tensor
+from gansegctl.evaluate.confusion import per_image_confusion, tensor
 from gansegctl.labels import IGNORE
 
 
@@ -40,20 +40,10 @@ def band(truth: np.ndarray | Tensor, width: int = 3, ignore: int = IGNORE) -> Te
     return (counted & (largest != smallest)).reshape(truth.shape)
 
 
-def _outside_ignored(truth: np.ndarray | Tensor, width: int, ignore: int) -> Tensor:
-    truth = tensor(truth)
-    return torch.where(band(truth, width, ignore), truth, torch.full_like(truth, ignore))
-
-
-def trimap_confusion(
-    predicted: np.ndarray | Tensor, truth: np.ndarray | Tensor, classes: int, width: int = 3, ignore: int = IGNORE
-) -> np.ndarray:
-    """`confusion` of the pixels in the truth's band: integer [..., H, W] twice → int64 [K, K]."""
-    return confusion(predicted, _outside_ignored(truth, width, ignore), classes, ignore)
-
-
 def per_image_trimap_confusion(
     predicted: np.ndarray | Tensor, truth: np.ndarray | Tensor, classes: int, width: int = 3, ignore: int = IGNORE
 ) -> np.ndarray:
     """`per_image_confusion` of the pixels in the truth's band: integer [N, H, W] twice → int64 [N, K, K]."""
-    return per_image_confusion(predicted, _outside_ignored(truth, width, ignore), classes, ignore)
+    truth = tensor(truth)
+    near = torch.where(band(truth, width, ignore), truth, torch.full_like(truth, ignore))
+    return per_image_confusion(predicted, near, classes, ignore)

@@ -1,4 +1,4 @@
-"""Images for people: masks in colour, contact sheets, heat maps; reading and writing image files.
+"""Images for people: masks in colour, errors, grids and contact sheets.
 
 Arrays are uint8: images [H, W, c] with c = 3 or 1 (or [H, W], grey), masks [H, W]. Sheets are dark on light, carry a
 legend, and magnify small images by whole factors without smoothing, so that single pixels can be judged.
@@ -65,8 +65,9 @@ def overlay(image: np.ndarray, mask: np.ndarray, labels: LabelMap, alpha: float 
 
 def errors_map(predicted: np.ndarray, truth: np.ndarray, ignore: int = 255) -> np.ndarray:
     """Two masks [H, W] → [H, W, 3]: wrong pixels red, right ones near white, ignored ones blue-grey."""
-    image = np.where((predicted == truth)[..., None], np.uint8(RIGHT), np.uint8(WRONG))
-    return np.where(((predicted == ignore) | (truth == ignore))[..., None], np.uint8(IGNORED), image)
+    right, wrong, ignored = (np.array(colour, np.uint8) for colour in (RIGHT, WRONG, IGNORED))
+    image = np.where((predicted == truth)[..., None], right, wrong)
+    return np.where(((predicted == ignore) | (truth == ignore))[..., None], ignored, image)
 
 
 def _fit(panel: np.ndarray, scale: int | None) -> Image.Image:
@@ -173,10 +174,10 @@ def contact_sheet(
     images uint8 [N, H, W(, c)]; masks, confidences uint8 [N, H, W]; captions N lines. scale: whole magnification;
     None magnifies small images and reduces large ones. Error: UsageError for masks without `labels`.
     """
-    if masks is not None and labels is None:
-        raise UsageError("got masks without a label map", wanted="labels, for the colours and the legend")
     headings, columns_of, legend = ["image"], [list(images)], []
     if masks is not None:
+        if labels is None:
+            raise UsageError("got masks without a label map", wanted="labels, for the colours and the legend")
         headings.append("mask")
         columns_of.append([overlay(i, m, labels) for i, m in zip(images, masks, strict=True)])
         legend = legend_of(labels)
