@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gansegctl.contracts import Exemplar
+from gansegctl.contracts import Exemplar, Result, Stage
 from gansegctl.errors import GansegError, UsageError
 from gansegctl.labels import IGNORE
 from gansegctl.pipeline.annotate.real_images import RealExemplars, real_exemplars
@@ -102,16 +102,12 @@ class Shots:
             self._projector = Projector(generator, settings, self.bench.device)
             for _ in calibrate(self._projector, self.bench.folder / "calibration.json"):
                 pass
-        bench, into, folder = self.bench, RealExemplars(), self.bench.folder / "projected"
+        bench, folder = self.bench, self.bench.folder / "projected"
         part = units[at : at + wanted - len(found.units)]
         images = [AnnotatedImage(f"{i:06d}", bench.train.image[i], bench.train.mask[i]) for unit in part for i in unit]
-        limits, done = bench.plan.limits, -1
-        for event in real_exemplars(self._projector, images, len(images), limits, folder, into, least=0):
-            if event.done != done:
-                print(f"{event.stage}: {event.done}/{event.total}", event.facts, flush=True)
-            done = event.done
+        judged = _printed(real_exemplars(self._projector, images, len(images), bench.plan.limits, folder))
         found.seconds += sum(seconds_of(folder / f"{p.name}.latent.safetensors") for p in images)
-        return into
+        return judged
 
     def _as_shots(self, found: _Projected, places: list[int], shots: int) -> tuple[list[Exemplar], dict]:
         if len(places) < shots:
@@ -128,6 +124,19 @@ class Shots:
         facts = {"chosen": [int(name) for _, _, name in taken], "refused": len(found.refused)}
         facts |= {"looked_at": found.looked_at, "error": statistics.mean(error for _, error, _ in taken)}
         return exemplars, facts | {"ignored": statistics.mean(ignored), "seconds_of_exemplars": round(found.seconds, 1)}
+
+
+def _printed(stage: Stage[Result]) -> Result:
+    """Run a stage to its end, with a line for every step of it."""
+    done = -1
+    while True:
+        try:
+            event = next(stage)
+        except StopIteration as end:
+            return end.value
+        if event.done != done:
+            print(f"{event.stage}: {event.done}/{event.total}", event.facts, flush=True)
+        done = event.done
 
 
 @dataclass

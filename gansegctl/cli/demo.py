@@ -11,17 +11,17 @@ from gansegctl.cli import console, options
 
 @click.group()
 def command() -> None:
-    """The built-in domain: portraits drawn by rule (never photographs), with exact masks of ten classes."""
+    """The built-in domain: rendered portraits (no photographs), with exact masks of ten classes."""
 
 
 @command.command()
 @options.num
 @options.seeds
-@click.option("--resolution", type=click.IntRange(32, 256), default=64, show_default=True)
-@options.out("The labelled set, a dataset.")
+@click.option("--resolution", type=click.IntRange(32, 256), default=64, show_default=True, help="Pixels per side.")
+@options.out("Folder of the new dataset.")
 @options.json_flag
 def scenes(num: int | None, seeds: str | None, resolution: int, out: Path, as_json: bool) -> None:
-    """Write renderings with their exact masks."""
+    """Write rendered portraits with their exact masks, as a dataset."""
     from gansegctl.pipeline.demo.scenes import write_scenes
     from gansegctl.pipeline.inspect import describe_dataset
     from gansegctl.store.schema import parse_seeds
@@ -31,13 +31,13 @@ def scenes(num: int | None, seeds: str | None, resolution: int, out: Path, as_js
 
 
 @command.command()
-@options.out("Folder of the demo.")
+@options.out("Folder for all results of the demo.")
 @options.json_flag
 def run(out: Path, as_json: bool) -> None:
-    """The main job on the built-in domain: generate, annotate --shots 1, distill, eval, and one table of scores."""
+    """Run the whole job on the built-in domain: generate, annotate --shots 1, distill and eval; print the scores."""
     from gansegctl.pipeline.demo.run import COLUMNS, run_demo
 
-    result = run_demo(out, console.follow, console.say)
+    result = console.follow(run_demo(out, console.say))
     if as_json:
         console.emit(result.to_json(), True)
         return

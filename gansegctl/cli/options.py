@@ -145,6 +145,9 @@ masks = click.option(
     metavar="PATH|PRESET",
     help="Masks of the exemplars: a folder or file from any supported tool, or a preset that brings masks.",
 )
+painted_masks = click.option(
+    "--masks", metavar="PATH", help="Masks that were painted since, in place of the preset's annotate.masks."
+)
 segmenter = click.option("--segmenter", type=PATH, metavar="FILE", help="A segmenter saved by `gansegctl annotate`.")
 probabilities = click.option(
     "--probabilities", is_flag=True, help="Also store the probability of every class, for `distill --soft`."

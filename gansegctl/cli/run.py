@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import click
 
@@ -12,8 +13,8 @@ from gansegctl.cli import console, options
 @click.command()
 @click.argument("preset", metavar="PRESET|FILE.toml")
 @options.generator()
-@click.option("--masks", metavar="PATH", help="The masks that were painted since: in place of annotate.masks.")
-@options.out("Folder: dataset, segmenter, student and eval go into it.")
+@options.painted_masks
+@options.out("Folder for all results: dataset, student.safetensors and eval.")
 @click.option("--until", type=click.Choice(["generate", "annotate", "distill"]), help="Stop after this stage.")
 @options.device
 @options.task
@@ -23,22 +24,24 @@ def command(
     preset: str,
     generator: str | None,
     masks: str | None,
-    out,
+    out: Path,
     until: str | None,
     device: str,
     task_text: str | None,
     as_json: bool,
     dry_run: bool,
 ) -> None:
-    """All stages from one TOML: tables [generate] [annotate] [distill] [eval]. What is there is not made again.
+    """Run all stages of one TOML file: its tables [generate], [annotate], [distill] and [eval]. Finished work is kept.
 
-    Without masks it stops after writing the exemplars, and goes on when run again with --masks. Most presets name a
-    published generator without bringing it: download it, and pass the file as --generator. Under torchrun, the
-    processes share the training of the student; the stages before it must be done.
+    Without masks, the command stops after it has written the exemplars. Paint them, and run it again with --masks.
+
+    Most presets name a published generator and do not contain it: download it, and pass the file as --generator.
+
+    Under torchrun, all processes train the student together; the stages before must be done already.
     """
+    from gansegctl.contracts import result_of
     from gansegctl.pipeline.distill.stage import torchrun_ranks
     from gansegctl.pipeline.run import read_plan, run
-    from gansegctl.pipeline.runtime.tasks import ALONE
 
     plan = read_plan(preset)
     if generator is not None:
@@ -51,9 +54,10 @@ def command(
     device = options.pick_device(device)
     if until == "generate" or task_text:
         task = options.pick_task(task_text)
-        console.emit(run(plan, out, device, console.follow, until or "", task), as_json)
+        console.emit(console.follow(run(plan, out, device, until=until or "", task=task, say=console.say)), as_json)
         return
-    with torchrun_ranks(device, os.environ) as these:
-        done = run(plan, out, device, console.follow, until or "", ALONE, these)
-    if these.lead:
+    with torchrun_ranks(device, os.environ) as ranks:
+        stage = run(plan, out, device, until=until or "", ranks=ranks, say=console.say)
+        done = console.follow(stage) if ranks.lead else result_of(stage)
+    if ranks.lead:
         console.emit(done, as_json)

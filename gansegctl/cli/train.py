@@ -48,7 +48,7 @@ from gansegctl.cli import console, options
 @click.option("--compile", "compiled", is_flag=True, help="torch.compile: for wide networks; wants a C++ compiler.")
 @click.option("--checkpoint-every", type=float, default=300.0, show_default=True, help="Seconds.")
 @click.option("--half", is_flag=True, help="Store the generator as float16.")
-@options.seed
+@options.seed_of("the training")
 @options.device
 @options.json_flag
 def command(

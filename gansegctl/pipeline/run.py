@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,35 +17,21 @@ from gansegctl.config import (
     from_dict,
     to_dict,
 )
-from gansegctl.contracts import Progress
+from gansegctl.contracts import Stage
 from gansegctl.errors import UsageError, did_you_mean
-from gansegctl.pipeline.annotate import stage as annotating
-from gansegctl.pipeline.annotate.exemplars import (
-    exemplar_seeds,
-    exemplars_of,
-    known_labels,
-    masks_folder,
-    write_exemplars,
-)
-from gansegctl.pipeline.annotate.source import Source
-from gansegctl.pipeline.distill.stage import distill, quietly
+from gansegctl.pipeline.annotate.stage import AnnotateResult, ExemplarRequest, annotate_dataset
+from gansegctl.pipeline.distill.stage import distill
 from gansegctl.pipeline.evaluate import evaluate, write_report
 from gansegctl.pipeline.generate.job import licence_of
 from gansegctl.pipeline.generate.stage import plan_generate, synthesize
 from gansegctl.pipeline.inspect import describe_dataset
 from gansegctl.pipeline.runtime.tasks import ALONE, Task
 from gansegctl.store.manifest import Manifest
-from gansegctl.students.distributed import ALONE as NOBODY_ELSE
-from gansegctl.students.distributed import Ranks
+from gansegctl.students.distributed import ONE_RANK, Ranks
 
+STAGES = ("generate", "annotate", "distill", "eval")
 DESCRIPTIVE = ("generator", "labeller", "exemplars", "demo")
 """Tables that say what a preset brings; `run` reads the others."""
-STAGES = {
-    "generate": GenerateSettings,
-    "annotate": AnnotateSettings,
-    "distill": DistillSettings,
-    "eval": EvalSettings,
-}
 
 
 @dataclass(frozen=True)
@@ -67,6 +53,11 @@ class Plan:
     classes: dict[str, Any] = field(default_factory=dict)
     licence: str = ""
 
+    @property
+    def domain(self) -> str:
+        """The preset whose class names and licence hold."""
+        return self.preset or self.generate.generator
+
     def with_generator(self, file: str) -> Plan:
         """The same plan on the weights in `file`: a preset names its generator, but seldom brings it."""
         return replace(self, generate=replace(self.generate, generator=file))
@@ -78,6 +69,7 @@ class Plan:
         return replace(self, annotate=replace(self.annotate, masks=masks))
 
     def describe(self) -> dict[str, Any]:
+        """The settings of every stage, for people and for `--json`."""
         stages = {name: getattr(self, name) for name in STAGES}
         return {"preset": self.name} | {k: to_dict(v) for k, v in stages.items() if v is not None}
 
@@ -102,37 +94,45 @@ def read_plan(name_or_file: str) -> Plan:
         raise UsageError(f"got {name_or_file} without [generate]", wanted="a table for that stage")
     scoring = dict(tables.get("eval", {}))
     against = scoring.pop("against", "")
-    tables = tables | {"eval": scoring} if "eval" in tables else tables
-    stages = {k: from_dict(cls, tables[k], k) for k, cls in STAGES.items() if k in tables}
-    annotating_, distilling = stages.get("annotate"), stages.get("distill")
-    if stages["generate"].probabilities:
-        raise UsageError("got generate.probabilities", wanted="annotate.probabilities: masks are made there")
-    if distilling and distilling.soft and not (annotating_ and annotating_.probabilities):
-        raise UsageError(
-            "got distill.soft without annotate.probabilities", wanted="both", remedy="add probabilities = true there"
-        )
-    preset = "" if path.suffix == ".toml" else name_or_file
     about = tables.get("generator", {}), tables.get("exemplars", {})
     if not all(isinstance(t, dict) for t in about):
         raise UsageError(f"got {name_or_file}", wanted="[generator] and [exemplars] as tables")
-    licence = str(about[0].get("licence", ""))
-    more = {"given": name_or_file, "classes": about[1], "licence": licence}
-    return Plan(path.stem, against=against, preset=preset, **more, **stages)
+    plan = Plan(
+        path.stem,
+        generate=from_dict(GenerateSettings, tables["generate"], "generate"),
+        annotate=from_dict(AnnotateSettings, tables["annotate"], "annotate") if "annotate" in tables else None,
+        distill=from_dict(DistillSettings, tables["distill"], "distill") if "distill" in tables else None,
+        eval=from_dict(EvalSettings, scoring, "eval") if "eval" in tables else None,
+        against=against,
+        preset="" if path.suffix == ".toml" else name_or_file,
+        given=name_or_file,
+        classes=about[1],
+        licence=str(about[0].get("licence", "")),
+    )
+    if plan.generate.probabilities:
+        raise UsageError("got generate.probabilities", wanted="annotate.probabilities: masks are made there")
+    if plan.distill and plan.distill.soft and not (plan.annotate and plan.annotate.probabilities):
+        raise UsageError(
+            "got distill.soft without annotate.probabilities", wanted="both", remedy="add probabilities = true there"
+        )
+    return plan
 
 
 def run(
     plan: Plan,
     out: Path,
     device: str,
-    follow: Callable[[Iterable[Progress]], Any],
+    *,
     until: str = "",
     task: Task = ALONE,
-    ranks: Ranks = NOBODY_ELSE,
-) -> dict[str, Any]:
+    ranks: Ranks = ONE_RANK,
+    say: Callable[[str], None] = lambda line: None,
+) -> Stage[dict[str, Any]]:
     """Run the plan into OUT, or no further than the stage `until`; returns what there is at the end.
 
     task: this process's part of `generate`. ranks: the processes that share `distill`; they take the stages before it
-    as they are, and the first does what comes after. Errors: DatasetError when those are not done.
+    as they are, and the first does what comes after. say: takes each line of talk. Errors: DatasetError when those
+    stages are not done.
     """
     if task.count > 1 and until != "generate":
         raise UsageError(f"got task {task} for all stages", wanted="--until generate with it")
@@ -140,44 +140,38 @@ def run(
     if ranks.world > 1:
         Manifest.read(dataset).require_whole(dataset)
         if plan.distill is not None and not student.exists():
-            quietly(distill(dataset, student, plan.distill, device, ranks=ranks), follow if ranks.lead else None)
+            yield from distill(dataset, student, plan.distill, device, ranks=ranks)
         if not ranks.lead:
             return {}
     job, network, _ = plan_generate(plan.generate, None, device)
-    preset = plan.preset or plan.generate.generator
     if not job.manifest.licence:
-        job = replace(job, manifest=replace(job.manifest, licence=plan.licence or licence_of(preset)))
-    follow(synthesize(job, dataset, network, device=device, task=task))
+        job = replace(job, manifest=replace(job.manifest, licence=plan.licence or licence_of(plan.domain)))
+    yield from synthesize(job, dataset, network, device=device, task=task)
     result: dict[str, Any] = {"dataset": describe_dataset(dataset)}
     if plan.annotate is None or until == "generate":
         return result
-    source = Source.open(dataset, device=device)
-    annotating.check_method(plan.annotate)
-    if plan.annotate.shots and not plan.annotate.masks:
-        labels = known_labels(None, dataset, None, preset, plan.classes)
-        folder, choice = write_exemplars(source, plan.annotate.shots, labels)
-        return result | {
-            "next": f"paint the masks in {folder}, and run the same command with --masks {folder}",
-            "seeds": list(choice.seeds),
-        }
-    exemplars, labels = [], None
-    if plan.annotate.shots:
-        folder = masks_folder(plan.annotate.masks, dataset)
-        labels = known_labels(folder, dataset, None, preset, plan.classes)
-        seeds = exemplar_seeds(folder, plan.annotate.shots, None, dataset)
-        notes: list[str] = []
-        exemplars = exemplars_of(source, seeds, folder, labels, notes.append)
-        result["masks"] = notes
-    follow(annotating.annotate(source, exemplars, labels, plan.annotate))
-    result["dataset"] = describe_dataset(dataset)
-    if until == "annotate":
+    request = ExemplarRequest(preset=plan.domain, table=plan.classes)
+    annotated = yield from annotate_dataset(dataset, plan.annotate, request, device=device, say=say)
+    result |= _facts(annotated)
+    if annotated.to_paint or until == "annotate":
         return result
     if plan.distill is not None:
         if not student.exists():
-            follow(distill(dataset, student, plan.distill, device))
+            yield from distill(dataset, student, plan.distill, device)
         result["student"] = str(student)
     if plan.eval is not None and plan.against and until != "distill":
         report = evaluate(dataset, plan.against, plan.eval, device=device)
         write_report(report, out / "eval")
         result["scores"] = report.to_json()["scores"]
     return result
+
+
+def _facts(annotated: AnnotateResult) -> dict[str, Any]:
+    if annotated.to_paint is None:
+        masks = {"masks": list(annotated.notes)} if annotated.settings.shots else {}
+        return masks | {"dataset": annotated.describe()}
+    folder, _ = annotated.to_paint
+    return {
+        "next": f"paint the masks in {folder}, and run the same command with --masks {folder}",
+        "seeds": list(annotated.seeds),
+    }

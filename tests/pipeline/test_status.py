@@ -10,9 +10,11 @@ import time
 import pytest
 
 from gansegctl.config import AnnotateSettings, GenerateSettings
+from gansegctl.contracts import result_of
 from gansegctl.errors import DatasetError, UsageError
 from gansegctl.labels import LabelMap
-from gansegctl.pipeline.annotate import stage as annotating
+from gansegctl.pipeline.annotate.source import Source
+from gansegctl.pipeline.annotate.stage import annotate
 from gansegctl.pipeline.generate.stage import plan_generate, synthesize
 from gansegctl.pipeline.run import Plan, run
 from gansegctl.pipeline.runtime.tasks import Task
@@ -139,13 +141,13 @@ def test_of_several_annotating_tasks_the_first_fits_and_the_others_wait(whole, t
     mask[4:9] = 1
 
     def stage(folder, task):
-        source = annotating.Source.open(folder)
-        return annotating.annotate(source, [Exemplar(source.latents([3]), 3, mask, "const")], labels, chosen, task)
+        source = Source.open(folder)
+        return annotate(source, [Exemplar(source.latents([3]), 3, mask, "const")], labels, chosen, task)
 
     alone = shutil.copytree(whole, tmp_path / "alone" / "d")
     list(stage(alone, Task()))
     shared = shutil.copytree(whole, tmp_path / "shared" / "d")
-    monkeypatch.setattr(annotating, "POLL", 0.0)
+    monkeypatch.setattr("gansegctl.pipeline.annotate.stage.POLL", 0.0)
     second = stage(shared, Task(1, 2))
     assert [next(second).facts for _ in range(3)] == [{"waiting": "for task 0/2 to fit"}] * 3
     first = list(stage(shared, Task(0, 2)))
@@ -161,8 +163,7 @@ def content_of_files(folder):
 
 def test_run_stops_where_it_is_told_and_shares_generation_only(generator_file, tmp_path):
     plan = Plan("p", settings(generator_file), annotate=AnnotateSettings(shots=1))
-    quiet = lambda events: list(events)[-1]  # noqa: E731
-    told = run(plan, tmp_path, "cpu", quiet, "generate", Task(0, 2))
-    assert told["dataset"]["shards"] == 4 and not (tmp_path / "dataset/exemplars").exists()
+    done = result_of(run(plan, tmp_path, "cpu", until="generate", task=Task(0, 2)))
+    assert done["dataset"]["shards"] == 4 and not (tmp_path / "dataset/exemplars").exists()
     with pytest.raises(UsageError, match="--until generate"):
-        run(plan, tmp_path, "cpu", quiet, "", Task(0, 2))
+        result_of(run(plan, tmp_path, "cpu", task=Task(0, 2)))

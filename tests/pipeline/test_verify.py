@@ -13,7 +13,8 @@ from gansegctl.config import AnnotateSettings, GenerateSettings
 from gansegctl.contracts import Exemplar, result_of
 from gansegctl.errors import DatasetError
 from gansegctl.labels import LabelMap
-from gansegctl.pipeline.annotate import stage as annotating
+from gansegctl.pipeline.annotate.source import Source
+from gansegctl.pipeline.annotate.stage import annotate
 from gansegctl.pipeline.generate.shards import write_shards
 from gansegctl.pipeline.generate.stage import plan_generate, synthesize
 from gansegctl.pipeline.verify import check, repair
@@ -28,12 +29,12 @@ def made(generator_file, tmp_path_factory):
     settings = GenerateSettings(generator=str(generator_file), seeds="0-11", batch_size=4, shard_size=5)
     job, network, _ = plan_generate(settings, None, "cpu")
     list(synthesize(job, folder, network))
-    source = annotating.Source.open(folder)
+    source = Source.open(folder)
     mask = np.zeros((16, 16), np.uint8)
     mask[4:9] = 1
     exemplar = Exemplar(source.latents([3]), 3, mask, "const")
     chosen = AnnotateSettings(shots=1, options={"steps": 5})
-    list(annotating.annotate(source, [exemplar], LabelMap(("low", "high")), chosen))
+    list(annotate(source, [exemplar], LabelMap(("low", "high")), chosen))
     return folder
 
 

@@ -19,42 +19,30 @@ from gansegctl.contracts import Exemplar
 from gansegctl.errors import UsageError, did_you_mean
 from gansegctl.io.atomic import write_text
 from gansegctl.labels import IGNORE, LabelMap
-from gansegctl.pipeline.annotate.selection import Choice, choose_exemplars
+from gansegctl.pipeline.annotate.selection import Choice
 from gansegctl.pipeline.annotate.source import EXEMPLARS, Source
 
 
-def write_exemplars(
-    source: Source,
-    shots: int,
-    labels: LabelMap,
-    wanted: Sequence[int] | None = None,
-    how: str = "k-medoids",
-    segmenter: Path | None = None,
-    seed: int = 0,
-) -> tuple[Path, Choice]:
-    """Choose `shots` samples (or take the wanted) and write what a person needs to paint: DATASET/exemplars.
-
-    how, segmenter, seed: as `choosing.choose_exemplars` takes them.
-    """
-    choice = (
-        Choice(tuple(wanted), "asked for")
-        if wanted
-        else choose_exemplars(source, source.manifest.seeds, shots, how, segmenter, seed)
-    )
+def write_exemplars(source: Source, choice: Choice, labels: LabelMap) -> Path:
+    """Write what a person needs to paint the chosen samples: DATASET/exemplars, which is returned."""
     images = source.images(choice.seeds)
     latents = source.latents(choice.seeds).float().cpu().numpy()
     items = [
         BundleItem(i, seed, images[i], None, latents[i : i + 1], choice.why(i)) for i, seed in enumerate(choice.seeds)
     ]
     folder = source.folder / EXEMPLARS
-    provenance = {
+    write_bundle(folder, items, labels, provenance(source, choice))
+    return folder
+
+
+def provenance(source: Source, choice: Choice) -> dict[str, Any]:
+    """Where the images of a bundle come from, and why these."""
+    return {
         "dataset": str(source.folder),
         "generator_sha256": source.generator.sha256,
         "generate": to_dict(source.settings),
         "why": choice.reason,
     }
-    write_bundle(folder, items, labels, provenance)
-    return folder, choice
 
 
 def _masks_of(preset: str) -> dict[str, Any] | None:
@@ -112,14 +100,14 @@ def exemplar_seeds(
     """The seeds whose masks are used: those wanted, else the first `shots` that have one. UsageError for too few."""
     if wanted:
         return list(wanted)
-    there = seeds_with_masks(masks, dataset)
-    if len(there) < shots:
+    found = seeds_with_masks(masks, dataset)
+    if len(found) < shots:
         raise UsageError(
-            f"got {len(there)} masks in {masks}",
+            f"got {len(found)} masks in {masks}",
             wanted=f"{shots}, one a shot, of images named exemplar-SEED",
             remedy="run `gansegctl annotate` without --masks to write the exemplars, and paint them",
         )
-    return there[:shots]
+    return found[:shots]
 
 
 def known_labels(
@@ -147,12 +135,12 @@ def exemplars_of(
     seeds: Sequence[int],
     masks: Path,
     labels: LabelMap,
-    say: Callable[[str], None] | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> list[Exemplar]:
     """The painted masks of these seeds, of any format, with the latents that make their images.
 
-    say: told what was read from where, and what the user should know of it (overlaps, what was left out). Errors:
-    UsageError for what is wrong with a mask, and for one of an image that this dataset does not make.
+    say: takes each line about what was read from where, and what the user should know of it (overlaps, what was left
+    out). Errors: UsageError for what is wrong with a mask, and for one of an image that this dataset does not make.
     """
     size = (source.generator.spec.resolution, source.generator.spec.resolution)
     bundle = _bundle_of(masks, source.folder)
@@ -160,11 +148,10 @@ def exemplars_of(
     read = read_masks(masks, labels, size, seeds, bundle, made.__getitem__)
     for seed, one in read.items():
         check_bundle(bundle, seed, made[seed], source.latents([seed]).float().cpu().numpy())
-        for line in (f"seed {seed}: {one.source} ({one.format})", *one.notes) if say else ():
+        for line in (f"seed {seed}: {one.source} ({one.format})", *one.notes):
             say(line)
     for line in _painted({s: read[s].mask for s in seeds}, labels):
-        if say:
-            say(line)
+        say(line)
     return [Exemplar(source.latents([s]), s, read[s].mask, source.settings.noise) for s in seeds]
 
 
@@ -182,6 +169,6 @@ def _painted(masks: Mapping[int, np.ndarray], labels: LabelMap) -> Iterator[str]
         ignored = float((mask == IGNORE).mean())
         if ignored:
             yield f"seed {seed}: {ignored:.1%} of the pixels are 255, ignored"
-    lacking = [name for i, name in enumerate(labels.names) if i not in there]
-    if lacking:
-        yield f"no pixel is painted as: {', '.join(lacking)}"
+    missing = [name for i, name in enumerate(labels.names) if i not in there]
+    if missing:
+        yield f"no pixel is painted as: {', '.join(missing)}"

@@ -7,23 +7,20 @@ cannot draw is refused, and of one that it can, the pixels that came out otherwi
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from gansegctl.config import AnnotateSettings
-from gansegctl.contracts import Exemplar, Generator, Progress
+from gansegctl.contracts import Exemplar, Progress, Stage
 from gansegctl.errors import UsageError
 from gansegctl.io.image import save_png
 from gansegctl.labels import IGNORE, LabelMap
 from gansegctl.pipeline.annotate.exemplars import known_labels
 from gansegctl.pipeline.annotate.source import EXEMPLARS, REAL_SEEDS, Source
-from gansegctl.pipeline.annotate.stage import annotate
 from gansegctl.pipeline.inputs.labelled_sets import AnnotatedImage, annotated_images, classes_of
 from gansegctl.pipeline.project.projector import (
-    Projection,
     Projector,
     ProjectSettings,
     draw,
@@ -32,23 +29,19 @@ from gansegctl.pipeline.project.projector import (
     pixel_error,
     save_projection,
 )
-from gansegctl.pipeline.runtime.tasks import ALONE, Task
 
 SMOOTH = 5  # pixels of the window in which the difference of image and reconstruction is averaged
 
 
 @dataclass(frozen=True)
 class RealSettings:
-    """highest_error: grey levels (root mean square, of 255) above which a reconstruction is refused. ignore_above: grey
-    levels (mean of a 5×5 window) above which a pixel of an accepted one is ignored; 0 = none is. most_ignored: share of
-    what is painted in other classes than the first above which ignored pixels refuse the image: a large background
-    that came out well must not stand for a figure that did not. refuse_flagged: also refuse what lies outside the
-    generator's world."""
+    """Which real images are refused as exemplars, and which of their pixels are ignored."""
 
-    highest_error: float = 30.0
-    ignore_above: float = 40.0
-    most_ignored: float = 0.5
-    refuse_flagged: bool = True
+    highest_error: float = 30.0  # grey levels (root mean square, of 255); a worse reconstruction is refused
+    ignore_above: float = 40.0  # grey levels (mean of a 5×5 window); pixels that differ more are ignored; 0 = none
+    most_ignored: float = 0.5  # share of the pixels outside the first class; above it the image is refused, because a
+    # large background that came out well must not stand for a figure that did not
+    refuse_flagged: bool = True  # also refuse images outside the generator's domain
 
     def __post_init__(self) -> None:
         if not 0 <= self.most_ignored <= 1:
@@ -75,83 +68,72 @@ class RealExemplars:
         return [{"name": n, "error": round(e, 2), "ignored": round(i, 4)} for n, e, i in rows]
 
 
-def real_labels(source: Path, dataset: Path, classes: str | None, preset: str) -> LabelMap:
-    """Class names: those given, else of the images' labels.json or HDF5 attribute, else as `annotate` finds them."""
-    if classes is None and source.is_file() and (named := classes_of(source)):
-        return LabelMap(named)
-    return known_labels(source if source.is_dir() else None, dataset, classes, preset)
+@dataclass(frozen=True)
+class RealImages:
+    """Real annotated images that become exemplars: where they are, how they are projected, what is accepted."""
 
+    path: Path
+    split: int | None = None  # of an HDF5 file
+    limits: RealSettings = field(default_factory=RealSettings)
+    projecting: ProjectSettings = field(default_factory=ProjectSettings)
 
-def annotate_real(
-    source: Source,
-    real: Path,
-    labels: LabelMap,
-    settings: AnnotateSettings,
-    limits: RealSettings,
-    into: RealExemplars,
-    split: int | None = None,
-    task: Task = ALONE,
-    dry_run: bool = False,
-    projecting: ProjectSettings | None = None,
-) -> Iterator[Progress]:
-    """The stage `annotate` with real exemplars: project, judge, fit, and label the dataset (not with `dry_run`).
+    def labels(self, dataset: Path, classes: str | None, preset: str) -> LabelMap:
+        """Class names: those given, else of the images' labels.json or HDF5 attribute, else as `known_labels`."""
+        if classes is None and self.path.is_file() and (named := classes_of(self.path)):
+            return LabelMap(named)
+        return known_labels(self.path if self.path.is_dir() else None, dataset, classes, preset)
 
-    Latents, reconstructions and the masks as used are kept in DATASET/exemplars/real.
-    """
-    spec = source.generator.spec
-    images = annotated_images(real, labels, spec.resolution, spec.image_channels, split)
-    projecting = projecting or ProjectSettings(class_index=source.settings.class_index)
-    projector = Projector(source.generator, projecting, source.device)
-    folder = source.folder / EXEMPLARS / "real"
-    yield from real_exemplars(projector, images, settings.shots, limits, folder, into)
-    if not dry_run:
-        yield from annotate(source, into.exemplars, labels, settings, task)
+    def project(self, source: Source, labels: LabelMap, shots: int) -> Stage[RealExemplars]:
+        """The first `shots` images that the generator of `source` can draw. UsageError where there are fewer.
+
+        Latents, reconstructions and the masks as used are kept in DATASET/exemplars/real.
+        """
+        spec = source.generator.spec
+        images = annotated_images(self.path, labels, spec.resolution, spec.image_channels, self.split)
+        projecting = replace(self.projecting, class_index=source.settings.class_index)
+        projector = Projector(source.generator, projecting, source.device)
+        found = yield from real_exemplars(projector, images, shots, self.limits, source.folder / EXEMPLARS / "real")
+        if len(found.exemplars) < shots:
+            reasons = "".join(f"\n  {name}: {reason}" for name, reason in found.refused.items())
+            raise UsageError(
+                f"got {len(found.exemplars)} of {shots} real exemplars that the generator can draw{reasons}",
+                wanted=f"{shots}",
+                remedy="bring more images, fewer --shots, or allow a higher --real-error",
+            )
+        return found
 
 
 def real_exemplars(
-    projector: Projector,
-    images: list[AnnotatedImage],
-    shots: int,
-    settings: RealSettings,
-    folder: Path,
-    into: RealExemplars,
-    least: int | None = None,
-) -> Iterator[Progress]:
+    projector: Projector, images: list[AnnotatedImage], shots: int, settings: RealSettings, folder: Path
+) -> Stage[RealExemplars]:
     """Project images in their order until `shots` are accepted; latents are kept in `folder` and used again.
 
-    Errors: UsageError when fewer than `least` (`shots` when None) are accepted, saying what is wrong with the others,
-    and for noise that is free: an exemplar's features must come from latents alone.
+    UsageError for noise that is free: an exemplar's features must come from latents alone.
     """
     if projector.settings.inversion.space == "w+n":
         raise UsageError("got --space w+n for exemplars", wanted="w or w+")
     folder.mkdir(parents=True, exist_ok=True)
-    generator, batch = projector.generator, projector.settings.batch_size
-    at, record = 0, projector.record()
-    while len(into.exemplars) < shots and at < len(images):
-        part = images[at : at + min(batch, shots - len(into.exemplars))]
-        known = [_kept(folder / f"{p.name}.latent.safetensors", p, record) for p in part]
-        missing = [p for p, k in zip(part, known, strict=True) if k is None]
-        if missing:
+    found, at, record = RealExemplars(), 0, projector.record()
+    while len(found.exemplars) < shots and at < len(images):
+        part = images[at : at + min(projector.settings.batch_size, shots - len(found.exemplars))]
+        new = [image for image in part if not _is_kept(_latent_file(folder, image), image, record)]
+        if new:
             if projector.calibration is None:
                 yield from projector.calibrate()
-            facts = {"refused": len(into.refused)}
-            event = Progress("project", len(into.exemplars), shots, "exemplars", facts)
-            made = yield from projector.project(np.stack([p.image for p in missing]), event)
-            for image, projection in zip(missing, made, strict=True):
-                path = folder / f"{image.name}.latent.safetensors"
-                save_projection(path, projection, record | {"image": _digest(image)})
+            made = yield from projector.project(np.stack([image.image for image in new]), _progress(found, shots))
+            for image, projection in zip(new, made, strict=True):
+                save_projection(_latent_file(folder, image), projection, record | {"image": _digest(image)})
         for offset, image in enumerate(part):
-            projection = load_projection(folder / f"{image.name}.latent.safetensors")
-            _judge(generator, projection, projector, image, REAL_SEEDS + at + offset, settings, folder, into)
+            reason = _accept(projector, image, REAL_SEEDS + at + offset, settings, folder, found)
+            if reason:
+                found.refused[image.name] = reason
         at += len(part)
-        yield Progress("project", len(into.exemplars), shots, "exemplars", {"refused": len(into.refused)})
-    if len(into.exemplars) < (shots if least is None else least):
-        reasons = "".join(f"\n  {name}: {reason}" for name, reason in into.refused.items())
-        raise UsageError(
-            f"got {len(into.exemplars)} of {shots} real exemplars that the generator can draw{reasons}",
-            wanted=f"{shots}",
-            remedy="bring more images, fewer --shots, or allow a higher --real-error",
-        )
+        yield _progress(found, shots)
+    return found
+
+
+def _progress(found: RealExemplars, shots: int) -> Progress:
+    return Progress("project", len(found.exemplars), shots, "exemplars", {"refused": len(found.refused)})
 
 
 def usable_mask(mask: np.ndarray, image: np.ndarray, drawn: np.ndarray, ignore_above: float) -> np.ndarray:
@@ -164,48 +146,40 @@ def usable_mask(mask: np.ndarray, image: np.ndarray, drawn: np.ndarray, ignore_a
     return np.where(windows.mean(axis=(2, 3)) > ignore_above, np.uint8(IGNORE), mask)
 
 
-def _judge(
-    generator: Generator,
-    projection: Projection,
-    projector: Projector,
-    image: AnnotatedImage,
-    seed: int,
-    settings: RealSettings,
-    folder: Path,
-    into: RealExemplars,
-) -> None:
-    noise = projector.settings.noise
-    drawn, _ = draw(generator, projection, noise, None, projector.device)
+def _accept(
+    projector: Projector, image: AnnotatedImage, seed: int, settings: RealSettings, folder: Path, found: RealExemplars
+) -> str:
+    """Add a projected image to those found. Returns why it is refused, "" where it is not."""
+    projection, noise = load_projection(_latent_file(folder, image)), projector.settings.noise
+    drawn, _ = draw(projector.generator, projection, noise, None, projector.device)
     save_png(folder / f"{image.name}.reconstruction.png", drawn)
     error = pixel_error(image.image, drawn)
     if settings.refuse_flagged and projection.flagged:
-        into.refused[image.name] = f"outside the generator's world: {projection.facts['reason']}"
-        return
+        return f"outside the generator's domain: {projection.facts['reason']}"
     if error > settings.highest_error:
-        into.refused[image.name] = f"reconstruction off by {error:.1f} grey levels, over {settings.highest_error:g}"
-        return
+        return f"reconstruction off by {error:.1f} grey levels, over {settings.highest_error:g}"
     mask = usable_mask(image.mask, image.image, drawn, settings.ignore_above)
     if (mask == IGNORE).all():
-        into.refused[image.name] = "no pixel of the reconstruction is near enough"
-        return
+        return "no pixel of the reconstruction is near enough"
     figure = (image.mask != 0) & (image.mask != IGNORE)
     lost = float((mask[figure] == IGNORE).mean()) if figure.any() else 0.0
     if lost > settings.most_ignored:
-        into.refused[image.name] = f"{100 * lost:.0f} % of what is painted outside the first class came out otherwise"
-        return
+        return f"{100 * lost:.0f} % of what is painted outside the first class came out otherwise"
     save_png(folder / f"{image.name}.mask.png", mask)
-    into.exemplars.append(Exemplar(projection.ws.cpu(), seed, mask, noise))
-    into.names.append(image.name)
-    into.errors.append(error)
-    into.ignored.append(float((mask == IGNORE).mean() - (image.mask == IGNORE).mean()))
+    found.exemplars.append(Exemplar(projection.ws.cpu(), seed, mask, noise))
+    found.names.append(image.name)
+    found.errors.append(error)
+    found.ignored.append(float((mask == IGNORE).mean() - (image.mask == IGNORE).mean()))
+    return ""
 
 
-def _kept(path: Path, image: AnnotatedImage, record: dict) -> Projection | None:
-    """What an earlier run projected, if it was the same image under the same settings."""
-    if not path.exists():
-        return None
-    projection, before = load_with_record(path)
-    return projection if before == record | {"image": _digest(image)} else None
+def _latent_file(folder: Path, image: AnnotatedImage) -> Path:
+    return folder / f"{image.name}.latent.safetensors"
+
+
+def _is_kept(path: Path, image: AnnotatedImage, record: dict[str, Any]) -> bool:
+    """Whether an earlier run projected the same image under the same settings."""
+    return path.exists() and load_with_record(path)[1] == record | {"image": _digest(image)}
 
 
 def _digest(image: AnnotatedImage) -> str:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gansegctl import methods
+from gansegctl.choices import SELECTIONS
 from gansegctl.contracts import Segmenter, Synthesis
 from gansegctl.errors import UsageError, did_you_mean
 from gansegctl.features.select import choose, descriptors, farthest_first, k_medoids, standardised
@@ -24,8 +25,6 @@ CANDIDATES = 512
 """Exemplars are chosen among the first so many samples: enough to cover a generator's world, seconds to describe."""
 WIDER = 4
 """Of so many times the shots, the least certain samples, the least alike are taken: near twins teach the same."""
-
-CHOICES = ("k-medoids", "spread", "uncertainty", "random")
 
 
 @dataclass(frozen=True)
@@ -56,8 +55,8 @@ def choose_exemplars(
     with `seed`. Errors: UsageError for too many shots, another word, and uncertainty without a segmenter.
     """
     candidates = list(seeds[:CANDIDATES])
-    if how not in CHOICES:
-        raise UsageError(f"got --choose {how}", wanted=", ".join(CHOICES), remedy=did_you_mean(how, CHOICES))
+    if how not in SELECTIONS:
+        raise UsageError(f"got --choose {how}", wanted=", ".join(SELECTIONS), remedy=did_you_mean(how, SELECTIONS))
     if segmenter is not None and how != "uncertainty":
         raise UsageError(f"got --segmenter with --choose {how}", wanted="--choose uncertainty with it")
     if how == "uncertainty":

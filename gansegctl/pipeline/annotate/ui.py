@@ -16,7 +16,6 @@ import torch
 from gansegctl import methods
 from gansegctl.annotation.bundle import write_bundle
 from gansegctl.annotation.ui.backend import Advice, Backend, ExemplarImage, Proposal, Proposals
-from gansegctl.config import to_dict
 from gansegctl.contracts import Annotation, Exemplar, Segmenter
 from gansegctl.errors import UsageError
 from gansegctl.features.pyramid import FeaturePyramid
@@ -24,6 +23,7 @@ from gansegctl.features.select import descriptors
 from gansegctl.io.image import to_uint8
 from gansegctl.labels import IGNORE, LabelMap
 from gansegctl.methods.base.fitting import grown
+from gansegctl.pipeline.annotate.exemplars import provenance
 from gansegctl.pipeline.annotate.regions import find_parts, part_features, split_part
 from gansegctl.pipeline.annotate.selection import Choice
 from gansegctl.pipeline.annotate.source import Source
@@ -40,7 +40,7 @@ SHOWN = 6  # of them on the page
 
 
 class Workbench:
-    """A dataset's generator as the page's `Backend` wants it. choice: the images of the strip, and why each is there."""
+    """A dataset's generator as the page's `Backend` wants it. choice: the images shown first, and why each is there."""
 
     def __init__(self, source: Source, labels: LabelMap, choice: Choice) -> None:
         self.source, self.labels = source, labels
@@ -216,13 +216,7 @@ def paint(
     if added:
         places = source.manifest.seeds
         items = [replace(item, index=places.index(item.seed), latent=_latent(source, item.seed)) for item in added]
-        provenance = {
-            "dataset": str(source.folder),
-            "generator_sha256": source.generator.sha256,
-            "generate": to_dict(source.settings),
-            "why": choice.reason,
-        }
-        write_bundle(folder, items, labels, provenance)
+        write_bundle(folder, items, labels, provenance(source, choice))
     return seeds
 
 

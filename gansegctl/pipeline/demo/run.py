@@ -4,35 +4,35 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from gansegctl import presets
 from gansegctl.config import AnnotateSettings, DistillSettings, EvalSettings, GenerateSettings, from_dict
-from gansegctl.contracts import Progress
+from gansegctl.contracts import Result, Stage
 from gansegctl.demo.scenes import HELD_OUT
 from gansegctl.evaluate.report import Report
 from gansegctl.io.atomic import write_text
-from gansegctl.pipeline.annotate import stage as annotating
-from gansegctl.pipeline.annotate.exemplars import exemplar_seeds, exemplars_of, known_labels, masks_folder
-from gansegctl.pipeline.annotate.source import SEGMENTER, Source
+from gansegctl.pipeline.annotate.source import SEGMENTER
+from gansegctl.pipeline.annotate.stage import annotate_dataset
 from gansegctl.pipeline.demo.scenes import write_scenes
 from gansegctl.pipeline.distill.stage import distill
 from gansegctl.pipeline.evaluate import evaluate, write_report
 from gansegctl.pipeline.generate.stage import plan_generate, synthesize
 
 PRESET = "demo"
-COLUMNS = ("", "labeller", "1-shot segmenter", "student", "ceiling")
+COLUMNS = ("", "reference segmenter", "1-shot segmenter", "student", "upper bound")
 SCORES = ("miou", "wiou_tritrong", "wiou_manerikar", "pixel_accuracy", "trimap_miou")
 
 
 @dataclass
 class DemoResult:
-    """A report a column, and where everything lies."""
+    """One report per column, and where all files are. exact: images that the upper bound was trained on."""
 
     reports: dict[str, Report]
+    exact: int
     files: list[Path] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -46,15 +46,18 @@ class DemoResult:
         return rows
 
     def legend(self) -> str:
-        """What the columns are."""
+        """What the columns are, and how long every stage took."""
         return (
-            "labeller: U-Net trained on renderings and exact masks, on held-out renderings: the error of the truth\n"
-            "  for generated samples. 1-shot segmenter: on fresh generated samples, against the labeller. student:\n"
-            "  distilled from the labelled samples, on held-out renderings with exact masks. ceiling: the same U-Net\n"
-            "  and steps on 2,000 exact pairs. Seconds: " + ", ".join(f"{k} {v:.0f}" for k, v in self.seconds.items())
+            "reference segmenter: U-Net trained on renderings and their exact masks, scored on held-out renderings;\n"
+            "  it is the truth for generated samples, and this column is its error\n"
+            "1-shot segmenter: scored on fresh generated samples, against the reference segmenter\n"
+            "student: distilled from the labelled samples, scored on held-out renderings with exact masks\n"
+            f"upper bound: the same network and steps, trained on {self.exact:,} exactly labelled images\n"
+            "seconds: " + ", ".join(f"{k} {v:.0f}" for k, v in self.seconds.items())
         )
 
     def to_json(self) -> dict[str, Any]:
+        """The same as one table of JSON values."""
         return {
             "reports": {k: r.to_json() for k, r in self.reports.items()},
             "seconds": self.seconds,
@@ -62,55 +65,51 @@ class DemoResult:
         }
 
 
-def run_demo(out: Path, follow: Callable[[Iterable[Progress]], Any], say: Callable[[str], None]) -> DemoResult:
-    """Run every stage into OUT; what is there already is not made again."""
+def run_demo(out: Path, say: Callable[[str], None] = lambda line: None) -> Stage[DemoResult]:
+    """Run every stage into OUT; finished work is kept. say: takes each line of talk."""
     preset = presets.load(PRESET)
-    demo, seconds = preset["demo"], {}
+    demo = preset["demo"]
+    seconds: dict[str, float] = {}
     out.mkdir(parents=True, exist_ok=True)
-    labeller = str(presets.resource(preset["labeller"]["weights"]))
 
-    def timed(name: str, events: Iterable[Progress]) -> None:
+    def timed(name: str, stage: Stage[Result]) -> Stage[Result]:
         say(f"== {name}")
         began = time.monotonic()
-        follow(events)
+        result = yield from stage
         seconds[name] = time.monotonic() - began
+        return result
 
     dataset = out / "dataset"
     job, network, _ = plan_generate(from_dict(GenerateSettings, preset["generate"], "generate"), None, "cpu")
-    timed("generate", synthesize(job, dataset, network))
+    yield from timed("generate", synthesize(job, dataset, network))
+    annotating = from_dict(AnnotateSettings, preset["annotate"], "annotate")
+    yield from timed(f"annotate --shots {annotating.shots}", annotate_dataset(dataset, annotating, say=say))
 
-    settings = from_dict(AnnotateSettings, preset["annotate"], "annotate")
-    source = Source.open(dataset)
-    masks = masks_folder(settings.masks, dataset)
-    labels = known_labels(masks, dataset, None, PRESET)
-    exemplars = exemplars_of(source, exemplar_seeds(masks, settings.shots), masks, labels)
-    timed("annotate --shots 1", annotating.annotate(source, exemplars, labels, settings))
-
-    student, ceiling = out / "student.safetensors", out / "ceiling.safetensors"
+    student, bound = out / "student.safetensors", out / "upper-bound.safetensors"
     distilling = from_dict(DistillSettings, preset["distill"], "distill")
     if not student.exists():
-        timed("distill", distill(dataset, student, distilling))
-    scenes, held = out / "scenes", out / "held-out"
-    timed("held-out renderings", write_scenes(list(range(HELD_OUT, HELD_OUT + demo["held_out"])), held))
-    timed("renderings for the ceiling", write_scenes(list(range(demo["ceiling"])), scenes))
-    if not ceiling.exists():
-        timed("ceiling", distill(scenes, ceiling, distilling))
+        yield from timed("distill", distill(dataset, student, distilling))
+    exact, held = out / "scenes", out / "held-out"
+    yield from timed("held-out renderings", write_scenes(list(range(HELD_OUT, HELD_OUT + demo["held_out"])), held))
+    yield from timed("renderings for the upper bound", write_scenes(list(range(demo["upper_bound"])), exact))
+    if not bound.exists():
+        yield from timed("upper bound", distill(exact, bound, distilling))
 
     say("== eval")
     began = time.monotonic()
     scoring = EvalSettings(num=demo["samples"])
     fresh = list(range(demo["first_sample"], demo["first_sample"] + demo["samples"]))
     reports = {
-        "labeller": evaluate(Path(labeller), str(held), scoring),
+        "reference segmenter": evaluate(presets.resource(preset["labeller"]["weights"]), str(held), scoring),
         "1-shot segmenter": evaluate(dataset / SEGMENTER, PRESET, scoring, PRESET, fresh),
         "student": evaluate(student, str(held), scoring),
-        "ceiling": evaluate(ceiling, str(held), scoring),
+        "upper bound": evaluate(bound, str(held), scoring),
     }
-    files = [dataset / "contact.png", dataset / "card.md", dataset / SEGMENTER, student, ceiling]
+    files = [dataset / "contact.png", dataset / "card.md", dataset / SEGMENTER, student, bound]
     for name, report in reports.items():
         files += write_report(report, out / "eval" / name.replace(" ", "-"))
     seconds["eval"] = time.monotonic() - began
-    result = DemoResult(reports, files, seconds)
+    result = DemoResult(reports, demo["upper_bound"], files, seconds)
     table = out / "table.json"
     write_text(table, json.dumps(result.to_json(), indent=1) + "\n")
     result.files.append(table)

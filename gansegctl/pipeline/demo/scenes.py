@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from gansegctl.contracts import Progress
+from gansegctl.contracts import Progress, Stage
 from gansegctl.demo.scenes import LABELS, batches_of_scenes
 from gansegctl.pipeline.generate.plan import plan_shards, samples_a_shard
 from gansegctl.pipeline.generate.shards import finish
@@ -16,7 +15,7 @@ from gansegctl.store.schema import ShardArrays, format_seeds
 from gansegctl.store.shard import shard_done, write_shard
 
 
-def write_scenes(seeds: list[int], out: Path, resolution: int = 64) -> Iterator[Progress]:
+def write_scenes(seeds: list[int], out: Path, resolution: int = 64) -> Stage[None]:
     """Render the seeds into OUT; goes on where it was stopped."""
     shards = plan_shards(seeds, samples_a_shard(resolution * resolution * 4))
     manifest = Manifest(

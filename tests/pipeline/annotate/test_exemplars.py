@@ -10,13 +10,15 @@ import pytest
 from click.testing import CliRunner
 
 from gansegctl.annotation.bundle import listed_seeds
+from gansegctl.choices import SELECTIONS
 from gansegctl.cli import cli
 from gansegctl.config import AnnotateSettings, GenerateSettings
 from gansegctl.errors import UsageError
 from gansegctl.labels import LabelMap
-from gansegctl.pipeline.annotate import stage as annotating
 from gansegctl.pipeline.annotate.exemplars import exemplar_seeds, exemplars_of, known_labels, write_exemplars
-from gansegctl.pipeline.annotate.selection import CHOICES, choose_exemplars
+from gansegctl.pipeline.annotate.selection import choose_exemplars
+from gansegctl.pipeline.annotate.source import Source
+from gansegctl.pipeline.annotate.stage import annotate
 from gansegctl.pipeline.generate.stage import plan_generate, synthesize
 from gansegctl.store.manifest import Manifest
 
@@ -38,6 +40,12 @@ def coco_of(folder, image, seed: int, file: str = "instances.json"):
     return path, bright
 
 
+def bundle_of(source):
+    """The bundle of one chosen exemplar, and the choice."""
+    choice = choose_exemplars(source, source.manifest.seeds, 1)
+    return write_exemplars(source, choice, LABELS), choice
+
+
 @pytest.fixture(scope="module")
 def made(generator_file, tmp_path_factory):
     """A dataset of 12 images with a segmenter beside it."""
@@ -45,11 +53,11 @@ def made(generator_file, tmp_path_factory):
     settings = GenerateSettings(generator=str(generator_file), seeds="0-11", batch_size=4, shard_size=6)
     job, network, _ = plan_generate(settings, None, "cpu")
     list(synthesize(job, folder, network))
-    source = annotating.Source.open(folder)
-    bundle, choice = write_exemplars(source, 1, LABELS)
+    source = Source.open(folder)
+    bundle, choice = bundle_of(source)
     path, _ = coco_of(bundle, source.images(choice.seeds)[0], choice.seeds[0])
     exemplars = exemplars_of(source, choice.seeds, path, LABELS)
-    list(annotating.annotate(source, exemplars, LABELS, AnnotateSettings(method="linear", options={"steps": 5})))
+    list(annotate(source, exemplars, LABELS, AnnotateSettings(method="linear", options={"steps": 5})))
     return folder
 
 
@@ -60,10 +68,11 @@ def dataset(made, tmp_path):
     return folder
 
 
-@pytest.mark.parametrize("how", CHOICES)
+@pytest.mark.parametrize("how", SELECTIONS)
 def test_every_choice_has_a_reason_for_every_image(dataset, how):
-    source = annotating.Source.open(dataset)
-    folder, choice = write_exemplars(source, 3, LABELS, how=how)
+    source = Source.open(dataset)
+    choice = choose_exemplars(source, source.manifest.seeds, 3, how)
+    folder = write_exemplars(source, choice, LABELS)
     assert len(set(choice.seeds)) == 3 and set(choice.seeds) <= set(range(12))
     rows = json.loads((folder / "exemplars.json").read_text())
     assert [r["seed"] for r in rows["exemplars"]] == list(choice.seeds)
@@ -73,7 +82,7 @@ def test_every_choice_has_a_reason_for_every_image(dataset, how):
 
 
 def test_the_least_certain_come_first_and_what_was_learnt_is_left_out(dataset):
-    source = annotating.Source.open(dataset)
+    source = Source.open(dataset)
     learnt = [int(s) for s in Manifest.read(dataset).settings["annotate"]["exemplars"]]
     every = choose_exemplars(source, range(12), 11, "uncertainty")
     assert sorted([*every.seeds, *learnt]) == list(range(12))
@@ -85,7 +94,7 @@ def test_the_least_certain_come_first_and_what_was_learnt_is_left_out(dataset):
 
 
 def test_medoids_stand_for_all_candidates_and_random_follows_the_seed(dataset):
-    source = annotating.Source.open(dataset)
+    source = Source.open(dataset)
     reasons = choose_exemplars(source, range(12), 4).reasons
     assert sum(int(r.split()[2]) for r in reasons) == 12
     draws = {choose_exemplars(source, range(12), 3, "random", seed=s).seeds for s in range(6)}
@@ -93,12 +102,12 @@ def test_medoids_stand_for_all_candidates_and_random_follows_the_seed(dataset):
 
 
 def test_choices_that_mean_nothing(dataset):
-    source = annotating.Source.open(dataset)
+    source = Source.open(dataset)
     with pytest.raises(UsageError, match=r"--choose kmedoids(.|\n)*did you mean 'k-medoids'"):
         choose_exemplars(source, range(12), 1, "kmedoids")
     with pytest.raises(UsageError, match="--choose uncertainty with it"):
         choose_exemplars(source, range(12), 1, "random", dataset / "segmenter.safetensors")
-    for how in CHOICES:
+    for how in SELECTIONS:
         with pytest.raises(UsageError, match="got --shots 13"):
             choose_exemplars(source, range(12), 13, how)
     (dataset / "segmenter.safetensors").unlink()
@@ -107,8 +116,8 @@ def test_choices_that_mean_nothing(dataset):
 
 
 def test_masks_from_a_file_elsewhere_belong_to_the_datasets_bundle(dataset, tmp_path):
-    source = annotating.Source.open(dataset)
-    bundle, choice = write_exemplars(source, 1, LABELS)
+    source = Source.open(dataset)
+    bundle, choice = bundle_of(source)
     (seed,) = choice.seeds
     path, bright = coco_of(tmp_path, source.images([seed])[0], seed)
     renamed = json.loads(path.read_text())
@@ -124,13 +133,13 @@ def test_masks_from_a_file_elsewhere_belong_to_the_datasets_bundle(dataset, tmp_
 
 
 def test_a_bundle_of_another_truncation_is_refused(generator_file, dataset, tmp_path):
-    source = annotating.Source.open(dataset)
-    bundle, choice = write_exemplars(source, 1, LABELS)
+    source = Source.open(dataset)
+    bundle, choice = bundle_of(source)
     coco_of(bundle, source.images(choice.seeds)[0], choice.seeds[0])
     settings = GenerateSettings(generator=str(generator_file), seeds="0-11", truncation=0.5)
     job, network, _ = plan_generate(settings, None, "cpu")
     list(synthesize(job, tmp_path / "other", network))
-    other = annotating.Source.open(tmp_path / "other")
+    other = Source.open(tmp_path / "other")
     with pytest.raises(UsageError, match="another latent than this dataset's seed"):
         exemplars_of(other, choice.seeds, bundle, LABELS)
 
@@ -143,7 +152,7 @@ def test_the_command_takes_a_file_and_says_what_it_read(dataset, tmp_path):
     told = json.loads(run.stdout)
     (seed,) = told["seeds"]
     assert told["why"].startswith("drawn at random") and told["reasons"] == {str(seed): told["why"]}
-    image = annotating.Source.open(dataset).images([seed])[0]
+    image = Source.open(dataset).images([seed])[0]
     path, _ = coco_of(tmp_path, image, seed, "mine.json")
     run = CliRunner().invoke(cli, ["annotate", str(dataset), "--masks", str(path), "--set", "steps=3", "--dry-run"])
     assert run.exit_code == 0, run.output

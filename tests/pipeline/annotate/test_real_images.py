@@ -11,21 +11,20 @@ from PIL import Image
 
 from gansegctl import methods
 from gansegctl.config import AnnotateSettings, GenerateSettings
+from gansegctl.contracts import result_of
 from gansegctl.errors import UsageError
 from gansegctl.generators.inversion.search import InversionSettings
 from gansegctl.generators.weights import load_generator
 from gansegctl.io.image import save_png
 from gansegctl.labels import LabelMap
 from gansegctl.pipeline.annotate.real_images import (
-    RealExemplars,
+    RealImages,
     RealSettings,
-    annotate_real,
     real_exemplars,
-    real_labels,
     usable_mask,
 )
 from gansegctl.pipeline.annotate.source import REAL_SEEDS, Source
-from gansegctl.pipeline.annotate.stage import digest_of
+from gansegctl.pipeline.annotate.stage import ExemplarRequest, annotate_dataset, digest_of
 from gansegctl.pipeline.generate.stage import plan_generate, synthesize
 from gansegctl.pipeline.inputs import labelled_sets
 from gansegctl.pipeline.inputs.generators import latents_of_seeds
@@ -81,7 +80,7 @@ class TestReading:
         found = annotated_images(folder, LABELS, 16, 3)
         assert [p.name for p in found] == [f"r{i}" for i in range(5)]
         assert found[2].mask[5, 2:8].tolist() == [1] * 6
-        assert real_labels(folder, folder, None, "none").names == LABELS.names
+        assert RealImages(folder).labels(folder, None, "none").names == LABELS.names
 
     def test_images_and_masks_are_cropped_alike(self, tmp_path):
         Image.new("RGB", (64, 32), (10, 200, 10)).save(tmp_path / "a.png")
@@ -98,7 +97,7 @@ class TestReading:
         with h5py.File(tmp_path / "x.h5", "w") as f:
             f["image"], f["mask"], f["split"] = images, masks, np.array([0, 1, 1, 0, 1], np.uint8)
             f.attrs["classes"] = json.dumps(["ground", "figure"])
-        labels = real_labels(tmp_path / "x.h5", tmp_path, None, "none")
+        labels = RealImages(tmp_path / "x.h5").labels(tmp_path, None, "none")
         assert labels.names == LABELS.names
         assert len(annotated_images(tmp_path / "x.h5", labels, 16, 3, split=1)) == 3
         with pytest.raises(UsageError, match="3 channels"):
@@ -133,9 +132,8 @@ class TestReading:
 class TestJudging:
     def test_what_cannot_be_drawn_is_refused_and_the_next_one_taken(self, generator, folder, tmp_path):
         found = annotated_images(folder, LABELS, 16, 3)
-        into = RealExemplars()
-        projector = Projector(generator, QUICK)
-        list(real_exemplars(projector, found, 2, RealSettings(highest_error=30, ignore_above=0), tmp_path / "k", into))
+        limits = RealSettings(highest_error=30, ignore_above=0)
+        into = result_of(real_exemplars(Projector(generator, QUICK), found, 2, limits, tmp_path / "k"))
         assert list(into.refused) == ["r0"]
         assert "over 30" in into.refused["r0"]
         assert into.names == ["r1", "r2"]
@@ -145,36 +143,35 @@ class TestJudging:
         assert max(into.errors) <= 30
         assert into.table()[0]["name"] == "r1"
 
-    def test_too_few_are_an_error_that_says_why(self, generator, folder, tmp_path):
-        found = annotated_images(folder, LABELS, 16, 3)[:1]
+    def test_too_few_are_an_error_that_says_why(self, generator_file, folder, tmp_path):
+        for name in ("r1", "r2", "r3", "r4"):
+            (folder / f"{name}.mask.png").unlink()
+        make(generator_file, tmp_path / "d", "0-1")
+        images = RealImages(folder, limits=RealSettings(5.0), projecting=QUICK)
         with pytest.raises(UsageError, match=r"0 of 1[\s\S]*r0: reconstruction off"):
-            list(
-                real_exemplars(
-                    Projector(generator, QUICK), found, 1, RealSettings(5.0), tmp_path / "k", RealExemplars()
-                )
-            )
+            result_of(images.project(Source.open(tmp_path / "d"), LABELS, 1))
 
     def test_flagged_images_are_refused(self, generator, folder, tmp_path):
         settings = ProjectSettings(inversion=QUICK.inversion, calibration=16, batch_size=16)
-        found, into = annotated_images(folder, LABELS, 16, 3), RealExemplars()
-        list(real_exemplars(Projector(generator, settings), found, 1, ANY, tmp_path / "k", into))
-        assert "outside the generator's world" in into.refused["r0"]
+        found = annotated_images(folder, LABELS, 16, 3)
+        into = result_of(real_exemplars(Projector(generator, settings), found, 1, ANY, tmp_path / "k"))
+        assert "outside the generator's domain" in into.refused["r0"]
 
     def test_latents_are_kept_for_the_same_image_only(self, generator, folder, tmp_path):
         found = annotated_images(folder, LABELS, 16, 3)[1:2]
         path = tmp_path / "k" / "r1.latent.safetensors"
-        list(real_exemplars(Projector(generator, QUICK), found, 1, ANY, tmp_path / "k", RealExemplars()))
+        list(real_exemplars(Projector(generator, QUICK), found, 1, ANY, tmp_path / "k"))
         stamp = path.stat().st_mtime_ns
-        list(real_exemplars(Projector(generator, QUICK), found, 1, ANY, tmp_path / "k", RealExemplars()))
+        list(real_exemplars(Projector(generator, QUICK), found, 1, ANY, tmp_path / "k"))
         assert path.stat().st_mtime_ns == stamp
         other = [AnnotatedImage("r1", 255 - found[0].image, found[0].mask)]
-        list(real_exemplars(Projector(generator, QUICK), other, 1, ANY, tmp_path / "k", RealExemplars()))
+        list(real_exemplars(Projector(generator, QUICK), other, 1, ANY, tmp_path / "k"))
         assert path.stat().st_mtime_ns > stamp
 
     def test_free_noise_is_refused(self, generator, folder, tmp_path):
         settings = ProjectSettings(inversion=InversionSettings(space="w+n", samples=8), calibration=0)
         with pytest.raises(UsageError, match=r"w\+n"):
-            list(real_exemplars(Projector(generator, settings), [], 1, ANY, tmp_path, RealExemplars()))
+            list(real_exemplars(Projector(generator, settings), [], 1, ANY, tmp_path))
 
     def test_pixels_drawn_otherwise_are_ignored(self):
         image = np.full((16, 16, 3), 100, np.uint8)
@@ -191,17 +188,15 @@ class TestJudging:
 @pytest.mark.parametrize("method", ["linear", "repurpose"])
 def test_a_dataset_is_labelled_from_real_images(folder, generator_file, tmp_path, method):
     make(generator_file, tmp_path / "d", "0-3")
-    source = Source.open(tmp_path / "d")
-    into = RealExemplars()
     options = {"steps": 3} if "steps" in methods.get(method).settings_type.__dataclass_fields__ else {}
-    settings = AnnotateSettings(shots=2, method=method, masks=str(folder), options=options)
-    events = annotate_real(source, folder, LABELS, settings, ANY, into, projecting=QUICK)
-    assert [e.stage for e in events][-1] == "annotate"
+    settings = AnnotateSettings(shots=2, method=method, options=options)
+    request = ExemplarRequest(real=RealImages(folder, limits=ANY, projecting=QUICK))
+    result = result_of(annotate_dataset(tmp_path / "d", settings, request))
     manifest = Manifest.read(tmp_path / "d")
     assert manifest.stage == "pairs"
     record = manifest.settings["annotate"]
     assert record["masks"] == str(folder)
-    assert record["exemplars"] == {str(e.seed): digest_of(e) for e in into.exemplars}
+    assert record["exemplars"] == {str(e.seed): digest_of(e) for e in result.real.exemplars}
     overlays = sorted((tmp_path / "d" / "exemplars").glob("*.overlay.png"))
     assert [p.name for p in overlays] == [f"exemplar-{REAL_SEEDS + i}.overlay.png" for i in range(2)]
     assert (tmp_path / "d" / "exemplars" / "real" / "r0.reconstruction.png").exists()
@@ -209,9 +204,7 @@ def test_a_dataset_is_labelled_from_real_images(folder, generator_file, tmp_path
 
 def test_a_dry_run_projects_and_labels_nothing(folder, generator_file, tmp_path):
     make(generator_file, tmp_path / "d", "0-1")
-    into = RealExemplars()
-    settings = AnnotateSettings(shots=1, masks=str(folder))
-    source = Source.open(tmp_path / "d")
-    list(annotate_real(source, folder, LABELS, settings, ANY, into, dry_run=True, projecting=QUICK))
-    assert len(into.exemplars) == 1
+    request = ExemplarRequest(real=RealImages(folder, limits=ANY, projecting=QUICK))
+    result = result_of(annotate_dataset(tmp_path / "d", AnnotateSettings(shots=1), request, dry_run=True))
+    assert len(result.real.exemplars) == 1 and not result.labelled
     assert Manifest.read(tmp_path / "d").stage == "images"

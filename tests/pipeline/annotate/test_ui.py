@@ -17,7 +17,7 @@ from gansegctl.errors import UsageError
 from gansegctl.features.kmeans import kmeans
 from gansegctl.labels import LabelMap
 from gansegctl.pipeline.annotate import regions as parts
-from gansegctl.pipeline.annotate import ui as annotating_ui
+from gansegctl.pipeline.annotate import ui
 from gansegctl.pipeline.annotate.exemplars import write_exemplars
 from gansegctl.pipeline.annotate.selection import Choice
 from gansegctl.pipeline.annotate.source import Source
@@ -39,7 +39,7 @@ def source(generator_file, tmp_path_factory):
 
 @pytest.fixture
 def bench(source):
-    return annotating_ui.Workbench(source, LABELS, CHOICE)
+    return ui.Workbench(source, LABELS, CHOICE)
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +117,7 @@ def test_a_refit_learns_from_painted_pixels_and_looks_at_all_images(bench, sourc
     found = bench.propose({3: mask, 7: np.full((16, 16), 255, np.uint8)}, never)
     assert [p.image.seed for p in found.exemplars] == list(STRIP)
     assert (found.exemplars[0].labels == truth)[:, :12].mean() > 0.8
-    assert len(found.samples) == annotating_ui.SHOWN
+    assert len(found.samples) == ui.SHOWN
     assert not {p.image.seed for p in found.samples} & set(STRIP)
     for p in (*found.exemplars, *found.samples):
         np.testing.assert_array_equal(p.image.image, source.images([p.image.seed])[0])
@@ -130,7 +130,7 @@ def test_a_refit_learns_from_painted_pixels_and_looks_at_all_images(bench, sourc
 
 
 def test_a_refit_takes_a_quarter_of_the_steps_for_whoever_waits(bench, source, monkeypatch):
-    steps, linear = [], annotating_ui.methods.get("linear")
+    steps, linear = [], ui.methods.get("linear")
     plain = type(linear).fit
 
     def fit(self, generator, exemplars, labels, settings, seed):
@@ -163,16 +163,16 @@ def test_an_overtaken_refit_stops_before_it_looks(bench, source, monkeypatch):
 
 
 def test_every_image_says_why_it_is_here(source):
-    chosen = annotating_ui.Workbench(source, LABELS, CHOICE)
+    chosen = ui.Workbench(source, LABELS, CHOICE)
     assert (chosen.why(3), chosen.image(7).why) == CHOICE.reasons
     assert "added" in chosen.why(0)
-    assert annotating_ui.Workbench(source, LABELS, Choice(STRIP, "asked for")).why(7) == "asked for"
+    assert ui.Workbench(source, LABELS, Choice(STRIP, "asked for")).why(7) == "asked for"
 
 
 def test_without_the_extra_the_remedy_is_named(source, monkeypatch):
-    monkeypatch.setattr(annotating_ui.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(ui.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r"gansegctl\[ui\]"):
-        annotating_ui.paint(source, Path("nowhere"), CHOICE, LABELS, 0, print)
+        ui.paint(source, Path("nowhere"), CHOICE, LABELS, 0, print)
 
 
 @pytest.fixture
@@ -205,8 +205,9 @@ def test_the_stage_hands_on_what_was_painted_and_added(source, served):
 
     served(does)
     urls = []
-    folder, choice = write_exemplars(source, 2, LABELS, [3, 7])
-    seeds = annotating_ui.paint(source, folder, choice, LABELS, 0, urls.append)
+    choice = Choice((3, 7), "asked for")
+    folder = write_exemplars(source, choice, LABELS)
+    seeds = ui.paint(source, folder, choice, LABELS, 0, urls.append)
     assert (seeds, len(urls)) == ((3, 0), 1)  # 7 stayed blank
     masks = saved_masks(folder, seeds, 16, LABELS)
     assert masks[3].ravel()[99] == 1 and masks[0].ravel()[60] == 255
@@ -217,7 +218,8 @@ def test_the_stage_hands_on_what_was_painted_and_added(source, served):
 
 def test_a_page_left_before_finish_says_that_nothing_is_lost(source, served):
     served(lambda session: None)
-    folder, choice = write_exemplars(source, 1, LABELS, [9])
+    choice = Choice((9,), "asked for")
+    folder = write_exemplars(source, choice, LABELS)
     with pytest.raises(UsageError, match="every stroke is kept"):
-        annotating_ui.paint(source, folder, choice, LABELS, 0, print)
+        ui.paint(source, folder, choice, LABELS, 0, print)
     assert mask_path(folder, 9).exists()

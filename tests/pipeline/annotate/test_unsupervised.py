@@ -13,7 +13,8 @@ from gansegctl.cli import main
 from gansegctl.config import AnnotateSettings, EvalSettings, GenerateSettings
 from gansegctl.errors import UsageError
 from gansegctl.labels import LabelMap
-from gansegctl.pipeline.annotate import stage as annotating
+from gansegctl.pipeline.annotate.source import Source
+from gansegctl.pipeline.annotate.stage import annotate, check_method
 from gansegctl.pipeline.evaluate import aligned, evaluate
 from gansegctl.pipeline.generate.stage import plan_generate, synthesize
 from gansegctl.pipeline.inputs.generators import latents_of_seeds, open_generator
@@ -45,9 +46,9 @@ def dataset(plain, tmp_path):
 
 def label(dataset, method, **options):
     settings = AnnotateSettings(shots=0, method=method, options=QUICK[method] | options)
-    annotating.check_method(settings)
-    source = annotating.Source.open(dataset)
-    return source, list(annotating.annotate(source, [], None, settings))
+    check_method(settings)
+    source = Source.open(dataset)
+    return source, list(annotate(source, [], None, settings))
 
 
 @pytest.mark.parametrize(
@@ -93,12 +94,12 @@ def test_images_know_their_latents(generator_file):
 
 def test_shots_that_a_method_cannot_use_are_refused_before_any_work():
     with pytest.raises(UsageError, match=r"--shots 0 for repurpose[\s\S]*segment_in_style"):
-        annotating.check_method(AnnotateSettings(shots=0, method="repurpose"))
+        check_method(AnnotateSettings(shots=0, method="repurpose"))
     with pytest.raises(UsageError, match="reads no exemplars"):
-        annotating.check_method(AnnotateSettings(shots=1, method="stylemix"))
-    annotating.check_method(AnnotateSettings(shots=1, method="segment_in_style"))
+        check_method(AnnotateSettings(shots=1, method="stylemix"))
+    check_method(AnnotateSettings(shots=1, method="segment_in_style"))
     with pytest.raises(UsageError, match="--masks with --shots 0"):
-        annotating.check_method(AnnotateSettings(shots=0, method="stylemix", masks="somewhere"))
+        check_method(AnnotateSettings(shots=0, method="stylemix", masks="somewhere"))
 
 
 def rows_of(predicted, truth):

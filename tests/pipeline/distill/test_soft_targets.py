@@ -16,7 +16,8 @@ from gansegctl.config import AnnotateSettings, DistillSettings
 from gansegctl.contracts import result_of
 from gansegctl.errors import DatasetError, UsageError
 from gansegctl.labels import IGNORE, LabelMap
-from gansegctl.pipeline.annotate import stage as annotating
+from gansegctl.pipeline.annotate.source import Source
+from gansegctl.pipeline.annotate.stage import annotate
 from gansegctl.pipeline.distill.columns import SoftTargets
 from gansegctl.pipeline.distill.pairs import load_pairs
 from gansegctl.pipeline.distill.stage import distill
@@ -112,10 +113,10 @@ def test_shards_too_large_to_hold_are_refused_before_anything_is_fitted(generato
     about = ("--generator", generator_file, "-n", 6, "--batch-size", 4)
     assert run("generate", *about, "-o", tmp_path / "d") == 0
     monkeypatch.setattr("gansegctl.pipeline.annotate.stage.LARGEST_SHARD", 6 * 2 * 16 * 16 - 1)
-    source = annotating.Source.open(tmp_path / "d")
+    source = Source.open(tmp_path / "d")
     labels = LabelMap(("a", "b"))
     with pytest.raises(UsageError, match="--shard-size 2"):
-        list(annotating.annotate(source, [], labels, AnnotateSettings(probabilities=True)))
+        list(annotate(source, [], labels, AnnotateSettings(probabilities=True)))
     assert not (tmp_path / "d" / "segmenter.safetensors").exists()
 
 

@@ -11,7 +11,8 @@ from gansegctl.config import AnnotateSettings, GenerateSettings, from_dict, to_d
 from gansegctl.contracts import Exemplar
 from gansegctl.errors import DatasetError, GansegError, UsageError
 from gansegctl.labels import LabelMap
-from gansegctl.pipeline.annotate import stage as annotating
+from gansegctl.pipeline.annotate.source import Source
+from gansegctl.pipeline.annotate.stage import annotate
 from gansegctl.pipeline.generate.stage import plan_generate, synthesize
 from gansegctl.pipeline.inspect import describe_dataset
 from gansegctl.pipeline.runtime.tasks import ALONE, Task
@@ -29,11 +30,11 @@ def scene(generator_file, tmp_path_factory):
     folder = tmp_path_factory.mktemp("scene")
     job, network, _ = plan_generate(settings(generator_file), None, "cpu")
     list(synthesize(job, folder / "plain", network))
-    source = annotating.Source.open(folder / "plain")
+    source = Source.open(folder / "plain")
     light = source.images([3])[0].mean(axis=2)
     exemplar = Exemplar(source.latents([3]), 3, (light > np.quantile(light, 0.9)).astype(np.uint8), "const")
     chosen = AnnotateSettings(shots=1, options={"steps": 100})
-    list(annotating.annotate(source, [exemplar], LabelMap(("ground", "spot")), chosen))
+    list(annotate(source, [exemplar], LabelMap(("ground", "spot")), chosen))
     segmenter = folder / "plain" / "segmenter.safetensors"
     whole = Scene(generator_file, segmenter, None)
     whole.run(folder / "all")
@@ -203,7 +204,7 @@ def test_what_means_nothing_is_refused(scene, tmp_path):
         settings(scene.generator, until={"spot": 0})
     scene.run(tmp_path / "d", keep_below=scene.median)
     with pytest.raises(UsageError, match="chosen by the masks"):
-        list(annotating.annotate(annotating.Source.open(tmp_path / "d"), [], None, AnnotateSettings(shots=0)))
+        list(annotate(Source.open(tmp_path / "d"), [], None, AnnotateSettings(shots=0)))
 
 
 def test_settings_that_are_not_used_leave_no_trace():

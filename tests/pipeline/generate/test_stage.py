@@ -14,7 +14,6 @@ from gansegctl import methods
 from gansegctl.config import AnnotateSettings, DistillSettings, EvalSettings, GenerateSettings
 from gansegctl.errors import DatasetError, UsageError
 from gansegctl.labels import LabelMap
-from gansegctl.pipeline.annotate import stage as annotating
 from gansegctl.pipeline.annotate.exemplars import (
     exemplar_seeds,
     exemplars_of,
@@ -22,6 +21,9 @@ from gansegctl.pipeline.annotate.exemplars import (
     seeds_with_masks,
     write_exemplars,
 )
+from gansegctl.pipeline.annotate.selection import choose_exemplars
+from gansegctl.pipeline.annotate.source import Source
+from gansegctl.pipeline.annotate.stage import annotate
 from gansegctl.pipeline.distill.pairs import source_of
 from gansegctl.pipeline.distill.stage import distill
 from gansegctl.pipeline.evaluate import evaluate, kind_of, write_report
@@ -68,12 +70,13 @@ def made(generator_file, tmp_path_factory):
     folder = tmp_path_factory.mktemp("made")
     make(generator_file, folder / "plain")
     shutil.copytree(folder / "plain", folder / "annotated")
-    source = annotating.Source.open(folder / "annotated")
-    exemplars_folder, choice = write_exemplars(source, 2, LABELS)
+    source = Source.open(folder / "annotated")
+    choice = choose_exemplars(source, source.manifest.seeds, 2)
+    exemplars_folder = write_exemplars(source, choice, LABELS)
     paint(source, exemplars_folder, choice.seeds)
     chosen = AnnotateSettings(shots=2, masks="painted", options={"steps": 20})
     exemplars = exemplars_of(source, choice.seeds, exemplars_folder, LABELS)
-    list(annotating.annotate(source, exemplars, LABELS, chosen))
+    list(annotate(source, exemplars, LABELS, chosen))
     return folder
 
 
@@ -215,12 +218,13 @@ def test_a_dataset_of_another_generator_is_refused(dataset, tmp_path):
     other = tmp_path / "other.safetensors"
     save_generator(StyleGAN2(StyleGAN2Config(resolution=16, z_dim=8, w_dim=8, channel_base=64)), other)
     with pytest.raises(DatasetError, match="sha256"):
-        annotating.Source.open(dataset, str(other))
+        Source.open(dataset, str(other))
 
 
 def test_exemplars_are_explained_and_kept(dataset):
-    source = annotating.Source.open(dataset)
-    folder, choice = write_exemplars(source, 3, LABELS)
+    source = Source.open(dataset)
+    choice = choose_exemplars(source, source.manifest.seeds, 3)
+    folder = write_exemplars(source, choice, LABELS)
     assert len(set(choice.seeds)) == 3
     assert seeds_with_masks(folder) == list(choice.seeds)
     with pytest.raises(UsageError, match="painted"):
@@ -233,7 +237,7 @@ def test_exemplars_are_explained_and_kept(dataset):
     with pytest.raises(UsageError, match="--classes"):
         known_labels(None, dataset, None, "x")
     with pytest.raises(UsageError, match="at most 12"):
-        write_exemplars(source, 13, LABELS)
+        choose_exemplars(source, source.manifest.seeds, 13)
 
 
 def test_inspect(generator_file, annotated):

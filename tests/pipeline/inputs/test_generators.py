@@ -12,6 +12,7 @@ from helpers.checkpoints.foreign import images, like_rosinality, tiny, weights, 
 from safetensors.torch import save, save_file
 
 from gansegctl import presets
+from gansegctl.contracts import result_of
 from gansegctl.errors import UsageError
 from gansegctl.generators.checkpoints.opening import open_checkpoint
 from gansegctl.generators.weights import read_header, save_generator
@@ -151,7 +152,7 @@ def test_a_preset_runs_on_the_file_that_is_passed(foreign, tmp_path):
     assert plan.preset == "ffhq-256"
     small = {"seeds": "0-3", "batch_size": 2}
     plan = replace(plan, generate=replace(plan.generate, **small))
-    result = run(plan, tmp_path / "out", "cpu", lambda events: [None for _ in events])
+    result = result_of(run(plan, tmp_path / "out", "cpu"))
     manifest = Manifest.read(tmp_path / "out" / "dataset")
     assert manifest.licence == presets.load("ffhq-256")["generator"]["licence"]
     assert manifest.settings["generate"]["truncation"] == 0.7
