@@ -7,7 +7,7 @@ A header says what kind of file it is. Generators, students and latents keep the
 from __future__ import annotations
 
 import json
-import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -141,10 +141,12 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 def _layout(path: Path) -> tuple[dict[str, str], int]:
     """The texts of the header, and the bytes of the whole file by what the header says of its tensors."""
+    there = path.stat()
+    if not stat.S_ISREG(there.st_mode):  # opening a pipe would wait for its writer
+        raise ValueError("it is a folder or a device")
     with open(path, "rb") as file:
-        there = os.fstat(file.fileno()).st_size
         size = int.from_bytes(file.read(8), "little")
-        if not 2 <= size <= min(LARGEST_HEADER, there - 8):
+        if not 2 <= size <= min(LARGEST_HEADER, there.st_size - 8):
             raise ValueError("its first bytes are no length of a header")
         try:
             entries = json.loads(file.read(size).decode())
