@@ -1,4 +1,4 @@
-"""What a generator's latents and images are like as a whole: the mean and spread of W, and many small samples."""
+"""The latent space of a generator as inversion searches it: the mean and spread of W, and many small samples."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from gansegctl.generators.inversion.perceptual import Gradients, pixel_distance,
 from gansegctl.generators.latents import z_of_seeds
 
 FIRST_SEED = 4_100_000_000
-"""Of the samples that inversion starts from and is calibrated on: far from the seeds that anybody generates."""
+"""The first seed of the samples that inversion starts from and is calibrated on: far from those that users generate."""
 MAPPED = 10_000  # w's that mean and covariance are taken from (Karras et al. 2020, appendix D)
 THUMBNAIL = 64  # pixels: what a start is chosen by
 
 
 @dataclass
-class World:
+class LatentSpace:
     """Samples of a generator and the coordinates in which W is searched.
 
     w = mean + v @ basis, v [.., w]: over random samples v has mean 0 and covariance 1, so that ‖v‖ is the Mahalanobis
@@ -45,7 +45,7 @@ class World:
         class_index: int | None = None,
         device: torch.device | str = "cpu",
         mapped: int = MAPPED,
-    ) -> World:
+    ) -> LatentSpace:
         """Map `mapped` random z's, draw the images of `samples` of them."""
         spec = generator.spec
         c = None
@@ -65,15 +65,15 @@ class World:
             ws.append(_w(generator, row.to(device), c))
             image = generator.synthesize(ws[-1].unsqueeze(1).repeat(1, spec.num_ws, 1), noise, ()).image
             small.append(thumbnail(image.float()))
-        world = cls(mean, basis, torch.empty(0), torch.cat(small), spec.num_ws, noise, c)
-        world.coordinates = world.into(torch.cat(ws))
-        return world
+        space = cls(mean, basis, torch.empty(0), torch.cat(small), spec.num_ws, noise, c)
+        space.coordinates = space.to_coordinates(torch.cat(ws))
+        return space
 
-    def into(self, w: Tensor) -> Tensor:
+    def to_coordinates(self, w: Tensor) -> Tensor:
         """w [.., w] → v of the same shape."""
         return torch.linalg.solve(self.basis.T.double(), (w - self.mean).double().unsqueeze(-1)).squeeze(-1).float()
 
-    def out_of(self, v: Tensor) -> Tensor:
+    def to_ws(self, v: Tensor) -> Tensor:
         """v [N,1,w] (one for all slots) or [N,num_ws,w] → ws [N,num_ws,w]."""
         return (self.mean + v @ self.basis).expand(-1, self.num_ws, -1)
 

@@ -1,10 +1,10 @@
-"""Whether an image lies in the world of a generator, judged by how its inversion went.
+"""Whether an image lies out of the domain of a generator, judged by how its inversion went.
 
-Four numbers of each inversion are compared with those of images that do belong: how far the nearest of many samples
-was, the error in W, the final error, and the Mahalanobis distance of the latents from the mean of W. What belongs is
-taken from images known to belong where there are some, else from the generator's own samples. Plain samples would
-not do: they are drawn again almost exactly, and every real image would look foreign. So each is drawn with fresh
-noise, half of them with two styles, and moved, turned, scaled and lit a little, as another image of the same kind is.
+Four numbers of each inversion are compared with those of images of the domain: how far the nearest of many samples
+was, the error in W, the final error, and the Mahalanobis distance of the latents from the mean of W. Images of the
+domain are those that the user names, else the generator's own samples. Plain samples would not do: inversion finds
+them almost exactly, and every real image would count as out of domain. So each sample is drawn with fresh noise, half
+of them with two styles, and moved, turned, scaled and lit a little, as another image of the same kind is.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from gansegctl.contracts import Generator
 from gansegctl.errors import UsageError
+from gansegctl.generators.geometry import moved
 from gansegctl.generators.inversion.latent_space import FIRST_SEED
 from gansegctl.generators.inversion.search import Inverted
 from gansegctl.generators.latents import z_of_seeds
@@ -31,15 +31,16 @@ MEANING = {
     "error": "the final reconstruction",
     "distance": "the distance of its latents from the mean of W",
 }
-LEAST = 8  # images, below which a spread means nothing
+LEAST = 8
+"""Images, below which a spread means nothing."""
 Z = 2.7
-"""Standard deviations of the score above its mean from which an image is foreign. What belongs is the generator's own
-samples, varied; real images that belong lie a standard deviation above them (measured: docs/project.md)."""
+"""Standard deviations of the score above its mean from which an image is out of domain. Real images of the domain lie
+one standard deviation above the generator's own samples, varied (measured: docs/project.md)."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """flagged: outside. score: in standard deviations of what belongs, flagged above `Z`. reason: in words."""
+    """flagged: out of domain. score: in standard deviations over the domain, flagged above `Z`. reason: in words."""
 
     flagged: bool
     score: float
@@ -48,7 +49,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Means and deviations of the logarithms of STATISTICS over images that belong, and of their sum of z-values."""
+    """Means and deviations of the logarithms of STATISTICS over images of the domain, and of their sum of z-values."""
 
     means: tuple[float, ...]
     deviations: tuple[float, ...]
@@ -59,7 +60,7 @@ class Calibration:
 
     @classmethod
     def of(cls, inverted: Inverted, source: str) -> Calibration:
-        """From the inversions of N ≥ 8 images that belong. UsageError for fewer."""
+        """From the inversions of N ≥ 8 images of the domain. UsageError for fewer."""
         logs = _logs(inverted)
         if len(logs) < LEAST:
             raise UsageError(f"got {len(logs)} images to calibrate on", wanted=f"at least {LEAST}")
@@ -69,7 +70,7 @@ class Calibration:
         return cls(tuple(means.tolist()), tuple(deviations.tolist()), float(scores.mean()), spread, len(logs), source)
 
     def judge(self, inverted: Inverted) -> list[Verdict]:
-        """One verdict an image. Only what is worse than usual counts: an image drawn too well is not foreign."""
+        """One verdict an image. Only numbers worse than usual count: an image drawn too well is of the domain."""
         z = (_logs(inverted) - torch.tensor(self.means)) / torch.tensor(self.deviations)  # [N, 4]
         scores = (z.mean(dim=1) - self.score_mean) / self.score_deviation
         verdicts = []
@@ -86,7 +87,7 @@ class Calibration:
         return verdicts
 
     def to_json(self) -> dict[str, Any]:
-        """What `from_json` reads."""
+        """JSON values, which `from_json` reads."""
         return {
             "statistics": list(STATISTICS),
             "log_means": list(self.means),
@@ -142,12 +143,7 @@ def varied_samples(
         rows.append(generator.synthesize(mixed, "seed", (), seeds[:1]).image.float())
     image = torch.cat(rows).clamp(-1, 1)
     draw = (2 * torch.rand(count, 6, generator=stream) - 1).to(image)  # uniform in [-1, 1]
-    angle, scale = 0.1 * draw[:, 0], (0.1 * draw[:, 1]).exp()
-    cos, sin, shift = angle.cos() * scale, angle.sin() * scale, 0.12 * draw[:, 2:4]
-    theta = torch.stack(
-        [torch.stack([cos, -sin, shift[:, 0]], 1), torch.stack([sin, cos, shift[:, 1]], 1)], 1
-    )  # [N, 2, 3]
-    grid = F.affine_grid(theta, list(image.shape), align_corners=False)
-    image = F.grid_sample(image, grid, padding_mode="reflection", align_corners=False)
+    angle, scale, shift = 0.1 * draw[:, 0], (0.1 * draw[:, 1]).exp(), 0.12 * draw[:, 2:4]
+    image = moved(image, angle, scale, shift[:, 0], shift[:, 1])
     light, contrast = 0.1 * draw[:, 4].view(-1, 1, 1, 1), (0.15 * draw[:, 5]).exp().view(-1, 1, 1, 1)
     return (image * contrast + light).clamp(-1, 1)

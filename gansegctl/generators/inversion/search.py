@@ -20,31 +20,26 @@ from gansegctl.choices import SPACES
 from gansegctl.contracts import Generator, Synthesis
 from gansegctl.errors import UsageError
 from gansegctl.features.pyramid import FeaturePyramid
-from gansegctl.generators.inversion.latent_space import World
+from gansegctl.generators.inversion.latent_space import LatentSpace
 from gansegctl.generators.inversion.perceptual import Perceptual, pixel_distance, scales
 from gansegctl.generators.stylegan2 import StyleGAN2
 
 
 @dataclass(frozen=True)
 class InversionSettings:
-    """space: one w for all slots, one a slot, or that and free noise maps. lr is in standard deviations of W.
+    """How an image is inverted. Errors: UsageError for an unknown space, counts below 1, and negative weights."""
 
-    start_steps: of both starts in W; steps: of the better one after that. An image stops early when its loss has not
-    fallen by the share `tolerance` within `patience` steps. distance: weight of the mean squared coordinate (1 for a
-    random sample), which holds latents where the generator was trained. noise_weight: against maps that are not noise.
-    """
-
-    space: str = "w+"
-    steps: int = 200
-    start_steps: int = 50
-    samples: int = 512
-    lr: float = 0.1
-    pixel: float = 1.0
-    perceptual: float = 0.1
-    distance: float = 0.002
-    noise_weight: float = 1.0
-    tolerance: float = 0.01
-    patience: int = 40
+    space: str = "w+"  # w: one w for all slots; w+: one a slot; w+n: one a slot, and free noise maps
+    steps: int = 200  # at most, of the better start
+    start_steps: int = 50  # of both starts in W, before the better one goes on
+    samples: int = 512  # of which the nearest is one of the starts
+    lr: float = 0.1  # in standard deviations of W
+    pixel: float = 1.0  # weight of the squared difference of pixels
+    perceptual: float = 0.1  # weight of the perceptual distance
+    distance: float = 0.002  # weight of the mean squared coordinate, which holds latents near the mean of W
+    noise_weight: float = 1.0  # weight against maps that are not noise
+    tolerance: float = 0.01  # an image stops early unless its loss falls by this share …
+    patience: int = 40  # … within so many steps
 
     def __post_init__(self) -> None:
         if self.space not in SPACES:
@@ -82,29 +77,41 @@ def synthesize(
     """
     if maps is None:
         return generator.synthesize(ws, noise, taps)
-    check_noise_maps(generator)
-    wanted, kept = generator.wanted_taps(taps), []
-    image = generator.synthesis(ws, lambda i, conv: maps[i], lambda name, x: kept.append(x) if name in wanted else None)
+    noisy = check_noise_maps(generator)
+    wanted = noisy.wanted_taps(taps)
+    kept: list[Tensor] = []
+    image = noisy.synthesis(ws, lambda i, conv: maps[i], lambda name, x: kept.append(x) if name in wanted else None)
     side = generator.spec.resolution
     return Synthesis(image, FeaturePyramid(kept, (side, side)) if kept else None)
 
 
-def check_noise_maps(generator: Generator) -> None:
-    """UsageError unless the generator is a StyleGAN2 with noise."""
-    if not isinstance(generator, StyleGAN2) or not generator.config.use_noise:
-        raise UsageError(
-            f"got --space w+n and a {generator.spec.family} without noise maps", wanted="w or w+", remedy="--space w+"
-        )
+def check_noise_maps(generator: Generator) -> StyleGAN2:
+    """The generator, a StyleGAN2 of which every layer adds noise. UsageError for any other."""
+    if isinstance(generator, StyleGAN2) and all(m is not None for m in noise_maps(generator)):
+        return generator
+    raise UsageError(
+        f"got --space w+n and a {generator.spec.family} without noise maps", wanted="w or w+", remedy="--space w+"
+    )
+
+
+def noise_maps(generator: StyleGAN2) -> list[Tensor | None]:
+    """The stored map [r,r] of each layer, None where it adds no noise."""
+    return [conv.noise_const for _, conv in generator.synthesis.convs()]
 
 
 class Inversion:
-    """One batch. `run()` yields the steps made, and returns what was found.
+    """One batch. `run()` yields the steps made, and returns the latents.
 
     target: [N,c,H,W] in [-1,1] of the generator's size. Rows do not depend on each other.
     """
 
     def __init__(
-        self, generator: Generator, target: Tensor, world: World, measure: Perceptual, settings: InversionSettings
+        self,
+        generator: Generator,
+        target: Tensor,
+        latent_space: LatentSpace,
+        measure: Perceptual,
+        settings: InversionSettings,
     ) -> None:
         spec = generator.spec
         wanted = (spec.image_channels, spec.resolution, spec.resolution)
@@ -112,7 +119,7 @@ class Inversion:
             raise UsageError(f"got images {list(target.shape)}", wanted=f"[N, {', '.join(map(str, wanted))}]")
         if settings.space == "w+n":
             check_noise_maps(generator)
-        self.generator, self.world, self.measure, self.settings = generator, world, measure, settings
+        self.generator, self.latent_space, self.measure, self.settings = generator, latent_space, measure, settings
         self.target = target
 
     @property
@@ -121,9 +128,9 @@ class Inversion:
 
     def run(self) -> abc.Generator[int, None, Inverted]:
         """Search. Yields after every step; ends early when every image has stopped improving."""
-        s, world, n = self.settings, self.world, len(self.target)
-        index, nearest = world.nearest(self.target)
-        best = world.coordinates[index].unsqueeze(1)  # [N, 1, w]
+        s, latent_space, n = self.settings, self.latent_space, len(self.target)
+        index, nearest = latent_space.nearest(self.target)
+        best = latent_space.coordinates[index].unsqueeze(1)  # [N, 1, w]
         both = torch.cat([torch.zeros_like(best), best])
         start = _Search(self, both, None, torch.arange(n).repeat(2), s.start_steps, early=False)
         yield from start.run(0)
@@ -133,14 +140,15 @@ class Inversion:
         start_error = halves.min(dim=0).values
         maps = None
         if s.space != "w":
-            v = v.expand(-1, world.num_ws, -1)
+            v = v.expand(-1, latent_space.num_ws, -1)
         if s.space == "w+n":
-            maps = [c.noise_const.expand(n, 1, -1, -1) for _, c in self.generator.synthesis.convs()]
+            stored = noise_maps(check_noise_maps(self.generator))
+            maps = [m.expand(n, 1, -1, -1) for m in stored if m is not None]
         search = _Search(self, v, maps, torch.arange(n), s.steps, early=True)
         yield from search.run(s.start_steps)
         v = search.best_v
         return Inverted(
-            world.out_of(v),
+            latent_space.to_ws(v),
             search.best_maps,
             search.best_error,
             start_error,
@@ -181,10 +189,10 @@ class _Search:
                     return
 
     def _step(self, step: int) -> None:
-        s, world = self.job.settings, self.job.world
+        s, latent_space = self.job.settings, self.job.latent_space
         leaves = [x.detach().requires_grad_(True) for x in self.leaves]
         v, maps = leaves[0], leaves[1:]
-        image = synthesize(self.job.generator, world.out_of(v), world.noise, maps or None).image.float()
+        image = synthesize(self.job.generator, latent_space.to_ws(v), latent_space.noise, maps or None).image.float()
         error = s.pixel * pixel_distance(scales(image), self.pixels)
         error = error + s.perceptual * self.job.measure.distance(self.job.measure.features(image), self.features)
         loss = error + s.distance * v.square().mean(dim=(1, 2))

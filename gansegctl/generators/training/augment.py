@@ -7,8 +7,9 @@ images pass through the same random operations, each applied to an image with pr
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from gansegctl.generators.geometry import moved
 
 
 def augment(image: Tensor, p: float, stream: torch.Generator) -> Tensor:
@@ -34,10 +35,7 @@ def _geometry(image: Tensor, p: float, stream: torch.Generator) -> Tensor:
     scale = _uniform(n, -0.2, 0.2, p, 0.0, image, stream).exp()
     dx = _uniform(n, -0.25, 0.25, p, 0.0, image, stream)
     dy = _uniform(n, -0.25, 0.25, p, 0.0, image, stream)
-    cos, sin = angle.cos() * scale, angle.sin() * scale
-    theta = torch.stack([torch.stack([cos, -sin, dx], 1), torch.stack([sin, cos, dy], 1)], 1)  # [N, 2, 3]
-    grid = F.affine_grid(theta, list(image.shape), align_corners=False).to(image.dtype)
-    return F.grid_sample(image, grid, padding_mode="reflection", align_corners=False)
+    return moved(image, angle, scale, dx, dy)
 
 
 def _colour(image: Tensor, p: float, stream: torch.Generator) -> Tensor:

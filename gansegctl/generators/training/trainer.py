@@ -249,8 +249,8 @@ class Trainer:
         keep = 0.5 ** (self.settings.batch_size / half_life)
         for average, current in zip(self.average.parameters(), self.generator.parameters(), strict=True):
             average.lerp_(current, 1 - keep)
-        for average, current in zip(self.average.buffers(), self.generator.buffers(), strict=True):
-            average.copy_(current)
+        for buffer, newest in zip(self.average.buffers(), self.generator.buffers(), strict=True):
+            buffer.copy_(newest)
 
     def _schedule_lr(self) -> None:
         s = self.settings
@@ -291,8 +291,8 @@ class Trainer:
     def grow_from(self, path: Path) -> None:
         """Begin with what a run at half the size has learned (progressive growing, Karras et al. 2018, section 2).
 
-        path: its checkpoint. What it has seen counts. The generator's new block adds nothing to the enlarged image at
-        first; the discriminator's comes in over `FADE_IN` images. The optimisers begin anew. Errors:
+        path: its checkpoint. The images that it has seen count. The generator's new block adds nothing to the enlarged
+        image at first; the discriminator's comes in over `FADE_IN` images. The optimisers begin anew. Errors:
         UsageError for a file of another network, or of one that has seen all that this run is to see.
         """
         state = load_state(path, KIND)
@@ -350,7 +350,7 @@ def _counters(state: SavedState, path: Path) -> dict[str, Any]:
 
 
 def _one_block_on(name: str) -> str:
-    """What a tensor of a discriminator is called in one of twice the size, whose blocks begin one earlier."""
+    """The name that a discriminator's tensor has in one of twice the size, whose blocks begin one earlier."""
     kind, _, rest = name.partition(".")
     if kind != "blocks":
         return name

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gansegctl.contracts import Annotation, Generator, Progress, Segmenter, Stage
 from gansegctl.errors import UsageError
-from gansegctl.generators.inversion.latent_space import World
+from gansegctl.generators.inversion.latent_space import LatentSpace
 from gansegctl.generators.inversion.out_of_domain import LEAST, Calibration, Verdict, joined, varied_samples
 from gansegctl.generators.inversion.perceptual import choose_perceptual
 from gansegctl.generators.inversion.search import Inversion, InversionSettings, Inverted, check_noise_maps, synthesize
@@ -79,7 +79,8 @@ class Projector:
         path = Path(settings.discriminator) if settings.discriminator else None
         self.measure = choose_perceptual(settings.perceptual, path, spec.resolution, spec.image_channels, device)
         self.generator, self.settings, self.device = generator, settings, device
-        self.world = World.of(generator, settings.inversion.samples, settings.noise, settings.class_index, device)
+        samples, class_index = settings.inversion.samples, settings.class_index
+        self.latent_space = LatentSpace.of(generator, samples, settings.noise, class_index, device)
         self.calibration: Calibration | None = None
 
     def record(self) -> dict[str, Any]:
@@ -104,7 +105,7 @@ class Projector:
                 source += f" (its first {len(images)}, whatever of its splits {', '.join(map(str, splits))})"
             target = _tensor(images, self.device)
         elif s.calibration:
-            target = varied_samples(self.generator, s.calibration, self.world.class_vector, self.device)
+            target = varied_samples(self.generator, s.calibration, self.latent_space.class_vector, self.device)
             source = "its own samples"
         else:
             return
@@ -137,7 +138,7 @@ class Projector:
         return projections
 
     def _invert(self, target: Tensor, at: Progress) -> Stage[Inverted]:
-        job = Inversion(self.generator, target, self.world, self.measure, self.settings.inversion)
+        job = Inversion(self.generator, target, self.latent_space, self.measure, self.settings.inversion)
         steps = job.run()
         while True:
             try:

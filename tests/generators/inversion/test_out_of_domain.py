@@ -1,4 +1,4 @@
-"""Verdicts: what belongs passes, what does not is flagged, and both are measured, not assumed."""
+"""Verdicts: images of the domain pass, others are flagged, and both are measured, not assumed."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def inversions(n, scale=1.0, seed=0, **more):
 NAMES = ("error", "start_error", "nearest", "distance")
 
 
-def test_what_belongs_passes_and_what_does_not_is_flagged():
+def test_images_of_the_domain_pass_and_others_are_flagged():
     calibration = Calibration.of(inversions(32), "its own samples")
     fresh = calibration.judge(inversions(200, seed=1))
     assert sum(v.flagged for v in fresh) <= 20
-    foreign = calibration.judge(inversions(50, scale=2.5, seed=2))
-    assert all(v.flagged for v in foreign)
-    assert min(v.score for v in foreign) > 2
+    others = calibration.judge(inversions(50, scale=2.5, seed=2))
+    assert all(v.flagged for v in others)
+    assert min(v.score for v in others) > 2
 
 
 def test_the_reason_names_what_is_worst():
@@ -38,7 +38,7 @@ def test_the_reason_names_what_is_worst():
     assert "drawn as well as" in calibration.judge(inversions(1, scale=0.5))[0].reason
 
 
-def test_drawn_too_well_is_not_foreign():
+def test_drawn_too_well_is_not_out_of_domain():
     calibration = Calibration.of(inversions(32), "x")
     assert not any(v.flagged for v in calibration.judge(inversions(20, scale=0.01)))
 
