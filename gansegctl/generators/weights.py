@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ from gansegctl.io.tensors import FileKind
 
 KIND = "gansegctl.generator"
 FILE = FileKind(KIND, "a generator", "pass a file that `gansegctl train` or `convert` wrote", {"config": dict})
-Config = StyleGAN2Config | StyleGAN3Config
+Built = TypeVar("Built", bound=StyleGAN)
 NETWORKS: dict[str, tuple[type, type]] = {
     stylegan2.FAMILY: (StyleGAN2, StyleGAN2Config),
     **dict.fromkeys(stylegan3_config.FAMILIES, (StyleGAN3, StyleGAN3Config)),
@@ -73,7 +73,7 @@ def load_generator(path: Path) -> StyleGAN:
     return generator
 
 
-def network_of_tensors(make: Callable[[], StyleGAN], tensors: dict[str, Tensor], source: str) -> StyleGAN:
+def network_of_tensors(make: Callable[[], Built], tensors: dict[str, Tensor], source: str) -> Built:
     """`make()` with these tensors in place of its own, in eval mode; float32, or float64 where that would lose values.
 
     Leaves torch's random stream as it was. Errors: UsageError naming tensors missing, unexpected or of another shape.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -69,7 +70,8 @@ def family_of(record: ModuleRecord) -> str:
 
 
 def _stylegan2(record: ModuleRecord) -> StyleGAN2:
-    synthesis, assumed = record.children["synthesis"], []
+    synthesis = record.children["synthesis"]
+    assumed: list[str] = []
     sizes = sorted(int(name[1:]) for name in synthesis.children)
     if sizes != [2 ** (i + 2) for i in range(len(sizes))]:
         raise UsageError(f"got blocks at {sizes} px", wanted="4, 8, 16, … px, each once", remedy=REMEDY)
@@ -100,22 +102,26 @@ def _stylegan2(record: ModuleRecord) -> StyleGAN2:
     base, most = widths[-1] * sizes[-1], max(widths)
     by_rule = all(min(base // r, most) == width for r, width in zip(sizes, widths, strict=True))
     taps = _filter_taps(blocks, assumed)
-    mapping, lr, widths_inside = _mapping(record)
+    mapping = _mapping(record)
     config = StyleGAN2Config(
         resolution=sizes[-1],
         image_channels=int(tensor_of(blocks[sizes[-1]], f"b{sizes[-1]}", "torgb.weight").shape[0]),
+        z_dim=mapping.z_dim,
+        w_dim=mapping.w_dim,
+        c_dim=mapping.c_dim,
         channel_base=base,
         channel_max=most,
+        mapping_layers=mapping.layers,
         conv_clamp=common,
         use_noise=bool(noisy),
         filter_taps=taps,
         architecture=kinds[0],
-        mapping_lr=lr,
+        mapping_lr=mapping.lr_multiplier,
+        embed_features=mapping.embed_features,
+        layer_features=mapping.layer_features,
         channel_table=None if by_rule else widths,
         clamps=bounds,
         noiseless=tuple(name for name in convs if noisy and name not in noisy),
-        **mapping,
-        **widths_inside,
     )
     _check_num_ws(record, 2 * len(sizes))
     tensors = _usable(record)
@@ -171,25 +177,30 @@ def _stylegan3(record: ModuleRecord, family: str) -> StyleGAN3:
         raise UsageError("got a network without layers", wanted="layer_names", remedy=REMEDY)
     source = child(synthesis, "synthesis", "input")
     check_linear(child(source, "input", "affine"), "input.affine", "linear")
-    mapping, lr, widths_inside = _mapping(record)
+    mapping = _mapping(record)
     embed = record.children["mapping"].children.get("embed")
-    table = None
-    if family == "stylegan-xl" and mapping["c_dim"] and embed is not None:
-        table = tuple(int(n) for n in tensor_of(embed, "mapping.embed", "weight").shape)
+    table: tuple[int, int] | None = None
+    if family == "stylegan-xl" and mapping.c_dim and embed is not None:
+        rows, width = tensor_of(embed, "mapping.embed", "weight").shape[:2]
+        table = int(rows), int(width)
     config = StyleGAN3Config(
         family=family,
         resolution=layers[-1].out_size,
         image_channels=layers[-1].out_channels,
+        z_dim=mapping.z_dim,
+        w_dim=mapping.w_dim,
+        c_dim=mapping.c_dim,
         layers=layers,
         input_channels=int(tensor_of(source, "input", "weight").shape[0]),
         input_size=whole(source, "input", "size"),
         input_rate=number(attribute(source, "input", "sampling_rate"), "input", "sampling_rate"),
         bandwidth=number(attribute(source, "input", "bandwidth"), "input", "bandwidth"),
         output_scale=number(attribute(synthesis, "synthesis", "output_scale"), "synthesis", "output_scale"),
-        mapping_lr=lr,
+        mapping_layers=mapping.layers,
+        mapping_lr=mapping.lr_multiplier,
+        embed_features=mapping.embed_features,
+        layer_features=mapping.layer_features,
         class_table=table,
-        **mapping,
-        **widths_inside,
     )
     _check_num_ws(record, config.num_ws)
     tensors = {k: v for k, v in _usable(record).items() if not _UNUSED_XL.match(k)}
@@ -230,8 +241,21 @@ def _layer(record: ModuleRecord, name: str) -> LayerConfig:
 # -- what both share ----------------------------------------------------------------------------------------------
 
 
-def _mapping(record: ModuleRecord) -> tuple[dict[str, int], float, dict[str, int | None]]:
-    """(sizes, learning-rate multiplier, widths inside) of the mapping network, checked layer by layer."""
+@dataclass(frozen=True)
+class _MappingSizes:
+    """The settings of a mapping network, as the configurations have them."""
+
+    z_dim: int
+    w_dim: int
+    c_dim: int
+    layers: int
+    lr_multiplier: float
+    embed_features: int | None
+    layer_features: int | None
+
+
+def _mapping(record: ModuleRecord) -> _MappingSizes:
+    """Read off the mapping network, checked layer by layer."""
     mapping = record.children["mapping"]
     names = [n for n in mapping.children if re.fullmatch(r"fc\d+", n)]
     layers = [child(mapping, "mapping", f"fc{i}") for i in range(max(len(names), 1))]
@@ -252,12 +276,11 @@ def _mapping(record: ModuleRecord) -> tuple[dict[str, int], float, dict[str, int
         if check_linear(mapping.children["embed"], "mapping.embed", "linear") != 1.0:
             raise UsageError("got mapping.embed with a multiplier", wanted="1", remedy=REMEDY)
         embedded, c_dim = (int(n) for n in tensor_of(mapping.children["embed"], "mapping.embed", "weight").shape)
-    sizes = {"z_dim": features_in - embedded, "w_dim": w_dim, "c_dim": c_dim, "mapping_layers": len(layers)}
-    if sizes["z_dim"] < 1:
+    if features_in <= embedded:
         raise UsageError("got a generator without z", wanted="z_dim of 1 or more", remedy=REMEDY)
     between = widths[0] if len(widths) > 1 and widths[0] != w_dim else None
     aside = embedded if c_dim and "embed_proj" not in mapping.children and embedded != w_dim else None
-    return sizes, rates.pop(), {"embed_features": aside, "layer_features": between}
+    return _MappingSizes(features_in - embedded, w_dim, c_dim, len(layers), rates.pop(), aside, between)
 
 
 def _check_num_ws(record: ModuleRecord, wanted: int) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from gansegctl.contracts import Generator
 from gansegctl.errors import UsageError
 from gansegctl.generators import weights
+from gansegctl.generators.base import StyleGAN
 from gansegctl.generators.checkpoints.build import generator_from_record
 from gansegctl.generators.checkpoints.containers import reading
 from gansegctl.generators.checkpoints.families import (
@@ -23,11 +23,22 @@ from gansegctl.generators.checkpoints.families import (
 from gansegctl.generators.checkpoints.records import CheckpointReport, ModuleRecord
 from gansegctl.io.tensors import read_header
 
-READERS = (tensorflow, rosinality, mmgeneration, genforce, bare, lucidrains)
-"""One module a family: `matches(value)`, `read(value, container, sha256)`; the first that matches reads."""
+
+class Reader(Protocol):
+    """The functions that the module of a family offers."""
+
+    def matches(self, value: Any) -> bool:
+        """Whether this loaded value is a file of the family."""
+
+    def read(self, value: Any, container: str = "", sha256: str = "") -> tuple[ModuleRecord, CheckpointReport]:
+        """The generator's record and what was read. UsageError for what the family's reader refuses."""
 
 
-def open_checkpoint(path: Path) -> tuple[Generator, CheckpointReport]:
+READERS: tuple[Reader, ...] = (tensorflow, rosinality, mmgeneration, genforce, bare, lucidrains)
+"""One module a family; the first that matches reads."""
+
+
+def open_checkpoint(path: Path) -> tuple[StyleGAN, CheckpointReport]:
     """A generator in eval mode from any file that is read, float32 on the CPU, and the report on the file.
 
     `generator.sha256` is that of the whole file. Errors: UsageError for a file that is missing, damaged, of a family
@@ -59,7 +70,7 @@ def our_header(path: Path) -> dict[str, Any] | None:
     return header if str(header.get("kind")).startswith("gansegctl.") else None
 
 
-def _ours(path: Path, header: dict[str, Any]) -> tuple[Generator, CheckpointReport]:
+def _ours(path: Path, header: dict[str, Any]) -> tuple[StyleGAN, CheckpointReport]:
     if header["kind"] != weights.KIND:
         raise UsageError(
             f"got {path}: a {header['kind'].removeprefix('gansegctl.')}, not a generator",

@@ -1,4 +1,4 @@
-"""What a checkpoint file says, as data: the tree of modules that readers produce and networks are built from."""
+"""The content of a checkpoint file as data: the tree of modules that readers produce and networks are built from."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class ModuleRecord:
 
 @dataclass
 class CheckpointReport:
-    """What was read, for `inspect`: the family, digests, what was skipped and what had to be assumed."""
+    """A report for `inspect`: the family, digests, what was skipped and what had to be assumed."""
 
     family: str
     container: str

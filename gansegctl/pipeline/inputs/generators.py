@@ -11,8 +11,10 @@ from torch import Tensor
 from gansegctl import presets
 from gansegctl.contracts import Generator
 from gansegctl.errors import UsageError, did_you_mean
+from gansegctl.generators.base import StyleGAN
 from gansegctl.generators.checkpoints.opening import open_checkpoint
 from gansegctl.generators.latents import z_of_seeds
+from gansegctl.generators.layers import channels_last
 
 
 def generator_path(name_or_file: str) -> Path:
@@ -49,14 +51,14 @@ def generator_path(name_or_file: str) -> Path:
     )
 
 
-def open_generator(name_or_file: str, device: str = "cpu", precision: str = "fp32") -> Generator:
+def open_generator(name_or_file: str, device: str = "cpu", precision: str = "fp32") -> StyleGAN:
     """Load a generator of any family that is read, in eval mode on `device`; see `generators.checkpoints`.
 
     precision: fp32, or fp16 | bf16 for its largest blocks. UsageError for a family that is not run in half precision.
     """
     generator, _ = open_checkpoint(generator_path(name_or_file))
     generator.use_precision(precision)
-    return generator.to(device=torch.device(device), memory_format=torch.channels_last)
+    return channels_last(generator, device)
 
 
 def check_class(generator: Generator, class_index: int | None) -> None:

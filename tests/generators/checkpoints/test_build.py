@@ -49,7 +49,7 @@ def small3(kind: str = "T", table: tuple[int, int] | None = None, **changes) -> 
 
 
 def record_of(g: StyleGAN) -> ModuleRecord:
-    """What an official snapshot of this network holds: its tensors, and the attributes that its constructors set."""
+    """The record of an official snapshot of this network: its tensors, and the attributes that its constructors set."""
     record = _bare("", g, "Generator")
     record.attributes["num_ws"] = g.spec.num_ws
     mapping, synthesis = record.children["mapping"], record.children["synthesis"]

@@ -43,13 +43,13 @@ class Persistent(nn.Module):
 
     def __init__(self, class_name: str, source: str = SOURCE, **attributes: Any) -> None:
         super().__init__()
-        object.__setattr__(self, "_told", (class_name, source))
+        object.__setattr__(self, "_named", (class_name, source))
         for name, value in attributes.items():
             setattr(self, name, value)
 
     def __reduce__(self):
-        class_name, source = self._told
-        state = {k: v for k, v in self.__dict__.items() if k != "_told"}
+        class_name, source = self._named
+        state = {k: v for k, v in self.__dict__.items() if k != "_named"}
         meta = {"type": "class", "version": 6, "module_src": source, "class_name": class_name, "state": state}
         return _reconstruct_persistent_obj, (meta,)
 
@@ -257,7 +257,7 @@ def stylegan3(kernel: int = 3, layers: int = 2) -> Persistent:
 def stylegan_xl() -> Persistent:
     """StyleGAN3's form with a plain torch Embedding in the mapping, and the class of its upper stages."""
     top = stylegan3()
-    object.__setattr__(top, "_told", ("SuperresGenerator", SOURCE))
+    object.__setattr__(top, "_named", ("SuperresGenerator", SOURCE))
     top.mapping.embed = nn.Embedding(7, 3)
     top.mapping.embed_proj = fully_connected(3, 6, activation="lrelu")
     top._init_kwargs = EasyDict(path_stem="https://example.org/stem.pkl", up_factor=[2])
@@ -271,7 +271,7 @@ def discriminator() -> Persistent:
 
 
 def snapshot(generator: nn.Module | None = None, whole: bool = True, **more: Any) -> dict[str, Any]:
-    """What NVlabs' training writes; `whole` with the networks that are not used."""
+    """A snapshot as NVlabs' training writes it; `whole` with the networks that are not used."""
     generator = stylegan2() if generator is None else generator
     facts = EasyDict(class_name="training.dataset.ImageFolderDataset", path="/home/trainer/secret.zip")
     facts.update(use_labels=False, max_size=None, xflip=True, resolution=16)

@@ -219,7 +219,7 @@ def write_torch(value, path: Path, legacy: bool = False) -> Path:
 
 
 def training_form(g) -> dict:
-    """What rosinality's training writes: no latent_avg, a Namespace beside the weights."""
+    """A file as rosinality's training writes it: no latent_avg, a Namespace beside the weights."""
     state = like_rosinality(g)
     raw = {k: torch.zeros_like(v) for k, v in state.items()}
     return {"g": raw, "d": {}, "g_ema": state, "args": argparse.Namespace(size=16, path="/somewhere"), "ada_aug_p": 0.0}

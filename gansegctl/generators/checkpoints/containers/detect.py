@@ -1,4 +1,4 @@
-"""What kind of file a checkpoint is, by its content: suffixes lie, and a wrong download has many faces."""
+"""The kind of file that a checkpoint is, by its content: suffixes lie, and a wrong download has many faces."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ def read_legacy(data: Any, session: Session) -> Any:
 
 
 def nested_storage(session: Session, raw: Any) -> Any:
-    """What `torch.storage._load_from_bytes` would give: read by the same machine."""
+    """The storage that `torch.storage._load_from_bytes` would give, read by the same machine."""
     if not isinstance(raw, bytes | memoryview):
         raise TypeError("tensor values that are no bytes")
     return read_legacy(raw, session)

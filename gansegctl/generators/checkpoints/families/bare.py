@@ -24,9 +24,9 @@ from gansegctl.generators.checkpoints.families.layout import (
     is_state_dict,
     linear_layers,
     mapping_record,
-    refuse_left_over,
     stylegan2_record,
     take,
+    unlike,
     without_prefix,
 )
 from gansegctl.generators.checkpoints.records import CheckpointReport, ModuleRecord
@@ -48,8 +48,10 @@ def matches(value: Any) -> bool:
 
 def read(value: Any, container: str = "", sha256: str = "") -> tuple[ModuleRecord, CheckpointReport]:
     """The generator's record. UsageError for missing tensors and for those without a place, each by name."""
-    part, tensors, skipped = _find(value)
-    assumed = Assumptions()
+    found = _find(value)
+    if found is None:
+        raise unlike("NVlabs' tensor names")
+    (part, tensors, skipped), assumed = found, Assumptions()
     if "synthesis.input.weight" in tensors:
         family, record = "stylegan3, flattened", _stylegan3(tensors, assumed)
     else:
@@ -66,7 +68,7 @@ def _find(value: Any) -> tuple[str, dict[str, Tensor], list[str]] | None:
         return None
     for part in PARTS:
         state = value.get(part) if part else value
-        if not is_state_dict(state):
+        if not isinstance(state, Mapping) or not is_state_dict(state):
             continue
         for prefix in PREFIXES:
             if f"{prefix}mapping.fc0.weight" not in state:
@@ -79,15 +81,10 @@ def _find(value: Any) -> tuple[str, dict[str, Tensor], list[str]] | None:
 
 
 def _stylegan3(tensors: Mapping[str, Tensor], assumed: Assumptions) -> ModuleRecord:
-    used: set[str] = set()
-
-    def get(name: str) -> Tensor:
-        used.add(name)
-        return take(tensors, name)
-
     tensors = {k: as_float(v) for k, v in tensors.items()}
-    names = {m.group(1) for k in tensors if (m := re.match(r"synthesis\.(L\d+_\d+_\d+)\.", k))}
-    names = sorted(names, key=lambda n: int(n[1:].split("_")[0]))
+    get = Getter(tensors, "StyleGAN3")
+    found = {m.group(1) for k in tensors if (m := re.match(r"synthesis\.(L\d+_\d+_\d+)\.", k))}
+    names = sorted(found, key=lambda n: int(n[1:].split("_")[0]))
     if [int(n[1:].split("_")[0]) for n in names] != list(range(len(names))) or len(names) < 3:
         raise UsageError(f"got StyleGAN3 layers {', '.join(names)}", wanted="L0, L1, …, each once")
     resolution = int(names[-1].split("_")[1])
@@ -99,8 +96,8 @@ def _stylegan3(tensors: Mapping[str, Tensor], assumed: Assumptions) -> ModuleRec
         out_rate = out if out & (out - 1) == 0 else out - 2 * MARGIN
         children[name] = _layer(tensors, get, f"synthesis.{name}", (size, out), (rate, out_rate), i == len(names) - 1)
         size, rate = out, out_rate
-    colours = children[names[-1]].tensors["weight"].shape[0]
-    refuse_left_over(tensors, used, "StyleGAN3")
+    colours = take(tensors, f"synthesis.{names[-1]}.weight").shape[0]
+    get.refuse_left_over()
     assumed.note("conv_clamp ±256, leaky ReLU, mapping learning-rate multiplier 0.01: the official training's")
     assumed.note(
         f"input: {FIRST_RATE + 2 * MARGIN} px at rate {FIRST_RATE}, bandwidth 2; margin {MARGIN}; 2× oversampled"
@@ -116,7 +113,7 @@ def _stylegan3(tensors: Mapping[str, Tensor], assumed: Assumptions) -> ModuleRec
         "layer_names": list(names),
     }
     synthesis = ModuleRecord("SynthesisNetwork", attributes, {}, children)
-    kwargs = sizes | {"img_resolution": resolution, "img_channels": colours}
+    kwargs: dict[str, Any] = sizes | {"img_resolution": resolution, "img_channels": colours}
     kwargs |= {"mapping_kwargs": {"num_layers": linear_layers(tensors), "lr_multiplier": LR_MULTIPLIER}}
     return ModuleRecord("Generator", shared | sizes, {}, {"synthesis": synthesis, "mapping": mapping}, (), kwargs)
 
@@ -124,10 +121,12 @@ def _stylegan3(tensors: Mapping[str, Tensor], assumed: Assumptions) -> ModuleRec
 def _input(tensors: Mapping[str, Tensor], get: Getter) -> ModuleRecord:
     name = "synthesis.input"
     weight = get(f"{name}.weight")
-    own = {"weight": weight} | {k: get(f"{name}.{k}") for k in ("transform", "freqs", "phases")}
+    own: dict[str, Tensor | None] = {"weight": weight}
+    own |= {k: get(f"{name}.{k}") for k in ("transform", "freqs", "phases")}
+    w_dim = take(tensors, f"{name}.affine.weight").shape[1]
     affine = dense_record(get(f"{name}.affine.weight"), get(f"{name}.affine.bias"), 1.0, "linear")
     attributes = {
-        "w_dim": affine.tensors["weight"].shape[1],
+        "w_dim": w_dim,
         "channels": weight.shape[0],
         "size": [FIRST_RATE + 2 * MARGIN] * 2,
         "sampling_rate": FIRST_RATE,
@@ -147,7 +146,7 @@ def _layer(
     inner = max(rates) * (1 if torgb else 2)  # the activation runs at twice the rate, to keep it free of aliases
     up, down = inner // rates[0], inner // rates[1]
     taps = [1 if f is None else f.shape[-1] for f in (own["up_filter"], own["down_filter"])]
-    # What must be padded: the size wanted before the second filter's stride, less what arrives, plus what filters eat.
+    # Padding: the size wanted before the second filter's stride, less what arrives, plus what filters eat.
     total = (sizes[1] - 1) * down + 1 - (sizes[0] + kernel - 1) * up + sum(taps) - 2
     low = (total + up) // 2
     attributes = {

@@ -17,9 +17,8 @@ from gansegctl.generators.checkpoints.families.layout import (
     Assumptions,
     Getter,
     fill_in,
-    refuse_left_over,
     stylegan2_record,
-    take,
+    unlike,
 )
 from gansegctl.generators.checkpoints.records import CheckpointReport, ModuleRecord
 
@@ -30,12 +29,15 @@ KEY = "mapping.dense0.weight"
 
 def matches(value: Any) -> bool:
     """Whether this is a file of these projects; StyleGAN1 files among them too, which `read` refuses by name."""
-    return _part(value)[0] is not None
+    return _part(value) is not None
 
 
 def read(value: Any, container: str = "", sha256: str = "") -> tuple[ModuleRecord, CheckpointReport]:
     """The generator's record. UsageError for StyleGAN1, conditional and resnet networks, missing and extra tensors."""
-    part, name = _part(value)
+    found = _part(value)
+    if found is None:
+        raise unlike(FAMILY)
+    part, name = found
     _refuse_others(part)
     assumed = Assumptions()
     tensors = fill_in(_renamed(part), assumed)
@@ -50,9 +52,9 @@ def read(value: Any, container: str = "", sha256: str = "") -> tuple[ModuleRecor
     return stylegan2_record(tensors, None), report
 
 
-def _part(value: Any) -> tuple[dict[str, Any] | None, str]:
+def _part(value: Any) -> tuple[dict[str, Any], str] | None:
     if not isinstance(value, Mapping):
-        return None, ""
+        return None
     if isinstance(value.get("models"), Mapping):  # newer runs
         value = value["models"]
     for name in PARTS:
@@ -61,7 +63,7 @@ def _part(value: Any) -> tuple[dict[str, Any] | None, str]:
             part = {k.removeprefix("module."): v for k, v in part.items()}
             if KEY in part:
                 return part, name
-    return None, ""
+    return None
 
 
 def _refuse_others(part: Mapping[str, Any]) -> None:
@@ -82,12 +84,7 @@ def _refuse_others(part: Mapping[str, Any]) -> None:
 
 
 def _renamed(part: Mapping[str, Any]) -> dict[str, Tensor]:
-    used: set[str] = set()
-
-    def get(name: str) -> Tensor:
-        used.add(name)
-        return take(part, name)
-
+    get = Getter(part, FAMILY)
     result = {"synthesis.b4.const": get("synthesis.early_layer.const")[0]}
     dense = sorted(int(m.group(1)) for k in part if (m := re.fullmatch(r"mapping\.dense(\d+)\.weight", k)))
     for i in range(max(dense) + 1):
@@ -115,7 +112,7 @@ def _renamed(part: Mapping[str, Any]) -> dict[str, Tensor]:
     if "synthesis.upsample.kernel" in part:
         kernel = get("synthesis.upsample.kernel")[0, 0] / 4.0
         result |= {f"synthesis.b{4 * 2**j}.resample_filter": kernel for j in range(max(layers, default=0) // 2 + 1)}
-    refuse_left_over(part, used, FAMILY)
+    get.refuse_left_over()
     return result
 
 

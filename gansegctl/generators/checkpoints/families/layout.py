@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,17 +20,17 @@ from gansegctl.errors import UsageError
 from gansegctl.generators.checkpoints.records import ModuleRecord
 from gansegctl.generators.latents import noise_of_seeds
 from gansegctl.generators.layers import fir_filter, leaky
+from gansegctl.generators.mapping import unit_mean_square
 
 LR_MULTIPLIER = 0.01
 """Of the mapping network, in every released StyleGAN2 and StyleGAN3."""
-Getter = Callable[[str], Tensor]
 AVERAGE_SAMPLES = 4096
 """How many z a missing w_avg is estimated from, those of RandomState(0)."""
 
 
 @dataclass
 class Assumptions:
-    """What a file does not say and what was taken instead, collected while it is read."""
+    """Values that a file does not say and those taken instead, collected while it is read."""
 
     lines: list[str] = field(default_factory=list)
 
@@ -66,6 +67,28 @@ def take(tensors: Mapping[str, Tensor], name: str) -> Tensor:
             remedy="the file is incomplete: export or download it again",
         )
     return as_float(tensors[name])
+
+
+class Getter:
+    """Hands out the tensors of a state dict by name, and knows which were never asked for."""
+
+    def __init__(self, tensors: Mapping[str, Any], layout: str) -> None:
+        self.tensors, self.layout = tensors, layout
+        self.used: set[str] = set()
+
+    def __call__(self, name: str) -> Tensor:
+        """The tensor of this name. UsageError when it is missing."""
+        self.used.add(name)
+        return take(self.tensors, name)
+
+    def refuse_left_over(self) -> None:
+        """UsageError that names the tensors which nobody asked for."""
+        refuse_left_over(self.tensors, self.used, self.layout)
+
+
+def unlike(family: str) -> UsageError:
+    """The error for content that a reader was given although it is not of its family."""
+    return UsageError(f"got a checkpoint that is none of {family}", wanted=f"the layout of {family}")
 
 
 def refuse_left_over(tensors: Mapping[str, object], used: set[str], layout: str) -> None:
@@ -107,11 +130,11 @@ def mean_w(tensors: Mapping[str, Tensor], lr_multiplier: float = LR_MULTIPLIER) 
     embed = tensors.get("mapping.embed.weight")
     width = tensors["mapping.fc0.weight"].shape[1] - (embed.shape[0] if embed is not None else 0)
     z = torch.from_numpy(np.random.RandomState(0).randn(AVERAGE_SAMPLES, width)).float()  # [N, z_dim]
-    x = _unit(z)
+    x = unit_mean_square(z)
     if embed is not None:
         c = torch.eye(embed.shape[1])[torch.arange(AVERAGE_SAMPLES) % embed.shape[1]]  # [N, c_dim]
         y = F.linear(c, embed / math.sqrt(embed.shape[1]), tensors.get("mapping.embed.bias"))
-        x = torch.cat([x, _unit(y)], dim=1)
+        x = torch.cat([x, unit_mean_square(y)], dim=1)
     for i in range(linear_layers(tensors)):
         weight, bias = tensors[f"mapping.fc{i}.weight"], tensors[f"mapping.fc{i}.bias"]
         x = leaky(F.linear(x, weight * (lr_multiplier / math.sqrt(weight.shape[1])), bias * lr_multiplier))
@@ -150,17 +173,12 @@ def stylegan2_record(
     of missing tensors and of those without a place.
     """
     tensors = {k: as_float(v) for k, v in tensors.items()}
-    resolutions, used = check_sizes(tensors), set()
-
-    def get(name: str) -> Tensor:
-        used.add(name)
-        return take(tensors, name)
-
+    resolutions, get = check_sizes(tensors), Getter(tensors, "StyleGAN2")
     mapping, sizes = mapping_record(tensors, get, 2 * len(resolutions), lr_multiplier)
     colours = take(tensors, f"synthesis.b{resolutions[-1]}.torgb.weight").shape[0]
     architecture = _architecture(tensors, resolutions)
     blocks = {f"b{r}": _block(tensors, get, r, resolutions[-1], architecture, conv_clamp) for r in resolutions}
-    refuse_left_over(tensors, used, "StyleGAN2")
+    get.refuse_left_over()
     shared = {
         "w_dim": sizes["w_dim"],
         "img_resolution": resolutions[-1],
@@ -233,7 +251,8 @@ def _architecture(tensors: Mapping[str, Tensor], resolutions: list[int]) -> str:
 def _block(
     tensors: Mapping[str, Tensor], get: Getter, r: int, last: int, architecture: str, clamp: float | None
 ) -> ModuleRecord:
-    name, own, children = f"synthesis.b{r}", {}, {}
+    name, children = f"synthesis.b{r}", {}
+    own: dict[str, Tensor | None] = {}
     if r == 4:
         own["const"] = get(f"{name}.const")
     own["resample_filter"] = get(f"{name}.resample_filter")
@@ -248,7 +267,6 @@ def _block(
             {"weight": weight, "bias": get(f"{name}.torgb.bias").flatten()},
             {"affine": _affine(get, f"{name}.torgb")},
         )
-    width = children["conv1"].tensors["weight"].shape[0]
     if r > 4 and architecture == "resnet":
         weight = get(f"{name}.skip.weight")
         filters = tensors.get(f"{name}.skip.resample_filter")
@@ -268,9 +286,9 @@ def _block(
             {"weight": weight, "bias": None, "resample_filter": own["resample_filter"] if filters is None else filters},
         )
     attributes = {
-        "in_channels": 0 if r == 4 else children["conv0"].tensors["weight"].shape[1],
-        "out_channels": width,
-        "w_dim": children["conv1"].children["affine"].tensors["weight"].shape[1],
+        "in_channels": 0 if r == 4 else take(tensors, f"{name}.conv0.weight").shape[1],
+        "out_channels": take(tensors, f"{name}.conv1.weight").shape[0],
+        "w_dim": take(tensors, f"{name}.conv1.affine.weight").shape[1],
         "resolution": r,
         "img_channels": take(tensors, f"synthesis.b{last}.torgb.weight").shape[0],
         "is_last": r == last,
@@ -284,13 +302,14 @@ def _block(
 
 def _conv(tensors: Mapping[str, Tensor], get: Getter, name: str, r: int, up: int, clamp: float | None) -> ModuleRecord:
     weight = get(f"{name}.weight")
-    own = {"weight": weight, "bias": get(f"{name}.bias").flatten(), "resample_filter": get(f"{name}.resample_filter")}
+    own: dict[str, Tensor | None] = {"weight": weight, "bias": get(f"{name}.bias").flatten()}
+    own["resample_filter"] = get(f"{name}.resample_filter")
     use_noise = f"{name}.noise_strength" in tensors or f"{name}.noise_const" in tensors
     if use_noise:
-        own["noise_const"] = get(f"{name}.noise_const")
-        own["noise_strength"] = get(f"{name}.noise_strength").reshape(())
-        if own["noise_const"].shape != (r, r):
-            raise UsageError(f"got {name}.noise_const of {list(own['noise_const'].shape)}", wanted=f"[{r}, {r}]")
+        noise = get(f"{name}.noise_const")
+        own |= {"noise_const": noise, "noise_strength": get(f"{name}.noise_strength").reshape(())}
+        if noise.shape != (r, r):
+            raise UsageError(f"got {name}.noise_const of {list(noise.shape)}", wanted=f"[{r}, {r}]")
     attributes = {
         "in_channels": weight.shape[1],
         "out_channels": weight.shape[0],
@@ -309,12 +328,8 @@ def _affine(get: Getter, owner: str) -> ModuleRecord:
     return dense_record(get(f"{owner}.affine.weight"), get(f"{owner}.affine.bias"), 1.0, "linear")
 
 
-def _unit(x: Tensor) -> Tensor:
-    return x * (x.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()
-
-
 def _resolution(name: str) -> int:
-    return int(re.match(r"synthesis\.b(\d+)", name).group(1))
+    return int(name.removeprefix("synthesis.b").partition(".")[0])
 
 
 def _order(name: str) -> tuple[int, str]:

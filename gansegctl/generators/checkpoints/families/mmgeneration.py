@@ -12,7 +12,13 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from gansegctl.generators.checkpoints.families.layout import Assumptions, fill_in, stylegan2_record, without_prefix
+from gansegctl.generators.checkpoints.families.layout import (
+    Assumptions,
+    fill_in,
+    stylegan2_record,
+    unlike,
+    without_prefix,
+)
 from gansegctl.generators.checkpoints.families.rosinality import Names, renamed
 from gansegctl.generators.checkpoints.records import CheckpointReport, ModuleRecord
 
@@ -40,6 +46,8 @@ def read(value: Any, container: str = "", sha256: str = "") -> tuple[ModuleRecor
     """The generator's record, in RGB. UsageError for missing tensors and for those without a place, each by name."""
     state, assumed = _state(value), Assumptions()
     prefix = _prefix(state)
+    if prefix is None:
+        raise unlike(FAMILY)
     tensors = fill_in(renamed(without_prefix(state, prefix), NAMES, assumed), assumed)
     if not prefix.startswith("generator_ema"):
         assumed.note(f"weights: from {prefix or 'a bare state dict'}, there being no generator_ema")

@@ -14,7 +14,7 @@ from gansegctl.generators.checkpoints.unpickle.limits import shown
 READ = (
     "NVlabs StyleGAN2, StyleGAN3 or StyleGAN-XL, rosinality, genforce, mmgeneration, TensorFlow StyleGAN2, safetensors"
 )
-"""What `open_checkpoint` reads, for messages."""
+"""The families that `open_checkpoint` reads, for messages."""
 
 CLASSES = {
     "TriPlaneGenerator": "EG3D, a 3-D generator",

@@ -18,15 +18,15 @@ from gansegctl.generators.checkpoints.families.layout import (
     Getter,
     as_float,
     fill_in,
-    refuse_left_over,
     stylegan2_record,
-    take,
+    unlike,
 )
 from gansegctl.generators.checkpoints.records import CheckpointReport, ModuleRecord
 
 FAMILY = "rosinality/stylegan2-pytorch"
 PARTS = ("g_ema", "generator_ema", "g", "generator")
 """Where the generator lies in a file, the averaged one first."""
+KEY = "style.1.weight"
 
 
 @dataclass(frozen=True)
@@ -45,27 +45,28 @@ class Names:
 
 def matches(value: Any) -> bool:
     """Whether this is such a file, or its bare state dict."""
-    part, _ = find_part(value)
-    return part is not None
+    return find_part(value) is not None
 
 
-def find_part(value: Any, key: str = "style.1.weight") -> tuple[dict[str, Any] | None, str]:
-    """The state dict that has `key`, without any leading `module.`, and where it lay ("" for a bare one)."""
+def find_part(value: Any) -> tuple[dict[str, Any], str] | None:
+    """The generator's state dict, without any leading `module.`, and where it lay ("" for a bare one)."""
     if not isinstance(value, Mapping):
-        return None, ""
+        return None
     for name in (*PARTS, ""):
         part = value.get(name) if name else value
         if isinstance(part, Mapping) and all(isinstance(k, str) for k in part):
             part = {k.removeprefix("module."): v for k, v in part.items()}
-            if key in part and any(k.startswith("convs.") for k in part):
+            if KEY in part and any(k.startswith("convs.") for k in part):
                 return part, name
-    return None, ""
+    return None
 
 
 def read(value: Any, container: str = "", sha256: str = "") -> tuple[ModuleRecord, CheckpointReport]:
     """The generator's record. UsageError for missing tensors and for those without a place, each by name."""
-    assumed = Assumptions()
-    part, name = find_part(value)
+    found = find_part(value)
+    if found is None:
+        raise unlike(FAMILY)
+    (part, name), assumed = found, Assumptions()
     tensors = renamed(part, Names(), assumed)
     if name not in ("g_ema", "generator_ema"):
         where = name or "a bare state dict"
@@ -82,12 +83,7 @@ def read(value: Any, container: str = "", sha256: str = "") -> tuple[ModuleRecor
 
 def renamed(source: Mapping[str, Any], names: Names, assumed: Assumptions) -> dict[str, Tensor]:
     """Every tensor of a state dict of this structure under its NVlabs name; none may be left over."""
-    used: set[str] = set()
-
-    def get(name: str) -> Tensor:
-        used.add(name)
-        return take(source, name)
-
+    get = Getter(source, FAMILY)
     layers = _count(source, names.style)
     convs = sum(1 for k in source if re.fullmatch(rf"convs\.\d+\.{re.escape(names.kernel)}", k))
     result = {}
@@ -111,7 +107,7 @@ def renamed(source: Mapping[str, Any], names: Names, assumed: Assumptions) -> di
         result |= _modulated(get, theirs, f"{block}.torgb", names)
         result[f"{block}.torgb.bias"] = get(f"{theirs}.bias").flatten()
         _filter(source, get, f"{theirs}.upsample.kernel", f"{block}.resample_filter", result)
-    refuse_left_over(source, used, FAMILY)
+    get.refuse_left_over()
     return result
 
 

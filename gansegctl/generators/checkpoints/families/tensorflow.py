@@ -7,7 +7,7 @@ both axes, and the 1 of every style bias, added at run time there, is added here
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -139,7 +139,10 @@ def _flipped_kernel(x: Tensor) -> Tensor:
     return _kernel(x).flip(-1, -2)
 
 
-RULES = (
+Change = Callable[[Tensor], Tensor]
+LAYERS = {"Conv": "conv1", "Conv0_up": "conv0", "Conv1": "conv1", "ToRGB": "torgb"}
+"""Layer there → layer here."""
+RULES: tuple[tuple[str, Callable[[re.Match[str]], str], Change], ...] = (
     (r"Dense(\d+)/weight", lambda m: f"mapping.fc{m[1]}.weight", lambda x: x.T),
     (r"Dense(\d+)/bias", lambda m: f"mapping.fc{m[1]}.bias", Tensor.flatten),
     (r"LabelEmbed/weight", lambda m: "mapping.embed.weight", lambda x: x.T),
@@ -155,15 +158,12 @@ RULES = (
     (r"(\d+)x\d+/(\w+)/mod_bias", lambda m: f"synthesis.b{m[1]}.{LAYERS[m[2]]}.affine.bias", lambda x: x.flatten() + 1),
 )
 """TensorFlow name → NVlabs name → what is done to the array; the first rule that fits."""
-LAYERS = {"Conv": "conv1", "Conv0_up": "conv0", "Conv1": "conv1", "ToRGB": "torgb"}
 
 
-def _place(name: str):
+def _place(name: str) -> tuple[str, Change] | None:
     for pattern, ours, change in RULES:
         found = re.fullmatch(pattern, name)
-        if found and (found.lastindex or 0) < 2:
-            return ours(found), change
-        if found and found[2] in LAYERS:
+        if found and ((found.lastindex or 0) < 2 or found[2] in LAYERS):
             return ours(found), change
     return None
 

@@ -1,4 +1,4 @@
-"""What stands in for the objects of a checkpoint: records without behaviour, made anew for each load."""
+"""Records without behaviour that stand in for the objects of a checkpoint, made anew for each load."""
 
 from __future__ import annotations
 

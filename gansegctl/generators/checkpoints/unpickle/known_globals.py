@@ -1,7 +1,7 @@
 """The names of checkpoints that are understood, and our own functions that make their data. All else stays a record.
 
 A handler takes (session, *arguments of the call in the file) and may only make plain values, tensors, arrays and
-records. What it cannot make raises TypeError or ValueError, which the reader reports as damage.
+records. It raises TypeError or ValueError for anything else, which the reader reports as damage.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ _HANDLERS: dict[str, Callable[..., Any]] = {
 
 
 def find(module: str, name: str) -> Any:
-    """What `module.name` of a file stands for: a `Named` made for this load, or a torch.dtype."""
+    """The stand-in for `module.name` of a file: a `Named` made for this load, or a torch.dtype."""
     dotted = f"{module}.{name}"
     if module in ("torch", "torch.cuda", "torch.storage") and name in STORAGES:
         return Named(dotted, True, dtype=STORAGES[name])

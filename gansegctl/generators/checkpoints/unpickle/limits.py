@@ -60,7 +60,7 @@ class Limits:
 
 
 class Budget:
-    """What is left of the `Limits` of one load. Each method takes some; UsageError when there is too little."""
+    """The rest of the `Limits` of one load. Each method takes some; UsageError when there is too little."""
 
     def __init__(self, limits: Limits, label: str) -> None:
         self.limits, self.label = limits, label

@@ -29,7 +29,7 @@ class Session:
         self.digests: dict[str, str] = {}
 
     def find(self, module: Any, name: Any) -> Any:
-        """What a global of the file stands for: a `Named`, or a plain value such as a torch.dtype. Imports nothing."""
+        """The stand-in for a global of the file: a `Named`, or a plain value such as a torch.dtype. Imports nothing."""
         if not isinstance(module, str) or not isinstance(name, str):
             raise damaged(self.label, "a name that is no text")
         if len(module) + len(name) > self.limits.name_bytes:

@@ -1,4 +1,4 @@
-"""What is inferred from bare tensors: sizes, architecture, gains, and what has to be filled in."""
+"""Sizes, architecture and gains inferred from bare tensors, and the values that have to be filled in."""
 
 from __future__ import annotations
 

@@ -234,7 +234,7 @@ def test_build_takes_fresh_records_only(target):
 
 
 def test_build_leaves_nothing_behind():
-    """What one load sets is not there in the next, and a record of names cannot be written to."""
+    """A state that one load sets is not there in the next, and a record of names cannot be written to."""
     state = b"}X\x04\x00\x00\x00nameX\x01\x00\x00\x00xs"
     first = load(b"\x80\x02" + global_of("no.such", "Thing") + b")\x81" + state + b"b.")
     second = load(b"\x80\x02" + global_of("no.such", "Thing") + b")\x81.")

@@ -141,7 +141,7 @@ def tampered(kind: str, canary) -> bytes:
     code = f"open({str(canary)!r}, 'w').close()\n"
     generator = authoring.stylegan2()
     if kind == "source text":
-        object.__setattr__(generator, "_told", ("Generator", code))
+        object.__setattr__(generator, "_named", ("Generator", code))
         return authoring.dumps(authoring.snapshot(generator, whole=False))
     if kind == "top level":
         plain = authoring.dumps(authoring.snapshot(generator, whole=False), 2)
