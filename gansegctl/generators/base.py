@@ -1,4 +1,4 @@
-"""What all StyleGAN families share: the way from z to ws, truncation, and the choice of taps."""
+"""The base of all StyleGAN families: the way from z to ws, truncation, and the choice of taps."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class StyleGAN(nn.Module):
         raise NotImplementedError
 
     def __repr__(self) -> str:
-        """What it is and how large, in one line."""
+        """Family and sizes, in one line."""
         s = self.spec
         image, ws = [s.image_channels, s.resolution, s.resolution], [s.num_ws, s.w_dim]
         classes = f", {s.c_dim} classes" if s.c_dim else ""

@@ -13,7 +13,7 @@ from gansegctl.generators.mapping import class_vector
 from gansegctl.generators.stylegan2_config import StyleGAN2Config
 
 FADING = "before."
-"""What a state dict calls the tensors that are there only while a block fades in."""
+"""Prefix in a state dict of the tensors that are there only while a block fades in."""
 
 
 class DiscriminatorBlock(nn.Module):

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gansegctl.kernels.reference_filter import fir_filter2d as filter2d
+from gansegctl.kernels.torch_ops import fir_filter2d as filter2d
 
 SQRT2 = math.sqrt(2.0)
 Network = TypeVar("Network", bound=nn.Module)

@@ -247,7 +247,7 @@ class StyleGAN2(StyleGAN):
     def compile_synthesis(self, backend: str = "inductor") -> None:
         """Let torch.compile make the synthesis network at its first call, once a batch size; on a GPU as a CUDA graph.
 
-        Images then differ from uncompiled ones by rounding. What a call gave is overwritten by the next on a GPU.
+        Images then differ from uncompiled ones by rounding. On a GPU each call overwrites the result of the one before.
         """
         mode = "reduce-overhead" if backend == "inductor" and self.mapping.w_avg.is_cuda else None
         self.synthesis.compile(dynamic=False, backend=backend, mode=mode)

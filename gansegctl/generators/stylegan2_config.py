@@ -1,4 +1,4 @@
-"""What determines the tensors and the behaviour of a StyleGAN2, as one frozen table that goes into a file's header."""
+"""The settings of a StyleGAN2, which determine its tensors and its behaviour: one frozen table for a file's header."""
 
 from __future__ import annotations
 
@@ -14,33 +14,29 @@ DEFAULT_TAPS = (1, 3, 3, 1)
 
 @dataclass(frozen=True)
 class StyleGAN2Config:
-    """What determines the tensors of a StyleGAN2. Channels at r pixels: min(channel_base // r, channel_max).
+    """The settings of a StyleGAN2.
 
-    channel_table replaces that rule: one number for 4, 8, …, resolution. filter_taps: the 1-D low-pass; 8 taps or more
-    are kept 1-D and applied along each axis. conv_clamp bounds activations (None: unbounded); clamps lists the modules
-    ("b8.conv0", "b8.torgb", "b8.skip") that a file bounds otherwise. noiseless lists convolutions without noise in a
-    network that uses_noise. embed_features, layer_features: widths inside the mapping, w_dim when None.
     Errors: UsageError for a resolution that is no power of two, an unknown architecture, a table of another length.
     """
 
-    resolution: int = 64
-    image_channels: int = 3
+    resolution: int = 64  # pixels of a side, a power of two
+    image_channels: int = 3  # 3 RGB, 1 grey
     z_dim: int = 128
     w_dim: int = 128
-    c_dim: int = 0
-    channel_base: int = 2048
+    c_dim: int = 0  # classes, 0 for an unconditional network
+    channel_base: int = 2048  # channels at r pixels: min(channel_base // r, channel_max)
     channel_max: int = 128
     mapping_layers: int = 4
-    conv_clamp: float | None = None
+    conv_clamp: float | None = None  # ±bound on activations, None for none
     use_noise: bool = True
-    filter_taps: tuple[float, ...] = DEFAULT_TAPS
-    architecture: str = "skip"
-    mapping_lr: float = 0.01
-    embed_features: int | None = None
-    layer_features: int | None = None
-    channel_table: tuple[int, ...] | None = None
-    clamps: tuple[tuple[str, float | None], ...] = ()
-    noiseless: tuple[str, ...] = ()
+    filter_taps: tuple[float, ...] = DEFAULT_TAPS  # the 1-D low-pass; from 8 taps on applied along each axis
+    architecture: str = "skip"  # one of ARCHITECTURES
+    mapping_lr: float = 0.01  # learning-rate multiplier of the mapping network
+    embed_features: int | None = None  # width of the embedded class vector, w_dim when None
+    layer_features: int | None = None  # width of the mapping's layers but the last, w_dim when None
+    channel_table: tuple[int, ...] | None = None  # in place of the rule: channels at 4, 8, …, resolution
+    clamps: tuple[tuple[str, float | None], ...] = ()  # modules ("b8.conv0", "b8.torgb", "b8.skip") bounded otherwise
+    noiseless: tuple[str, ...] = ()  # convolutions without noise in a network that uses noise
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "filter_taps", tuple(self.filter_taps))
@@ -77,5 +73,5 @@ class StyleGAN2Config:
         return self.use_noise and conv not in self.noiseless
 
     def to_json(self) -> dict[str, Any]:
-        """What goes into a header; `StyleGAN2Config(**table)` reads it."""
+        """The table for a header; `StyleGAN2Config(**table)` reads it."""
         return asdict(self)

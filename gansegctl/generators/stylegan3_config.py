@@ -1,4 +1,4 @@
-"""What determines a StyleGAN3 or StyleGAN-XL: its layers one by one, as stored, or designed by the paper's rule."""
+"""The settings of a StyleGAN3 or StyleGAN-XL: its layers one by one, as stored, or designed by the paper's rule."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ KINDS = {"T": (3, 32768, 512), "R": (1, 65536, 1024)}
 class LayerConfig:
     """One layer. Sizes in pixels, margins included; rates, cutoffs and half-widths in cycles per image width.
 
-    padding: (low, high) of the oversampled map on both axes. up_taps, down_taps: lengths of the filters, 1 for none;
-    radial: the second one is [n,n]. cutoff 0: not known; then the filters are only what the file stores.
+    Errors: UsageError for sizes, factors, taps and padding that do not belong together.
     """
 
     name: str
@@ -28,18 +27,18 @@ class LayerConfig:
     out_channels: int
     in_size: int
     out_size: int
-    in_rate: int
+    in_rate: int  # samples per image width, margins left out
     out_rate: int
-    kernel: int
-    up: int
-    down: int
-    up_taps: int
-    down_taps: int
-    padding: tuple[int, int]
-    radial: bool = False
-    torgb: bool = False
-    clamp: float | None = 256.0
-    in_cutoff: float = 0.0
+    kernel: int  # pixels of a side of the convolution
+    up: int  # factor of the first filter
+    down: int  # factor of the second filter
+    up_taps: int  # length of the first filter, 1 for none
+    down_taps: int  # length of the second filter, 1 for none
+    padding: tuple[int, int]  # (low, high) of the oversampled map on both axes
+    radial: bool = False  # the second filter is [n,n], not separable
+    torgb: bool = False  # the last layer: linear, not demodulated
+    clamp: float | None = 256.0  # ±bound on activations, None for none
+    in_cutoff: float = 0.0  # 0: not known, the filters are only those that the file stores
     out_cutoff: float = 0.0
     in_half_width: float = 0.0
     out_half_width: float = 0.0
@@ -65,29 +64,25 @@ class LayerConfig:
 
 @dataclass(frozen=True)
 class StyleGAN3Config:
-    """The whole network. input_*: the Fourier features, `bandwidth` their highest frequency.
+    """The whole network. Errors: UsageError for an unknown family and layers that do not follow on each other."""
 
-    class_table: (rows, width) of StyleGAN-XL's class embedding. embed_features, layer_features: widths inside the
-    mapping, w_dim when None. Errors: UsageError for an unknown family and layers that do not follow on each other.
-    """
-
-    family: str
-    resolution: int
-    image_channels: int
+    family: str  # one of FAMILIES
+    resolution: int  # pixels of a side
+    image_channels: int  # 3 RGB, 1 grey
     z_dim: int
     w_dim: int
-    c_dim: int
-    layers: tuple[LayerConfig, ...]
-    input_channels: int
-    input_size: int
-    input_rate: float
-    bandwidth: float
-    output_scale: float = 0.25
+    c_dim: int  # classes, 0 for an unconditional network
+    layers: tuple[LayerConfig, ...]  # coarse to fine, ToRGB last
+    input_channels: int  # Fourier features
+    input_size: int  # pixels of a side of their map, margins included
+    input_rate: float  # their samples per image width
+    bandwidth: float  # their highest frequency
+    output_scale: float = 0.25  # of the image
     mapping_layers: int = 2
-    mapping_lr: float = 0.01
-    embed_features: int | None = None
-    layer_features: int | None = None
-    class_table: tuple[int, int] | None = None
+    mapping_lr: float = 0.01  # learning-rate multiplier of the mapping network
+    embed_features: int | None = None  # width of the embedded class vector, w_dim when None
+    layer_features: int | None = None  # width of the mapping's layers but the last, w_dim when None
+    class_table: tuple[int, int] | None = None  # (rows, width) of StyleGAN-XL's class embedding
 
     def __post_init__(self) -> None:
         layers = tuple(x if isinstance(x, LayerConfig) else LayerConfig(**x) for x in self.layers)
@@ -116,7 +111,7 @@ class StyleGAN3Config:
         return len(self.layers) + 1
 
     def to_json(self) -> dict[str, Any]:
-        """What goes into a header; `StyleGAN3Config(**table)` reads it."""
+        """The table for a header; `StyleGAN3Config(**table)` reads it."""
         return asdict(self)
 
 
