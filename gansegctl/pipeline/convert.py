@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from gansegctl.contracts import Generator
 from gansegctl.errors import GansegError, UsageError
+from gansegctl.generators.base import StyleGAN
 from gansegctl.generators.checkpoints.opening import open_checkpoint
 from gansegctl.generators.checkpoints.records import CheckpointReport
 from gansegctl.generators.weights import load_generator, save_generator
@@ -61,7 +61,7 @@ def facts_of(report: CheckpointReport) -> dict[str, Any]:
     }
 
 
-def _compare(generator: Generator, written: Generator, out: Path) -> None:
+def _compare(generator: StyleGAN, written: StyleGAN, out: Path) -> None:
     before, after = generator.state_dict(), written.state_dict()
     differing = sorted(set(before) ^ set(after))
     differing += [k for k in before if k in after and not torch.equal(before[k], after[k])]

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
 from gansegctl import presets
-from gansegctl.contracts import Generator
 from gansegctl.errors import UsageError
+from gansegctl.generators.base import StyleGAN
 from gansegctl.generators.checkpoints.opening import open_checkpoint, our_header
 from gansegctl.generators.checkpoints.records import CheckpointReport
 from gansegctl.generators.weights import KIND
@@ -64,7 +63,7 @@ def describe_generator(path: Path) -> dict[str, Any]:
     return sizes | _provenance(generator, report)
 
 
-def _provenance(generator: Generator, report: CheckpointReport) -> dict[str, Any]:
+def _provenance(generator: StyleGAN, report: CheckpointReport) -> dict[str, Any]:
     return {
         "facts": report.facts,
         "sha256": generator.sha256,
@@ -74,14 +73,10 @@ def _provenance(generator: Generator, report: CheckpointReport) -> dict[str, Any
     }
 
 
-def _design(generator: Generator) -> dict[str, Any]:
+def _design(generator: StyleGAN) -> dict[str, Any]:
     """The network's own configuration, less what the spec says already."""
-    config = getattr(generator, "config", None)
-    if config is None:
-        return {}
-    table = config.to_json() if hasattr(config, "to_json") else asdict(config) if is_dataclass(config) else {}
     known = ("resolution", "image_channels", "z_dim", "w_dim", "c_dim", "num_ws")
-    return {k: v for k, v in table.items() if k not in known}
+    return {k: v for k, v in generator.config.to_json().items() if k not in known}
 
 
 def _preset(name: str) -> dict[str, Any]:
