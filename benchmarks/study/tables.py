@@ -23,7 +23,7 @@ from benchmarks.study import students
 from gansegctl import presets
 from gansegctl.demo.scenes import LABELS, class_shares, render
 from gansegctl.io.atomic import write_text
-from gansegctl.pipeline.compare.table import failures, markdown, measured, paired, sign_flip_p, table
+from gansegctl.pipeline.compare.table import failures, markdown, measured, paired, sign_flip_p, summary
 from gansegctl.pipeline.inputs.generators import grouped, latents_of_seeds, open_generator
 from gansegctl.pipeline.labelling import image_and_mask
 from gansegctl.students.student import Student, predict_masks
@@ -59,7 +59,7 @@ def report(rows: list[dict], drawn: dict, page: Path, beside: dict | None = None
         fill(page, name, against_plain(more, rows if name == "variants" else more))
     if taught:
         fill(page, "students", students.table(taught))
-    fill(page, "methods", markdown(table(rows), failures(rows)).strip("\n"))
+    fill(page, "methods", markdown(summary(rows), failures(rows)).strip("\n"))
     fill(page, "lead", lead(rows))
     fill(page, "contrastive", lead(of_contrastive(rows), "contrastive"))
     fill(page, "ranks", ranks(rows))
@@ -76,7 +76,7 @@ def lead(rows: list[dict], ours: str = "oneshot") -> str:
     lines = ["| against | runs | points | p | sets of exemplars | p |", "|---|---|---|---|---|---|"]
     rows = measured(rows)
     mine = [r for r in rows if r["method"] == ours and r["shots"] == 1]
-    for entry in table([r for r in rows if r["shots"] == 1]):
+    for entry in summary([r for r in rows if r["shots"] == 1]):
         if (other := entry["method"]) == ours:
             continue
         theirs = [r for r in rows if r["method"] == other and r["shots"] == 1]
@@ -99,7 +99,7 @@ def against_plain(rows: list[dict], plain: list[dict]) -> str:
         "| method | shots | runs | mIoU | wIoU | against its plain form, points | p | gain at 90 %, points |",
         "|---" * 8 + "|",
     ]
-    for e in sorted(table(rows), key=lambda e: (e["method"].partition(":")[0], e["method"], e["shots"])):
+    for e in sorted(summary(rows), key=lambda e: (e["method"].partition(":")[0], e["method"], e["shots"])):
         of = [r for r in measured(rows) if (r["method"], r["shots"]) == (e["method"], e["shots"])]
         name = plain_form(e["method"], {r["method"] for r in plain})
         pairs = paired(of, [r for r in plain if (r["method"], r["shots"]) == (name, e["shots"])])
@@ -125,7 +125,7 @@ def of_contrastive(rows: list[dict]) -> list[dict]:
 
 def ranks(rows: list[dict]) -> str:
     """The methods at one shot in the order of each metric, with the means over their runs."""
-    entries = table([r for r in rows if r["shots"] == 1])
+    entries = summary([r for r in rows if r["shots"] == 1])
     lines = ["| metric | methods at one shot, best first |", "|---|---|"]
     for title, name in RANKED.items():
         order = sorted(entries, key=lambda e: -e[name][0])

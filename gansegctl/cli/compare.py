@@ -14,7 +14,10 @@ from gansegctl.io.atomic import write_text
 @click.command()
 @options.generator(required=True)
 @click.option(
-    "--against", required=True, metavar="LABELLER", help="The truth: a labeller's file, or a preset with one."
+    "--against",
+    required=True,
+    metavar="REFERENCE",
+    help="The truth: a student's file, or a preset with a reference segmenter.",
 )
 @click.option(
     "--method",
@@ -68,39 +71,39 @@ def command(
 ) -> None:
     """Several methods on one generator and one truth: quality, seconds, memory, and who beats whom.
 
-    Each method is fitted on the same exemplars (--draws sets of --shots images, annotated by the labeller), --seeds
-    times each, and scored on the same fresh samples. Interrupted, the same command goes on where it was. A method that
-    fails does not stop the others; the exit status is then 1.
+    Each method is fitted on the same exemplars (--draws sets of --shots images, annotated by the reference segmenter),
+    --seeds times each, and scored on the same fresh samples. Interrupted, the same command goes on where it was. A
+    method that fails does not stop the others; the exit status is then 1.
     """
     from gansegctl.errors import GansegError
-    from gansegctl.pipeline.compare.stage import ROWS, SHEET, CompareSettings, compare, failed_runs, read_rows
-    from gansegctl.pipeline.compare.table import COLUMNS, COSTS, failures, markdown, table
+    from gansegctl.pipeline.compare.measure import CompareSettings
+    from gansegctl.pipeline.compare.stage import ROWS, SHEET, compare, failed_runs
+    from gansegctl.pipeline.compare.table import COLUMNS, COSTS, failures, markdown, summary
 
     settings = CompareSettings(
         generator, against, chosen, shots, draws, seeds, num, batch_size, first_exemplar, first_sample, truncation
     )
-    console.follow(compare(settings, out, options.pick_device(device), retry))
-    measurements = read_rows(out, {})
-    entries, files = table(measurements), [out / name for name in (ROWS, "table.md", SHEET)]
-    write_text(out / "table.md", markdown(entries, failures(measurements)))
+    rows = console.follow(compare(settings, out, options.pick_device(device), retry))
+    entries, files = summary(rows), [out / name for name in (ROWS, "table.md", SHEET)]
+    write_text(out / "table.md", markdown(entries, failures(rows)))
     if as_json:
-        found = {"table": entries, "failed": failures(measurements), "files": [str(f) for f in files]}
+        found = {"table": entries, "failed": failures(rows), "files": [str(f) for f in files]}
         console.emit(found, True)
     else:
         _show(f"{generator} against {against}", entries, COLUMNS, COSTS)
         for file in files:
             console.say(f"wrote {file}")
-    failed = failures(failed_runs(settings, measurements))
+    failed = failures(failed_runs(settings, rows))
     if failed:
         raise GansegError(
             "got runs that failed:\n" + "\n".join(f"  {line}" for line in failed),
             wanted=f"scores of every run; the others are measured, and in {out / ROWS}",
-            remedy="mend the cause, then run the same command with --retry",
+            remedy="remove the cause, then run the same command with --retry",
         )
 
 
 def _show(title: str, entries: list[dict[str, Any]], scores: tuple[str, ...], costs: tuple[str, ...]) -> None:
-    """The table on the terminal. entries: as `comparing.table` makes them; scores, costs: the columns."""
+    """The table on the terminal. entries: as `compare.table.summary` makes them; scores, costs: the columns."""
     rows = [
         (
             e["method"],

@@ -12,7 +12,10 @@ from gansegctl.cli import console, options
 @click.command()
 @click.argument("subject", type=options.PATH)
 @click.option(
-    "--against", required=True, metavar="TRUTH", help="Dataset, HDF5 file, folder of pairs, labeller or preset."
+    "--against",
+    required=True,
+    metavar="TRUTH",
+    help="Dataset, HDF5 file, folder of pairs, reference segmenter or preset.",
 )
 @options.generator()
 @options.num

@@ -14,17 +14,23 @@ from gansegctl.config import EvalSettings
 from gansegctl.errors import UsageError
 from gansegctl.evaluate.matching import are_segments, match_segments, overlap_of
 from gansegctl.evaluate.report import Report, score
+from gansegctl.io import tensors
 from gansegctl.io.atomic import write_text
 from gansegctl.labels import IGNORE, LabelMap
 from gansegctl.pipeline.inputs.generators import grouped, latents_of_seeds, open_generator
 from gansegctl.pipeline.inputs.labelled_sets import LabelledSet, load_labelled
 from gansegctl.pipeline.labelling import image_and_mask
 from gansegctl.store.manifest import NAME
+from gansegctl.students.student import KIND as STUDENT
 from gansegctl.students.student import Student, predict_masks
 
 Rows = Iterator[tuple[np.ndarray, ...]]
 """(predicted, truth, image[, uncertainty of each sample[, confidence of each pixel]])."""
 BATCH = 50
+
+
+SAME_IMAGE = 2.0
+"""Grey levels, on average over an image, by which rendering it on another device may change it."""
 
 
 def kind_of(path: Path) -> str:
@@ -33,27 +39,22 @@ def kind_of(path: Path) -> str:
         return "dataset" if (path / NAME).is_file() else "labelled"
     if path.suffix != ".safetensors":
         return "labelled"
-    from gansegctl.students.student import read_header
-
     try:
-        read_header(path)
-        return "student"
-    except UsageError:
-        methods.read_header(path)
-        return "segmenter"
-
-
-SAME_IMAGE = 2.0
-"""Grey levels, on average over an image, by which rendering it on another device may change it."""
+        if tensors.read_header(path).get("kind") == STUDENT:
+            return "student"
+    except (OSError, ValueError):  # the reader below says what is wrong with it
+        pass
+    methods.read_header(path)
+    return "segmenter"
 
 
 def truth_path(name_or_file: str) -> tuple[Path, str]:
-    """A path and its kind; a preset's name stands for the labeller it brings."""
+    """A path and its kind; a preset's name stands for the reference segmenter it brings."""
     if name_or_file in presets.names() and not Path(name_or_file).exists():
-        labeller = presets.load(name_or_file).get("labeller")
-        if not labeller:
-            raise UsageError(f"got preset {name_or_file!r}, which brings no labeller", wanted="a truth")
-        return presets.resource(labeller["weights"]), "student"
+        reference = presets.load(name_or_file).get("labeller")
+        if not reference:
+            raise UsageError(f"got preset {name_or_file!r}, which brings no reference segmenter", wanted="a truth")
+        return presets.resource(reference["weights"]), "student"
     path = Path(name_or_file)
     if not path.exists():
         raise UsageError(f"got {path}: no such file or folder", wanted="a truth", remedy="check --against")
@@ -67,7 +68,7 @@ def _check_images(own: np.ndarray, truth: np.ndarray) -> None:
             raise UsageError(
                 f"got images that are not those of the truth, first at sample {i}",
                 wanted="a dataset of the very images that the truth labels",
-                remedy="distill a student to score on other images, or pass a labeller as --against",
+                remedy="distill a student to score on other images, or pass a reference segmenter as --against",
             )
 
 
@@ -82,48 +83,36 @@ def evaluate(
 ) -> Report:
     """Score a subject.
 
-    dataset × labeller: its masks against the labeller's on the same images. dataset × labelled set: sample by sample.
-    student × labelled set: predictions on its images, of the student's channels where they are files. segmenter ×
-    labeller: on samples of `generator` made for it.
+    dataset × reference segmenter: its masks against the reference's on the same images. dataset × labelled set: sample
+    by sample. student × labelled set: predictions on its images, of the student's channels where they are files.
+    segmenter × reference segmenter: on samples of `generator` made for it.
     Clusters without names are matched to classes, and two-part masks score the truth in two parts: see `aligned`.
     Errors: UsageError for pairs of another kind, other classes, or a missing subject.
     """
     if not subject.exists():
         raise UsageError(f"got {subject}: no such file or folder", wanted="a dataset, segmenter or student")
     truth_file, truth_kind = truth_path(against)
-    subject_kind = kind_of(subject)
-    truth_error = None
+    subject_kind, truth_error = kind_of(subject), None
     if truth_kind == "student":
-        labeller = Student.load(truth_file, device)
-        labels, truth_error = labeller.labels, labeller.facts.get("held_out")
+        reference = Student.load(truth_file, device)
+        labels, truth_error = reference.labels, reference.facts.get("held_out")
         if subject_kind == "segmenter":
-            rows = _segmenter_rows(subject, labeller, generator, seeds or list(range(settings.num)), device)
             own_labels = methods.load(subject).labels
+            rows = _segmenter_rows(subject, reference, generator, seeds or list(range(settings.num)), device)
         elif subject_kind == "dataset":
             own = load_labelled(subject)
-            own_labels = own.labels
-            rows = (
-                (own.mask[i], predict_masks(labeller, own.image[i]), own.image[i], *_score_of(own, i))
-                for i in _slices(own, settings.num)
-            )
+            own_labels, rows = own.labels, _reference_rows(own, reference, settings.num)
         else:
-            raise UsageError(f"got a {subject_kind} against a labeller", wanted="a dataset or a segmenter")
+            raise UsageError(f"got a {subject_kind} against a reference segmenter", wanted="a dataset or a segmenter")
+    elif subject_kind == "student":
+        student = Student.load(subject, device)
+        truth = load_labelled(truth_file, split=split, channels=student.channels)
+        labels, own_labels, rows = truth.labels, student.labels, _student_rows(student, truth)
+    elif subject_kind == "dataset":
+        truth, own = load_labelled(truth_file, split=split), load_labelled(subject)
+        labels, own_labels, rows = truth.labels, own.labels, _dataset_rows(own, truth)
     else:
-        student = Student.load(subject, device) if subject_kind == "student" else None
-        truth = load_labelled(truth_file, split=split, channels=student.channels if student else None)
-        labels = truth.labels
-        if student:
-            own_labels = student.labels
-            rows = _student_rows(student, truth)
-        elif subject_kind == "dataset":
-            own = load_labelled(subject)
-            own_labels = own.labels
-            if own.mask.shape != truth.mask.shape:
-                raise UsageError(f"got masks {own.mask.shape}", wanted=f"{truth.mask.shape}, sample by sample")
-            _check_images(own.image, truth.image)
-            rows = ((own.mask[i], truth.mask[i], own.image[i], *_score_of(own, i)) for i in _slices(own))
-        else:
-            raise UsageError(f"got a {subject_kind} against labelled images", wanted="a student or a dataset")
+        raise UsageError(f"got a {subject_kind} against labelled images", wanted="a student or a dataset")
     of_truth = labels.names
     rows, labels, matched = aligned(rows, own_labels, labels)
     report = score(
@@ -152,25 +141,37 @@ def _slices(data: LabelledSet, limit: int | None = None) -> Iterator[slice]:
     return (slice(i, min(i + BATCH, count)) for i in range(0, count, BATCH))
 
 
-def _segmenter_rows(path: Path, labeller: Student, generator: str | None, seeds: list[int], device: str) -> Rows:
+def _dataset_rows(own: LabelledSet, truth: LabelledSet) -> Rows:
+    if own.mask.shape != truth.mask.shape:
+        raise UsageError(f"got masks {own.mask.shape}", wanted=f"{truth.mask.shape}, sample by sample")
+    _check_images(own.image, truth.image)
+    return ((own.mask[i], truth.mask[i], own.image[i], *_certainty(own, i)) for i in _slices(own))
+
+
+def _reference_rows(own: LabelledSet, reference: Student, limit: int) -> Rows:
+    for i in _slices(own, limit):
+        yield own.mask[i], predict_masks(reference, own.image[i]), own.image[i], *_certainty(own, i)
+
+
+def _segmenter_rows(path: Path, reference: Student, generator: str | None, seeds: list[int], device: str) -> Rows:
     if generator is None:
         raise UsageError("got a segmenter without a generator", wanted="--generator", remedy="pass the one it is for")
     segmenter, network = methods.load(path), open_generator(generator, device)
     for batch in grouped(seeds, BATCH):
         ws = latents_of_seeds(network, batch, device=device)
         image, annotation = image_and_mask(network, ws, batch, "const", segmenter)
-        doubts = (annotation.score.cpu().numpy(), annotation.confidence.cpu().numpy())
-        yield annotation.labels.cpu().numpy(), predict_masks(labeller, image), image, *doubts
+        certainty = (annotation.score.cpu().numpy(), annotation.confidence.cpu().numpy())
+        yield annotation.labels.cpu().numpy(), predict_masks(reference, image), image, *certainty
 
 
 def _student_rows(student: Student, truth: LabelledSet) -> Rows:
     for i in _slices(truth):
         found = student.predict(torch.from_numpy(np.ascontiguousarray(truth.image[i])))
-        doubts = (found.score.cpu().numpy(), found.confidence.cpu().numpy())
-        yield found.labels.cpu().numpy(), truth.mask[i], truth.image[i], *doubts
+        certainty = (found.score.cpu().numpy(), found.confidence.cpu().numpy())
+        yield found.labels.cpu().numpy(), truth.mask[i], truth.image[i], *certainty
 
 
-def _score_of(data: LabelledSet, samples: slice) -> tuple[np.ndarray, ...]:
+def _certainty(data: LabelledSet, samples: slice) -> tuple[np.ndarray, ...]:
     """The uncertainty of these samples and the confidence of their pixels, or nothing where the set has none."""
     if data.score is None:
         return ()

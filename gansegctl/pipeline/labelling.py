@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import overload
 
 import numpy as np
 import torch
@@ -13,6 +14,24 @@ from gansegctl.io.image import to_uint8
 from gansegctl.pipeline.inputs.generators import grouped, latents_of_seeds
 
 
+@overload
+def image_and_mask(
+    generator: Generator,
+    ws: Tensor,
+    seeds: Sequence[int],
+    noise: str,
+    segmenter: Segmenter,
+    probabilities: bool = False,
+) -> tuple[np.ndarray, Annotation]: ...
+@overload
+def image_and_mask(
+    generator: Generator,
+    ws: Tensor,
+    seeds: Sequence[int],
+    noise: str,
+    segmenter: Segmenter | None,
+    probabilities: bool = False,
+) -> tuple[np.ndarray, Annotation | None]: ...
 @torch.no_grad()
 def image_and_mask(
     generator: Generator,

@@ -13,7 +13,8 @@ from gansegctl.cli.distill import command
 
 
 def row(method, shots, draw, seed, miou):
-    scores = dict.fromkeys(("wiou_tritrong", "wiou_manerikar", "foreground_miou", "trimap_miou"), miou + 0.1)
+    names = ("wiou_tritrong", "wiou_tritrong_foreground", "wiou_manerikar", "foreground_miou", "trimap_miou")
+    scores = dict.fromkeys(names, miou + 0.1) | {"gain_10": None}
     costs = dict.fromkeys(("fit_seconds", "masks_per_second", "pair_over_image", "peak_mb", "parameters"), 2.0)
     key = {"method": method, "shots": shots, "draw": draw, "seed": seed}
     return key | {"miou": miou, "iou": {"a": miou}} | scores | costs

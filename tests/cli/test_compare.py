@@ -82,4 +82,4 @@ def test_truncation_belongs_to_the_rows(compare, tmp_path):
     assert compare(*few, "--truncation", 0.7)[0] == 0
     assert json.loads((tmp_path / "out" / "rows.json").read_text())["truncation"] == 0.7
     code, _, err = compare(*few)
-    assert code == 2 and "truncation 0.7, now 1.0" in err
+    assert code == 2 and "truncation: 0.7 there, 1.0 asked for" in err

@@ -11,7 +11,7 @@ import numpy as np
 
 COLUMNS = ("miou", "wiou_tritrong", "wiou_manerikar", "foreground_miou", "trimap_miou")
 MORE = ("wiou_tritrong_foreground", "gain_10")
-"""Means that are kept beside the table's columns; not in every row."""
+"""Means that are kept beside the table's columns. A run has no gain where its segmenter is equally sure of all."""
 COSTS = ("fit_seconds", "masks_per_second", "pair_over_image", "peak_mb", "parameters")
 EXACT = 16  # pairs up to which all sign flips are counted
 DRAWS = 100_000
@@ -29,17 +29,17 @@ def failures(rows: Sequence[dict[str, Any]]) -> list[str]:
         if "failed" in row:
             groups.setdefault((row["method"], row["shots"]), []).append(" ".join(row["failed"].split()))
     return [
-        f"{method}, {shots} shot{'s' * (shots != 1)}, {len(said)} run{'s' * (len(said) > 1)}: {said[0]}"
-        for (method, shots), said in groups.items()
+        f"{method}, {shots} shot{'s' * (shots != 1)}, {len(errors)} run{'s' * (len(errors) > 1)}: {errors[0]}"
+        for (method, shots), errors in groups.items()
     ]
 
 
-def table(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def summary(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """One entry a method and number of shots, in order of shots, then of falling mIoU. Runs that failed are left out.
 
     Scores are (mean, sample deviation over runs), those of `MORE` means of the runs that have them, None where none
-    has; costs are medians. p: of the paired sign-flip test of mIoU against
-    the best method of the same shots, over the runs both have; nan for the best itself and with fewer than two pairs.
+    has; costs are medians. p: of the paired sign-flip test of mIoU against the best method of the same shots, over the
+    runs both have; nan for the best itself and with fewer than two pairs.
     """
     groups: dict[tuple[int, str], list[dict[str, Any]]] = {}
     for row in measured(rows):
@@ -51,7 +51,7 @@ def table(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             values = [r[name] for r in runs]
             entry[name] = (statistics.mean(values), statistics.stdev(values) if len(values) > 1 else float("nan"))
         for name in MORE:
-            known = [r[name] for r in runs if r.get(name) is not None and not np.isnan(r[name])]
+            known = [r[name] for r in runs if r[name] is not None and not np.isnan(r[name])]
             entry[name] = statistics.mean(known) if known else None
         entry |= {name: _median([r[name] for r in runs]) for name in COSTS}
         classes = runs[0]["iou"]
@@ -110,6 +110,6 @@ def markdown(entries: Sequence[dict[str, Any]], failed: Sequence[str] = ()) -> s
         p = "-" if np.isnan(e["p"]) else f"{e['p']:.4f}"
         costs = [f"{e[c]:,.0f}" if c == "parameters" else "-" if np.isnan(e[c]) else f"{e[c]:.4g}" for c in COSTS]
         lines.append("| " + " | ".join([e["method"], str(e["shots"]), str(e["runs"]), *scores, p, *costs]) + " |")
-    for told in failed:
-        lines += ["", f"Failed: {told}"]
+    for line in failed:
+        lines += ["", f"Failed: {line}"]
     return "\n".join(lines) + "\n"

@@ -8,13 +8,20 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import torch
 
+T = TypeVar("T")
 
-def peak_extra(function: Callable[[], Any], device: str = "cpu") -> int | None:
-    """Bytes that a call holds at its worst beyond those held before, its result included.
+
+def peak_extra(function: Callable[[], object], device: str = "cpu") -> int | None:
+    """The bytes of `with_peak`; the result of the call is dropped."""
+    return with_peak(function, device)[1]
+
+
+def with_peak(function: Callable[[], T], device: str = "cpu") -> tuple[T, int | None]:
+    """The result of a call, and the bytes it held at its worst beyond those held before, its result included.
 
     On a GPU by torch's allocator. On Linux by the kernel's own high-water mark of resident memory, which is set back
     first (/proc/self/clear_refs), or where that is refused by reading the resident size every 2 ms. None elsewhere.
@@ -24,12 +31,11 @@ def peak_extra(function: Callable[[], Any], device: str = "cpu") -> int | None:
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
-        kept = function()
+        result = function()
         torch.cuda.synchronize(device)
-        del kept
-        return torch.cuda.max_memory_allocated(device) - before
+        return result, torch.cuda.max_memory_allocated(device) - before
     if _resident() is None:
-        return None
+        return function(), None
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)  # else freed memory that the process still holds would hide as much of the next call's
@@ -37,11 +43,9 @@ def peak_extra(function: Callable[[], Any], device: str = "cpu") -> int | None:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
         return _peak_by_sampling(function)
-    before = _resident()
-    kept = function()
-    peak = _status("VmHWM") or 0
-    del kept
-    return max(peak - before, 0)
+    before = _resident() or 0
+    result = function()
+    return result, max((_status("VmHWM") or 0) - before, 0)
 
 
 def how_memory_is_measured(device: str) -> str:
@@ -64,7 +68,7 @@ def available_memory(device: str = "cpu") -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
 
 
-def _peak_by_sampling(function: Callable[[], Any]) -> int:
+def _peak_by_sampling(function: Callable[[], T]) -> tuple[T, int]:
     before = most = _resident() or 0
     done = threading.Event()
 
@@ -76,13 +80,12 @@ def _peak_by_sampling(function: Callable[[], Any]) -> int:
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     try:
-        kept = function()
+        result = function()
         most = max(most, _resident() or 0)
-        del kept
     finally:
         done.set()
         watcher.join()
-    return most - before
+    return result, most - before
 
 
 def _resident() -> int | None:
