@@ -20,7 +20,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gansegctl import kernels
-from gansegctl.kernels import backend, bench, build, reference
+from gansegctl.bench import kernels as bench
+from gansegctl.kernels import backend, build, torch_ops
+from gansegctl.kernels.interpolation import MODES
+from gansegctl.pipeline.runtime.memory import with_peak
 
 SIZE, NATIVES = (61, 83), ((4, 4), (16, 23), (61, 83), (97, 30))
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -42,8 +45,8 @@ def ops(mode: str, dtype: torch.dtype) -> Iterator[tuple[str, list[Tensor], obje
     pair = [maps[1], draw(16, 19, 3, 3) / 13]
     yield "conv_upsampled", pair, lambda b, x: kernels.conv_upsampled(*x, SIZE, mode, 2, backend=b), True
     yield "squared_norm", maps[1:2], lambda b, x: kernels.squared_norm(*x, SIZE, mode, backend=b), False
-    yield "segment_pool", [weights, maps[1]], lambda b, x: kernels.segment_pool(*x, mode, backend=b), True
-    yield "segment_pool_labels", maps[1:2], lambda b, x: kernels.segment_pool_labels(labels, *x, 9, mode, b), True
+    yield "segment_pool", [weights, maps[1]], lambda b, x: kernels.segment_pool(x[0], x[1:], mode, backend=b), True
+    yield "segment_pool_labels", maps[1:2], lambda b, x: kernels.segment_pool_labels(labels, x, 9, mode, b), True
     scale, bias, noise = draw(2, 19), draw(19), draw(2, 1, 60, 82)
     fir = torch.outer(*[torch.tensor([1.0, 3, 3, 1], device="cuda", dtype=torch.float64) / 4] * 2)
 
@@ -59,7 +62,7 @@ def correctness() -> list[dict]:
     """A row an op, backend, dtype and mode: largest error and the bound, of results and of gradients."""
     rows = []
     names = [n for n in ("triton", "cuda") if backend.available()[n] is None]
-    for mode in reference.MODES:
+    for mode in MODES:
         for dtype in DTYPES:
             for op, inputs, call, differentiable in ops(mode, dtype):
                 for name in names:
@@ -69,7 +72,7 @@ def correctness() -> list[dict]:
                     rounded = [x.to(dtype) for x in inputs]
                     ours, torchs = (
                         results(call, name, rounded, gradients),
-                        results(call, "reference", rounded, gradients),
+                        results(call, "torch", rounded, gradients),
                     )
                     exact = results(call, "reference", [x.double() for x in rounded], gradients)
                     error, bound = 0.0, 0.0
@@ -171,7 +174,7 @@ def pair(g, ws: Tensor, resolution: int, batch: int) -> dict:
     parts = first.split([x.shape[1] for x in levels], dim=1)
 
     def mask(maps):
-        return kernels.pixel_head(reference.native_project(maps, parts), size, layers)
+        return kernels.pixel_head(torch_ops.native_project(maps, parts), size, layers)
 
     def dense(maps):
         up = torch.cat([F.interpolate(x, size, mode="bilinear") for x in maps], dim=1)
@@ -183,12 +186,12 @@ def pair(g, ws: Tensor, resolution: int, batch: int) -> dict:
     both = bench.seconds(lambda: mask(g.synthesize(ws, "const").pyramid.levels), "cuda")
     ours, (labels, peak) = (
         bench.seconds(lambda: mask(levels), "cuda"),
-        bench.peak_memory(lambda: mask(levels)[0], "cuda"),
+        with_peak(lambda: mask(levels)[0], "cuda"),
     )
     row = {"resolution": resolution, "batch": batch, "image_s": image, "pair_s": both, "ratio": both / image,
            "plain_image_s": plain, "pairs_per_s": batch / both, "mask_s": ours, "mask_peak_bytes": peak}  # fmt: skip
     try:
-        theirs, dense_peak = bench.peak_memory(lambda: dense(levels), "cuda")
+        theirs, dense_peak = with_peak(lambda: dense(levels), "cuda")
         agree = float((theirs == labels).double().mean())
         if agree < 0.97:  # bfloat16 rounds differently where two classes tie
             sys.exit(f"the two masks agree on {agree:.1%} of pixels only: no speed is given")
@@ -205,7 +208,7 @@ def plain_seconds(g, ws: Tensor) -> float:
 
     def plain(*args, **options):
         with torch.enable_grad():  # so that the definition writes nothing in place
-            return fused(*args, **options, backend="reference")
+            return fused(*args, **options, backend="torch")
 
     kernels.filter_activate = plain
     try:

@@ -14,8 +14,8 @@ from gansegctl.contracts import Annotation, Generator, Synthesis
 from gansegctl.errors import UsageError, did_you_mean
 from gansegctl.features.pyramid import FeaturePyramid
 from gansegctl.io.image import to_uint8
+from gansegctl.methods.base.annotations import annotation_of
 from gansegctl.methods.base.heads import CNN_HEADS, make_head
-from gansegctl.methods.base.segmenter import annotation_of
 from gansegctl.pipeline.runtime.memory import peak_extra
 
 HEADS = ("linear", "mlp", *CNN_HEADS, "ensemble")

@@ -32,7 +32,7 @@ from gansegctl.demo.scenes import LABELS
 from gansegctl.errors import DeviceError, GansegError, UsageError
 from gansegctl.features import pyramid as pyramids
 from gansegctl.generators.stylegan2 import StyleGAN2Config
-from gansegctl.kernels import cpu_strips as strips
+from gansegctl.kernels import cpu_strips
 from gansegctl.pipeline.runtime import memory as peak
 
 
@@ -98,13 +98,13 @@ def test_rows_of_every_operation(operation):
 
 @pytest.mark.parametrize(("operation", "kernel"), [("project", "project"), ("conv", "conv"), ("ensemble", "classify")])
 def test_no_speed_for_a_path_that_computes_something_else(operation, kernel, monkeypatch):
-    original = getattr(strips, kernel)
+    original = getattr(cpu_strips, kernel)
 
     def wrong(*arguments):
         made = original(*arguments)
         return made * 1.01 if torch.is_tensor(made) else ((made[0] + 1) % 16, *made[1:])
 
-    monkeypatch.setattr(strips, kernel, wrong)
+    monkeypatch.setattr(cpu_strips, kernel, wrong)
     with pytest.raises(GansegError, match="no speed is printed"):
         features(operation)
 
@@ -177,13 +177,13 @@ def test_pairs():
 
 @pytest.mark.parametrize(("head", "kernel"), [("mlp", "classify"), ("cnn-s", "conv")])
 def test_no_pair_is_timed_with_a_wrong_head(head, kernel, monkeypatch):
-    original = getattr(strips, kernel)
+    original = getattr(cpu_strips, kernel)
 
     def wrong(*arguments):
         made = original(*arguments)
         return made * 2 if torch.is_tensor(made) else (1 - made[0].clamp(max=1), *made[1:])
 
-    monkeypatch.setattr(strips, kernel, wrong)
+    monkeypatch.setattr(cpu_strips, kernel, wrong)
     with pytest.raises(GansegError, match="no speed is printed"):
         list(bench_pairs.bench_pairs(["tiny"], [head], 1))
 
