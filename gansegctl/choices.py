@@ -61,5 +61,5 @@ MASK_PNGS = ("palette", "grey")
 OUTPUTS = ("mask", "grey", "confidence", "overlay")
 """What `predict` writes of every image."""
 
-BACKENDS = ("auto", "reference", "triton", "cuda")
+BACKENDS = ("auto", "reference", "cpu", "torch", "triton", "cuda")
 """Who computes the feature path; as `kernels.backend` has them, which imports no room above it."""

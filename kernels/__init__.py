@@ -1,25 +1,32 @@
 """The feature path's operations, one function each; `backend` chooses who computes them. Definitions: reference.py.
 
-Every function takes backend="auto" | "reference" | "triton" | "cuda". "auto" is Triton where the tensors lie on a CUDA
-device and it can do the call, else the reference in plain torch. A backend asked for by name computes it or raises
-ValueError with the reason; it is never replaced. A Triton kernel lies in OP_triton.py, its CUDA twin in OP.cu.
-Gradients flow through all but `pixel_head`, and through `squared_norm` in the reference only.
+Every function takes backend="auto" | "reference" | "cpu" | "torch" | "triton" | "cuda". "auto" is cpu for tensors on
+the CPU, triton where they lie on a CUDA device and it can do the call, else torch. A backend asked for by name computes
+it or raises ValueError with the reason; it is never replaced. Levels are activations at native size [N,C_i,h_i,w_i];
+their hypercolumn [N,ΣC_i,H,W] is what they are upsampled and concatenated. A Triton kernel lies in OP_triton.py, its
+CUDA twin in OP.cu. Gradients flow through all but `pixel_head` and `classify`; of `squared_norm` and `filter_activate`
+not in Triton.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = [
+    "classify",
+    "conv",
     "conv_upsampled",
     "filter_activate",
     "gather_points",
+    "perceptron",
     "pixel_head",
+    "project",
     "segment_pool",
     "segment_pool_labels",
     "squared_norm",
@@ -27,17 +34,21 @@ __all__ = [
     "upsample_sum",
 ]
 
+_MODULES = {
+    "reference": "reference",
+    "cpu": "cpu_ops",
+    "torch": "torch_ops",
+    "triton": "triton_ops",
+    "cuda": "upsample_concat_cuda",
+}
+_CUDA_HAS = "it has upsample_concat alone"
+
 
 def upsample_concat(
     maps: Sequence[Tensor], size: tuple[int, int], mode: str = "bilinear", backend: str = "auto"
 ) -> Tensor:
     """The dense hypercolumn: maps [N,C_i,h_i,w_i] → [N,ΣC_i,H,W], written once."""
-    name = _pick(backend, maps, cuda=_no_gradients(*maps))
-    if name == "cuda":
-        from gansegctl.kernels import upsample_concat_cuda
-
-        return upsample_concat_cuda.upsample_concat(maps, size, mode)
-    return _backend(name, "upsample_concat")(maps, size, mode)
+    return _module(backend, maps, cuda=_no_gradients(*maps)).upsample_concat(maps, size, mode)
 
 
 def upsample_sum(
@@ -49,17 +60,47 @@ def upsample_sum(
     slope: float | None = None,
 ) -> Tensor:
     """Σ U(a_i) + bias, then leaky ReLU of `slope` (0: ReLU; None: none): maps [N,K,h_i,w_i], bias [K] → [N,K,H,W]."""
-    name = _pick(backend, [*maps] if bias is None else [*maps, bias])
+    from gansegctl.kernels.interpolation import check_mode
+
+    name = _pick(backend, [*maps, bias])
+    check_mode(mode)
+    if not maps:
+        raise ValueError("got no maps; wanted at least one [N,K,h,w]")
     if slope is not None and not 0 <= slope <= 1:
         raise ValueError(f"got slope {slope}; wanted 0 … 1, or None for no activation")
     if name == "triton":
-        return _backend(name, "upsample_sum")(maps, size, mode, bias, slope)
-    total = _backend(name, "upsample_sum")(maps, size, mode, bias)
+        return _load(name).upsample_sum(maps, size, mode, bias, slope)
+    total = _load(name).upsample_sum(maps, size, mode, bias)
     if slope is None:
         return total
     from torch.nn.functional import leaky_relu
 
     return leaky_relu(total, slope)
+
+
+def project(
+    levels: Sequence[Tensor],
+    weight: Tensor,
+    size: tuple[int, int],
+    mode: str = "bilinear",
+    bias: Tensor | None = None,
+    backend: str = "auto",
+) -> Tensor:
+    """W·x + b at every pixel of the hypercolumn x: weight [K,ΣC], bias [K] → [N,K,H,W]."""
+    return _module(backend, [*levels, weight, bias]).project(levels, weight, size, mode, bias)
+
+
+def conv(
+    levels: Sequence[Tensor],
+    weight: Tensor,
+    size: tuple[int, int],
+    mode: str = "bilinear",
+    bias: Tensor | None = None,
+    dilation: int = 1,
+    backend: str = "auto",
+) -> Tensor:
+    """k×k convolution of the hypercolumn, k odd, 0 outside: weight [K,ΣC,k,k], bias [K] → [N,K,H,W]."""
+    return _module(backend, [*levels, weight, bias]).conv(levels, weight, size, mode, bias, dilation)
 
 
 def conv_upsampled(
@@ -70,42 +111,79 @@ def conv_upsampled(
     k odd, zero padding. In Triton the k² native products are torch's matrix product; shifting, upsampling and summing
     them is one kernel, that of `upsample_sum`.
     """
-    return _backend(_pick(backend, (x, weight)), "conv_upsampled")(x, weight, size, mode, dilation)
+    return _module(backend, (x, weight)).conv_upsampled(x, weight, size, mode, dilation)
+
+
+def perceptron(
+    levels: Sequence[Tensor],
+    layers: Sequence[tuple[Tensor, Tensor]],
+    size: tuple[int, int],
+    mode: str = "bilinear",
+    slope: float = 0.0,
+    backend: str = "auto",
+) -> Tensor:
+    """A per-pixel head on the hypercolumn: layers (weight [K_out,K_in], bias [K_out]) → logits [N,K,H,W].
+
+    Leaky ReLU of `slope` between the layers. The first layer is `project`; its maps never exist whole where no
+    gradients are asked for (cpu: a strip of rows; torch and triton: some units at a time, see torch_ops.perceptron).
+    """
+    tensors = [*levels, *(t for pair in layers for t in pair)]
+    return _module(backend, tensors).perceptron(levels, layers, size, mode, slope)
+
+
+def classify(
+    levels: Sequence[Tensor],
+    heads: Sequence[Sequence[tuple[Tensor, Tensor]]],
+    size: tuple[int, int],
+    mode: str = "bilinear",
+    slope: float = 0.0,
+    backend: str = "auto",
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What one `perceptron` or several of one shape say: labels uint8, confidence uint8, uncertainty float32, [N,H,W].
+
+    p is the mean over heads of their probabilities: label argmax p, confidence round(255·max p). Uncertainty, in
+    0…1: of one head H(p)/log K; of several the Jensen-Shannon divergence (H(mean p) − mean H(p))/log K. No gradients.
+    """
+    from torch import no_grad
+
+    tensors = [*levels, *(t for layers in heads for pair in layers for t in pair)]
+    reason = _no_head_in_triton([weight.shape[0] for weight, _ in heads[0][1:]], len(heads[0][0][0]), tensors)
+    with no_grad():
+        return _module(backend, tensors, triton=reason).classify(levels, heads, size, mode, slope)
 
 
 def squared_norm(x: Tensor, size: tuple[int, int], mode: str = "bilinear", backend: str = "auto") -> Tensor:
-    """Σ_c U(x)_c²: x [N,C,h,w] → [N,H,W], float32 for half precision. Gradients: the reference only."""
-    name = _pick(backend, (x,), triton=_no_gradients(x))
-    return _backend(name, "squared_norm")(x, size, mode)
+    """Σ_c U(x)_c²: x [N,C,h,w] → [N,H,W], float32 for half precision."""
+    return _module(backend, (x,), triton=_no_gradients(x)).squared_norm(x, size, mode)
 
 
-def segment_pool(weights: Tensor, x: Tensor, mode: str = "bilinear", backend: str = "auto") -> Tensor:
-    """Σ_p weight_k(p)·U(x)(p): weights [N,K,H,W], x [N,C,h,w] → [K,C], float32 for half precision."""
-    return _backend(_pick(backend, (weights, x)), "segment_pool")(weights, x, mode)
+def segment_pool(weights: Tensor, levels: Sequence[Tensor], mode: str = "bilinear", backend: str = "auto") -> Tensor:
+    """Σ_p weight_k(p)·x(p) of the hypercolumn x: weights [N,K,H,W] → [K,ΣC], float32 for half precision."""
+    return _module(backend, (weights, *levels)).segment_pool(weights, levels, mode)
 
 
 def segment_pool_labels(
-    labels: Tensor, x: Tensor, classes: int, mode: str = "bilinear", backend: str = "auto"
+    labels: Tensor, levels: Sequence[Tensor], classes: int, mode: str = "bilinear", backend: str = "auto"
 ) -> Tensor:
-    """`segment_pool` over the segments of a label map: labels integer [N,H,W], x [N,C,h,w] → [classes,C].
+    """`segment_pool` over the segments of a label map: labels integer [N,H,W] → [classes,ΣC].
 
     A label outside 0 … classes − 1, such as 255 for ignored, counts nowhere. Triton never makes the one-hot maps.
     """
-    name = _pick(backend, (labels, x))
-    if labels.ndim != 3 or labels.is_floating_point() or labels.shape[0] != x.shape[0]:
-        raise ValueError(f"got labels {labels.dtype} {list(labels.shape)}; wanted integers [{x.shape[0]},H,W]")
-    if name == "reference":
-        from gansegctl.kernels import reference_head
-
-        return reference_head.segment_pool_labels(labels, x, classes, mode)
-    return import_module("gansegctl.kernels.segment_pool_triton").segment_pool_labels(labels, x, classes, mode)
+    module = _module(backend, (labels, *levels))
+    if labels.ndim != 3 or labels.is_floating_point() or labels.shape[0] != levels[0].shape[0]:
+        raise ValueError(f"got labels {labels.dtype} {list(labels.shape)}; wanted integers [{levels[0].shape[0]},H,W]")
+    return module.segment_pool_labels(labels, levels, classes, mode)
 
 
 def gather_points(
     x: Tensor, points: Tensor, size: tuple[int, int], mode: str = "bilinear", backend: str = "auto"
 ) -> Tensor:
     """U(x) at points int64 [P,3] (sample, row, column): x [N,C,h,w] → [P,C]. ValueError for a point outside."""
-    return _backend(_pick(backend, (x, points)), "gather_points")(x, points, size, mode)
+    from gansegctl.kernels.launch import check_points
+
+    module = _module(backend, (x, points))
+    check_points(points, len(x), size)
+    return module.gather_points(x, points, size, mode)
 
 
 def pixel_head(
@@ -126,22 +204,15 @@ def pixel_head(
     → labels uint8 [N,H,W] (argmax of the mean probability), confidence uint8 [N,H,W] (255 times that probability) and
     score float32 [N]: the mean over pixels of the entropy of one head, or of the Jensen-Shannon divergence of several
     (Melville et al. 2005; Zhang et al. 2021, section 3.2), over log K; `per_pixel` gives that map [N,H,W] instead of
-    its mean. Batch norms go into the layers first:
-    reference_head.fold_batch_norm. The Triton kernel takes up to two layers, 256 units between them, 128 classes.
+    its mean. The Triton kernel takes up to two layers, 256 units between them, 128 classes.
     """
-    tensors = [*maps, *(t for pair in layers for t in pair)] + ([] if bias is None else [bias])
-    from gansegctl.kernels import reference_head
+    from gansegctl.kernels.launch import check_head
 
-    classes = reference_head.check_head(maps, layers, heads, bias)
-    widths = [weight.shape[1] for weight, _ in layers]
-    small = len(layers) <= 2 and classes <= 128 and (len(layers) < 2 or widths[0] <= 256)
-    reason = None if small else "this head is too deep or too wide for it"
-    if any(str(t.dtype) == "torch.float64" for t in tensors):
-        reason = "this kernel takes no float64"
-    name = _pick(backend, tensors, triton=reason)
-    if name == "reference":
-        return reference_head.pixel_head(maps, size, layers, heads, mode, bias, slope, per_pixel)
-    return _backend(name, "pixel_head")(maps, size, layers, heads, mode, bias, slope, per_pixel)
+    check_head(maps, layers, heads, bias)
+    tensors = [*maps, *(t for pair in layers for t in pair), bias]
+    reason = _no_head_in_triton([weight.shape[1] for weight, _ in layers], maps[0].shape[1] // heads, tensors)
+    module = _module(backend, tensors, triton=reason)
+    return module.pixel_head(maps, size, layers, heads, mode, bias, slope, per_pixel)
 
 
 def filter_activate(
@@ -162,8 +233,6 @@ def filter_activate(
     (low, high) or None → [N,C,H,W], H = h + low + high − n + 1. gain > 0; clamp bounds the result, None: not at all.
     Without gradients x may be overwritten: give it up. Triton: filters [n,n], and no gradients.
     """
-    from gansegctl.kernels import reference_filter
-
     if x.ndim != 4 or scale.shape != x.shape[:2] or bias.shape != x.shape[1:2]:
         raise ValueError(
             f"got x {list(x.shape)}, scale {list(scale.shape)}, bias {list(bias.shape)}; wanted [N,C,h,w], [N,C], [C]"
@@ -172,22 +241,44 @@ def filter_activate(
         raise ValueError(f"got gain {gain}; wanted a positive number")
     given = [t for t in (x, scale, bias, noise, fir) if t is not None]
     reason = "it takes filters [n,n] only" if fir is not None and fir.ndim != 2 else _no_gradients(*given)
-    name = _pick(backend, given, triton=reason, cuda="it has upsample_concat alone")
-    if name == "reference":
-        return reference_filter.filter_activate(x, scale, bias, noise, fir, padding, gain, slope, clamp)
-    return _backend(name, "filter_activate")(x, scale, bias, noise, fir, padding, gain, slope, clamp)
+    module = _module(backend, given, triton=reason)
+    return module.filter_activate(x, scale, bias, noise, fir, padding, gain, slope, clamp)
 
 
-def _pick(backend: str, tensors, triton: str | None = None, cuda: str | None = "it has upsample_concat alone") -> str:
+def _pick(
+    backend: str,
+    tensors: Iterable[Tensor | None],
+    triton: str | None = None,
+    cuda: str | None = _CUDA_HAS,
+) -> str:
+    """The backend that runs on `tensors`; triton, cuda: why those cannot do this call."""
     from gansegctl.kernels import backend as backends
 
     reasons = {"triton": triton, "cuda": cuda}
-    return backends.pick(backend, tensors, {name: why for name, why in reasons.items() if why})
+    there = [t for t in tensors if t is not None]
+    return backends.pick(backend, there, {name: why for name, why in reasons.items() if why})
 
 
-def _backend(name: str, op: str):
-    module = "reference" if name == "reference" else f"{op}_{name}"
-    return getattr(import_module(f"gansegctl.kernels.{module}"), op)
+def _module(
+    backend: str,
+    tensors: Iterable[Tensor | None],
+    triton: str | None = None,
+    cuda: str | None = _CUDA_HAS,
+) -> ModuleType:
+    return _load(_pick(backend, tensors, triton, cuda))
+
+
+def _load(name: str) -> ModuleType:
+    return import_module(f"gansegctl.kernels.{_MODULES[name]}")
+
+
+def _no_head_in_triton(widths: Sequence[int], first: int, tensors: Iterable[Tensor | None]) -> str | None:
+    """Why the Triton kernel cannot run a head of layers of these widths after a first one, if it cannot."""
+    classes = widths[-1] if widths else first
+    if any(str(t.dtype) == "torch.float64" for t in tensors if t is not None):
+        return "this kernel takes no float64"
+    small = len(widths) <= 2 and classes <= 128 and (len(widths) < 2 or widths[0] <= 256)
+    return None if small else "this head is too deep or too wide for it"
 
 
 def _no_gradients(*tensors: Tensor) -> str | None:

@@ -1,4 +1,8 @@
-"""Which backends this machine has; an explicit choice is never replaced by another."""
+"""Which backends there are and which this machine has; an explicit choice is never replaced by another.
+
+reference: the definitions (reference.py), slow, for checks. cpu: strips of rows that stay in cache (cpu_ops.py).
+torch: plain torch on any device (torch_ops.py). triton: kernels for GPUs (triton_ops.py). cuda: upsample_concat.cu.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-BACKENDS = ("auto", "reference", "triton", "cuda")
+BACKENDS = ("auto", "reference", "cpu", "torch", "triton", "cuda")
 _preferred = "auto"
 
 
@@ -20,11 +24,10 @@ def prefer(backend: str) -> None:
     Errors: ValueError for an unknown backend, or one that cannot run on this machine.
     """
     global _preferred
-    if backend not in BACKENDS:
-        raise ValueError(f"got backend {backend!r}; wanted one of {', '.join(BACKENDS)}")
+    _check_name(backend)
     reason = None if backend == "auto" else available()[backend]
     if reason:
-        raise ValueError(f"got backend {backend!r}, which cannot run here: {reason}; pass --backend auto")
+        raise _cannot_run(backend, reason)
     _preferred = backend
 
 
@@ -40,28 +43,38 @@ def interpreted() -> bool:
 
 def available() -> dict[str, str | None]:
     """Backend → None when it can run on this machine, else why it cannot."""
-    return {"reference": None, "triton": _why_no_triton(), "cuda": _why_no_cuda()}
+    return {"reference": None, "cpu": None, "torch": None, "triton": _why_no_triton(), "cuda": _why_no_cuda()}
 
 
 def pick(backend: str, tensors: Sequence[Tensor] = (), cannot: dict[str, str] | None = None) -> str:
     """The backend that runs on `tensors`; `cannot`: backend → why it cannot do this call.
 
-    "auto" is what was preferred; else triton where all tensors lie on a CUDA device and it can do the call; else the
-    reference.
+    "auto" is what was preferred; else cpu where all tensors lie on the CPU, triton where all lie on a CUDA device and
+    it can do the call, and torch anywhere else.
     Errors: ValueError for an unknown backend, or one that was asked for and cannot run.
     """
-    if backend not in BACKENDS:
-        raise ValueError(f"got backend {backend!r}; wanted one of {', '.join(BACKENDS)}")
+    _check_name(backend)
     cannot = cannot or {}
     backend = _preferred if backend == "auto" else backend
     if backend == "auto":
-        on_gpu = bool(tensors) and all(t.is_cuda for t in tensors)
+        if all(t.is_cpu for t in tensors):
+            return "cpu"
+        on_gpu = all(t.is_cuda for t in tensors)
         runs = on_gpu and "triton" not in cannot and not interpreted() and _why_no_triton() is None
-        return "triton" if runs else "reference"
+        return "triton" if runs else "torch"
     reason = available()[backend] or cannot.get(backend) or _why_not_there(backend, tensors)
     if reason:
-        raise ValueError(f"got backend {backend!r}, which cannot run here: {reason}; pass --backend auto")
+        raise _cannot_run(backend, reason)
     return backend
+
+
+def _check_name(backend: str) -> None:
+    if backend not in BACKENDS:
+        raise ValueError(f"got backend {backend!r}; wanted one of {', '.join(BACKENDS)}")
+
+
+def _cannot_run(backend: str, reason: str) -> ValueError:
+    return ValueError(f"got backend {backend!r}, which cannot run here: {reason}; pass --backend auto")
 
 
 def _why_no_triton() -> str | None:
@@ -81,12 +94,11 @@ def _why_no_cuda() -> str | None:
 
 
 def _why_not_there(backend: str, tensors: Sequence[Tensor]) -> str | None:
-    if backend == "reference":
+    if backend in ("reference", "torch") or (backend == "triton" and interpreted()):
         return None
-    elsewhere = sorted({str(t.device) for t in tensors if not t.is_cuda})
-    if not elsewhere or (backend == "triton" and interpreted()):
-        return None
-    return f"the tensors lie on {', '.join(elsewhere)}, not on a CUDA device"
+    wanted = "the CPU" if backend == "cpu" else "a CUDA device"
+    elsewhere = sorted({str(t.device) for t in tensors if not (t.is_cpu if backend == "cpu" else t.is_cuda)})
+    return f"the tensors lie on {', '.join(elsewhere)}, not on {wanted}" if elsewhere else None
 
 
 def _gpus() -> int:

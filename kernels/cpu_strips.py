@@ -1,10 +1,10 @@
-"""The CPU path: sums of upsampled maps, a strip of the image's rows at a time, so that what is summed stays in cache.
+"""Backend "cpu", its inner part: sums of upsampled maps, a strip of rows at a time, so that the sums stay in cache.
 
 Maps are pixel-major, [h,w,K], as channels-last activations are: each stage is then a matrix product. Along rows few
 native rows feed a strip; along columns few native columns feed a block of 64; all levels are one product. Nothing of
 full size exists but the result, and a per-pixel head needs not even its first layer's maps: `perceptron`, `classify`.
 
-No gradients: those of a sum are taken through its adjoint (reference.py). float16 and bfloat16 are summed in float32.
+No gradients: cpu_ops.py gives the sum one. float16 and bfloat16 are summed in float32.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gansegctl.kernels.interpolation import axis_matrix, axis_taps
+from gansegctl.kernels.reference import Layers
 
 STRIP = 1 << 20
 """Numbers that a strip holds: 4 MB of float32, what stays in the last cache, in few enough pieces."""
@@ -27,9 +28,6 @@ BAND = 1 << 28
 """Bytes of native products that exist at one time; an image that needs more is made in bands of rows."""
 CHUNK = 256
 """Hidden units of a wide first layer that exist at one time."""
-
-Layers = Sequence[tuple[Tensor, Tensor]]
-"""A per-pixel head: (weight [K_out,K_in], bias [K_out]) a layer, the first with K_in = ΣC."""
 
 
 class _Sum:
@@ -100,7 +98,10 @@ def upsample_sum(maps: Sequence[Tensor], size: tuple[int, int], mode: str, bias:
     for i in range(n):
         small, whole = [], None
         for native, group in grouped.items():
-            total = sum(x[i].to(out.dtype) for x in group).permute(1, 2, 0)  # [h, w, K]
+            total = group[0][i].to(out.dtype)
+            for x in group[1:]:
+                total = total + x[i].to(out.dtype)
+            total = total.permute(1, 2, 0)  # [h, w, K]
             if native == tuple(size):
                 whole = total
             else:
@@ -194,16 +195,15 @@ def classify(
     labels, confidence = (torch.empty(n, *size, dtype=torch.uint8) for _ in range(2))
     uncertainty = torch.empty(n, *size)
     unit = torch.tensor(float(max(k, 2))).log().item()
-    mean = own = None
+    several = len(heads) > 1
     for i in range(n):
-        if len(heads) > 1:
-            mean, own = torch.zeros(*size, k), torch.zeros(*size)
+        mean, own = (torch.zeros(*size, k), torch.zeros(*size)) if several else (None, None)
         for turn, head in enumerate(heads):
             for start, stop, logits in _logits([x[i] for x in levels], head, size, mode, slope):
                 log_p = logits.float().log_softmax(dim=1).view(stop - start, size[1], k)
                 p = log_p.exp()
                 entropy = -(p * log_p).sum(dim=2)  # [T, W]
-                if mean is not None:
+                if mean is not None and own is not None:
                     mean[start:stop] += p / len(heads)
                     own[start:stop] += entropy / len(heads)
                     if turn < len(heads) - 1:

@@ -6,6 +6,8 @@ filter that neighbouring pixels share come from the cache. No gradients: trainin
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 import triton
 import triton.language as tl
@@ -17,13 +19,13 @@ from gansegctl.kernels.sampling_triton import TYPES, index_type
 
 @triton.jit
 def filter_activate_kernel(
-    x, x_n, x_c, x_y, x_x,
-    scale, bias, noise, noise_n, noise_y, noise_x, fir,
-    out, out_n, out_c, out_y, out_x,
-    C, H, W, IN_H, IN_W, low, gain, slope, clamp,
-    TAPS: tl.constexpr, HAS_NOISE: tl.constexpr, CLAMPED: tl.constexpr,
-    INDEX: tl.constexpr, ACC: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_Y: tl.constexpr, BLOCK_X: tl.constexpr,
-):  # fmt: skip
+    x: tl.tensor, x_n: tl.tensor, x_c: tl.tensor, x_y: tl.tensor, x_x: tl.tensor, scale: tl.tensor, bias: tl.tensor,
+    noise: tl.tensor, noise_n: tl.tensor, noise_y: tl.tensor, noise_x: tl.tensor, fir: tl.tensor, out: tl.tensor,
+    out_n: tl.tensor, out_c: tl.tensor, out_y: tl.tensor, out_x: tl.tensor, C: tl.tensor, H: tl.tensor, W: tl.tensor,
+    IN_H: tl.tensor, IN_W: tl.tensor, low: tl.tensor, constants: tl.tensor,
+    TAPS: tl.constexpr, HAS_NOISE: tl.constexpr, CLAMPED: tl.constexpr, INDEX: tl.constexpr, ACC: tl.constexpr,
+    BLOCK_C: tl.constexpr, BLOCK_Y: tl.constexpr, BLOCK_X: tl.constexpr,
+) -> None:  # fmt: skip
     """One tile [BLOCK_C, BLOCK_Y·BLOCK_X] of the output. TAPS 0: no filter."""
     across = tl.cdiv(W, BLOCK_X)
     tiles = across * tl.cdiv(H, BLOCK_Y)
@@ -53,6 +55,7 @@ def filter_activate_kernel(
         at = n * noise_n + row.to(INDEX) * noise_y + column.to(INDEX) * noise_x
         total += tl.load(noise + at, mask=(row < H) & (column < W), other=0.0).to(ACC)
     total += tl.load(bias + c, mask=c < C, other=0.0).to(ACC)
+    gain, slope, clamp = tl.load(constants), tl.load(constants + 1), tl.load(constants + 2)
     total = tl.where(total > 0, total, total * slope) * gain
     if CLAMPED:
         total = tl.minimum(tl.maximum(total, -clamp), clamp)
@@ -77,6 +80,7 @@ def filter_activate(
     grown = 0 if fir is None else sum(padding) - (fir.shape[0] - 1)
     shape = (n, channels, height + grown, width + grown)
     format = launch.memory_format([x])
+    accumulator = launch.accumulator(x.dtype)
     out = launch.empty(shape, x.dtype, x.device, format)
     if out.numel() == 0:
         return out
@@ -89,9 +93,16 @@ def filter_activate(
         filter_activate_kernel[grid](
             x, *x.stride(), scale.contiguous(), bias.contiguous(), out if noise is None else noise, *strides,
             out if fir is None else fir.contiguous(), out, *out.stride(),
-            channels, *shape[2:], height, width, padding[0], gain, slope, 0.0 if clamp is None else clamp,
+            channels, *shape[2:], height, width, padding[0],
+            _constants(gain, slope, 0.0 if clamp is None else clamp, out.device, accumulator),
             TAPS=0 if fir is None else fir.shape[0], HAS_NOISE=noise is not None, CLAMPED=clamp is not None,
-            INDEX=index_type(out, x), ACC=TYPES[launch.accumulator(x.dtype)],
+            INDEX=index_type(out, x), ACC=TYPES[accumulator],
             BLOCK_C=block_c, BLOCK_Y=block_y, BLOCK_X=block_x, **launch.OPTIONS,
         )  # fmt: skip
     return out
+
+
+@lru_cache(maxsize=256)
+def _constants(gain: float, slope: float, clamp: float, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """[gain, slope, clamp] in the dtype of the sums: a launch hands a Python float on as float32, also to float64."""
+    return torch.tensor([gain, slope, clamp], device=device, dtype=dtype)

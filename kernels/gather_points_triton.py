@@ -6,6 +6,9 @@ gradient is the same on every run, and pixels that no point reads cost nothing b
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
@@ -17,9 +20,11 @@ from gansegctl.kernels.sampling_triton import TYPES, index_type
 
 @triton.jit
 def gather_kernel(
-    x, x_n, x_c, x_y, x_x, points, rows, row_weights, columns, column_weights, out, P, C, H, W,
+    x: tl.tensor, x_n: tl.tensor, x_c: tl.tensor, x_y: tl.tensor, x_x: tl.tensor, points: tl.tensor, rows: tl.tensor,
+    row_weights: tl.tensor, columns: tl.tensor, column_weights: tl.tensor, out: tl.tensor, P: tl.tensor, C: tl.tensor,
+    H: tl.tensor, W: tl.tensor,
     LINEAR: tl.constexpr, INDEX: tl.constexpr, ACC: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
-):  # fmt: skip
+) -> None:  # fmt: skip
     """BLOCK_P points of BLOCK_C channels."""
     p = (tl.program_id(0) * BLOCK_P + tl.arange(0, BLOCK_P))[:, None]
     c = (tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C))[None, :]
@@ -46,9 +51,10 @@ def gather_kernel(
 
 @triton.jit
 def sum_runs_kernel(
-    g, points, weights, starts, pixels, out, C, SIZE,
+    g: tl.tensor, points: tl.tensor, weights: tl.tensor, starts: tl.tensor, pixels: tl.tensor, out: tl.tensor,
+    C: tl.tensor, SIZE: tl.tensor,
     ACC: tl.constexpr, BLOCK_C: tl.constexpr,
-):  # fmt: skip
+) -> None:  # fmt: skip
     """Run r: out[sample, :, pixel] = Σ_j weights[j]·g[points[j], :] over starts[r] … starts[r+1]."""
     r = tl.program_id(0)
     c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
@@ -65,7 +71,7 @@ class GatherPoints(torch.autograd.Function):
     """Forward and backward."""
 
     @staticmethod
-    def forward(ctx, x, points, size, mode):
+    def forward(ctx: Any, x: Tensor, points: Tensor, size: tuple[int, int], mode: str) -> Tensor:
         """→ [P,C]."""
         ctx.save_for_backward(points)
         ctx.shape, ctx.size, ctx.mode, ctx.dtype = tuple(x.shape), size, mode, x.dtype
@@ -76,16 +82,16 @@ class GatherPoints(torch.autograd.Function):
         block_c = launch.power_of_two(x.shape[1], 16, 128)
         with launch.on(x.device):
             gather_kernel[(triton.cdiv(len(points), 16), triton.cdiv(x.shape[1], block_c))](
-                x, *x.stride(), points, row.index, row.weight, column.index, column.weight, out,
+                x, *x.stride(), points, row.source, row.weight, column.source, column.weight, out,
                 len(points), x.shape[1], *size,
-                LINEAR=launch.kind(tuple(x.shape[2:]), size, mode) == launch.LINEAR, INDEX=index_type(x),
+                LINEAR=launch.kind((x.shape[2], x.shape[3]), size, mode) == launch.LINEAR, INDEX=index_type(x),
                 ACC=TYPES[launch.accumulator(x.dtype)], BLOCK_P=16, BLOCK_C=block_c,
                 **launch.OPTIONS,
             )  # fmt: skip
         return out
 
     @staticmethod
-    def backward(ctx, g):
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None, None]:
         """g [P,C] → [N,C,h,w]."""
         (points,) = ctx.saved_tensors
         _, c, h, w = ctx.shape
@@ -94,7 +100,7 @@ class GatherPoints(torch.autograd.Function):
             return grad, None, None, None
         row, column = _tables(ctx.shape, ctx.size, ctx.mode, g.device, ctx.dtype)
         sample, y, x = points.unbind(dim=1)
-        pixel = (sample * h + row.index[:, None, y]) * w + column.index[None, :, x]  # [2, 2, P]
+        pixel = (sample * h + row.source[:, None, y]) * w + column.source[None, :, x]  # [2, 2, P]
         share = row.weight[:, None, y] * column.weight[None, :, x]
         pixel, order = pixel.reshape(-1).sort(stable=True)
         pixels, counts = pixel.unique_consecutive(return_counts=True)
@@ -115,16 +121,13 @@ def _starts(counts: Tensor) -> Tensor:
 
 
 def gather_points(x: Tensor, points: Tensor, size: tuple[int, int], mode: str = "bilinear") -> Tensor:
-    """x [N,C,h,w], points int64 [P,3] as (sample, row, column) → [P,C]. ValueError for a point outside."""
+    """x [N,C,h,w], points int64 [P,3] as (sample, row, column), inside → [P,C]."""
     launch.check_maps([x], size, mode, same_channels=False)
-    if points.ndim != 2 or points.shape[1] != 3 or points.dtype != torch.int64:
-        raise ValueError(f"got points {points.dtype} {list(points.shape)}; wanted int64 [P,3]")
-    limits = torch.tensor([x.shape[0], *size], device=points.device)
-    if bool(((points < 0) | (points >= limits)).any()):
-        raise ValueError(f"got points outside the images; wanted (sample, row, column) below {limits.tolist()}")
     return GatherPoints.apply(x, points.contiguous(), tuple(size), mode)
 
 
-def _tables(shape, size, mode, device, dtype) -> tuple[launch.Taps, launch.Taps]:
+def _tables(
+    shape: Sequence[int], size: tuple[int, int], mode: str, device: torch.device, dtype: torch.dtype
+) -> tuple[launch.Taps, launch.Taps]:
     dtype = launch.accumulator(dtype)
     return launch.taps(shape[2], size[0], mode, device, dtype), launch.taps(shape[3], size[1], mode, device, dtype)

@@ -1,12 +1,13 @@
-"""Upsampling along one axis: two native taps a position, or the same as a small matrix.
+"""Upsampling U: along one axis two native taps a position, or the same as a small matrix.
 
-Upsampling U is linear, acts on each channel alone and is separable: U(a) = R a Cᵀ with one such matrix an axis.
+U is linear, acts on each channel alone and is separable: U(a) = R a Cᵀ with one such matrix an axis.
 Modes: "bilinear" (half-pixel centres), "nearest" (pixel ⌊p·h/H⌋), "bilinear-corners" (corner pixels coincide).
 """
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 MODES = ("bilinear", "nearest", "bilinear-corners")
@@ -47,3 +48,36 @@ def axis_matrix(native: int, full: int, mode: str, like: Tensor, shift: int = 0)
             moved[max(-shift, 0) : full - max(shift, 0)] = matrix[max(shift, 0) : full - max(-shift, 0)]
         return moved
     return matrix
+
+
+def upsample(x: Tensor, size: tuple[int, int], mode: str = "bilinear") -> Tensor:
+    """U: x [N,C,h,w] → [N,C,H,W]."""
+    check_mode(mode)
+    if tuple(x.shape[-2:]) == tuple(size):
+        return x
+    if mode == "nearest":
+        if all(_doubles(native, full) for native, full in zip(x.shape[-2:], size, strict=True)):
+            return F.interpolate(x, size=size, mode="nearest")
+        rows = axis_taps(x.shape[-2], size[0], mode, x.device)[0]
+        return x[..., rows, :][..., axis_taps(x.shape[-1], size[1], mode, x.device)[0]]
+    return F.interpolate(x, size=size, mode="bilinear", align_corners=mode == "bilinear-corners")
+
+
+def upsample_adjoint(y: Tensor, native: tuple[int, int], mode: str = "bilinear") -> Tensor:
+    """Uᵀ, the transpose of `upsample`: y [N,K,H,W] → [N,K,h,w], so that ⟨U(a), y⟩ = ⟨a, Uᵀ(y)⟩."""
+    if tuple(native) == tuple(y.shape[-2:]):
+        return y
+    rows = axis_matrix(native[0], y.shape[-2], mode, y)
+    columns = axis_matrix(native[1], y.shape[-1], mode, y)
+    return rows.T @ y @ columns
+
+
+def widened(x: Tensor) -> Tensor:
+    """x, in float32 where it has half precision: in it sums over many pixels or channels pass 65504."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def _doubles(native: int, full: int) -> bool:
+    """Whether full is native·2^j: there torch's nearest is the exact floor in every dtype, elsewhere it may miss it."""
+    times, rest = divmod(full, native)
+    return rest == 0 and times & (times - 1) == 0

@@ -21,13 +21,13 @@ OPTIONS = {"enable_fp_fusion": True}
 
 
 class Taps(NamedTuple):
-    """Upsampling along one axis, as every kernel reads it: position p is Σ_j weight[j,p]·native[index[j,p]], j = 0, 1.
+    """Upsampling along one axis, as every kernel reads it: position p is Σ_j weight[j,p]·native[source[j,p]], j = 0, 1.
 
-    index int32 [2,full]; weight [2,full], 0 where a shift leads outside; first, last int32 [native]: the half-open
-    range of positions that read native pixel q, for the adjoint; window: the longest such range.
+    source int32 [2,full]; weight [2,full], 0 where a shift leads outside; first, last int32 [native]: the
+    half-open range of positions that read native pixel q, for the adjoint; window: the longest such range.
     """
 
-    index: Tensor
+    source: Tensor
     weight: Tensor
     first: Tensor
     last: Tensor
@@ -48,9 +48,9 @@ def taps(native: int, full: int, mode: str, device: torch.device, dtype: torch.d
     low = torch.full((native,), full).scatter_reduce_(0, read, positions, "amin")
     high = torch.zeros(native, dtype=torch.long).scatter_reduce_(0, read, positions + 1, "amax")
     low = torch.minimum(low, high)  # a pixel that nobody reads has an empty range
-    to = {"device": device, "dtype": torch.int32}
     window = int((high - low).max())
-    return Taps(index.to(**to), weights.to(device, dtype), low.to(**to), high.to(**to), window)
+    source, low, high = (t.to(device, torch.int32) for t in (index, low, high))
+    return Taps(source, weights.to(device, dtype), low, high, window)
 
 
 def kind(native: tuple[int, int], size: tuple[int, int], mode: str, shift: tuple[int, int] = (0, 0)) -> int:
@@ -84,6 +84,36 @@ def check_maps(maps: Sequence[Tensor], size: tuple[int, int], mode: str, same_ch
     kinds = {(x.dtype, x.device) for x in maps}
     if len(kinds) > 1 or maps[0].dtype not in FLOATS:
         raise ValueError(f"got maps of {sorted(map(str, kinds))}; wanted one floating dtype on one device")
+
+
+def check_head(
+    maps: Sequence[Tensor], layers: Sequence[tuple[Tensor, Tensor]], heads: int, bias: Tensor | None
+) -> None:
+    """ValueError when the shapes of a head do not follow one another."""
+    if not maps:
+        raise ValueError("got no maps; wanted at least one [N,K,h,w]")
+    channels = maps[0].shape[1]
+    if heads < 1 or channels % heads or (bias is not None and tuple(bias.shape) != (channels,)):
+        wanted = f"[heads·K_0] each, heads = {heads}"
+        raise ValueError(f"got {channels} channels and bias {None if bias is None else list(bias.shape)}; {wanted}")
+    width = channels // heads
+    for weight, offset in layers:
+        if weight.ndim != 3 or weight.shape[0] != heads or weight.shape[2] != width:
+            raise ValueError(f"got layer weight {list(weight.shape)}; wanted [{heads}, K, {width}]")
+        width = weight.shape[1]
+        if tuple(offset.shape) != (heads, width):
+            raise ValueError(f"got layer bias {list(offset.shape)}; wanted [{heads}, {width}]")
+    if not 1 <= width <= 255:
+        raise ValueError(f"got {width} classes; wanted 1 … 255, so that labels fit uint8")
+
+
+def check_points(points: Tensor, samples: int, size: tuple[int, int]) -> None:
+    """ValueError unless points are int64 [P,3], each a (sample, row, column) inside `samples` images of `size`."""
+    if points.ndim != 2 or points.shape[1] != 3 or points.dtype != torch.int64:
+        raise ValueError(f"got points {points.dtype} {list(points.shape)}; wanted int64 [P,3]")
+    limits = torch.tensor([samples, *size], device=points.device)
+    if bool(((points < 0) | (points >= limits)).any()):
+        raise ValueError(f"got points outside the images; wanted (sample, row, column) below {limits.tolist()}")
 
 
 def accumulator(dtype: torch.dtype) -> torch.dtype:

@@ -8,6 +8,7 @@ pixel and one float a tile are written. The floats are summed by torch in a fixe
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import triton
@@ -20,15 +21,14 @@ from gansegctl.kernels.sampling_triton import TYPES, index_type, merged, operand
 
 @triton.jit
 def pixel_head_kernel(
-    maps, rows, row_weights, columns, column_weights, strides, bias,
-    weight_1, bias_1, weight_2, bias_2, labels, confidence, partial,
-    H, W, slope, unit,
-    KINDS: tl.constexpr, HEADS: tl.constexpr, DEPTH: tl.constexpr, HAS_BIAS: tl.constexpr,
-    PER_PIXEL: tl.constexpr,
+    maps: tl.tuple, rows: tl.tuple, row_weights: tl.tuple, columns: tl.tuple, column_weights: tl.tuple,
+    strides: tl.tuple, bias: tl.tensor, weight_1: tl.tensor, bias_1: tl.tensor, weight_2: tl.tensor, bias_2: tl.tensor,
+    labels: tl.tensor, confidence: tl.tensor, partial: tl.tensor, H: tl.tensor, W: tl.tensor, slope: tl.tensor,
+    unit: tl.tensor,
+    KINDS: tl.constexpr, HEADS: tl.constexpr, DEPTH: tl.constexpr, HAS_BIAS: tl.constexpr, PER_PIXEL: tl.constexpr,
     HIDDEN: tl.constexpr, MIDDLE: tl.constexpr, CLASSES: tl.constexpr, DOT: tl.constexpr, INDEX: tl.constexpr,
-    BLOCK_Y: tl.constexpr, BLOCK_X: tl.constexpr,
-    BLOCK_K: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_C: tl.constexpr,
-):  # fmt: skip
+    BLOCK_Y: tl.constexpr, BLOCK_X: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_C: tl.constexpr,
+) -> None:  # fmt: skip
     """One tile of BLOCK_Y·BLOCK_X pixels. DEPTH layers follow the sum; MIDDLE is the width after the first of two."""
     across = tl.cdiv(W, BLOCK_X)
     tiles = across * tl.cdiv(H, BLOCK_Y)
@@ -98,7 +98,16 @@ def pixel_head_kernel(
         tl.store(partial + tl.program_id(0), tl.sum(tl.where(inside, spread * unit, 0.0), axis=0))
 
 
-def pixel_head(maps, size, layers, heads, mode, bias, slope, per_pixel) -> tuple[Tensor, Tensor, Tensor]:
+def pixel_head(
+    maps: Sequence[Tensor],
+    size: tuple[int, int],
+    layers: Sequence[tuple[Tensor, Tensor]],
+    heads: int,
+    mode: str,
+    bias: Tensor | None,
+    slope: float,
+    per_pixel: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
     """(labels, confidence, score) of `kernels.pixel_head`. The dtype of the maps is that of the products."""
     launch.check_maps(maps, size, mode, same_channels=True)
     maps = merged([x.detach() for x in maps])

@@ -21,9 +21,11 @@ TYPES = {
 
 @triton.jit
 def sampled_sum(
-    maps, rows, row_weights, columns, column_weights, strides, n, k, in_k, y, in_y, x, in_x, H, W,
+    maps: tl.tuple, rows: tl.tuple, row_weights: tl.tuple, columns: tl.tuple, column_weights: tl.tuple,
+    strides: tl.tuple, n: tl.tensor, k: tl.tensor, in_k: tl.tensor, y: tl.tensor, in_y: tl.tensor, x: tl.tensor,
+    in_x: tl.tensor, H: tl.tensor, W: tl.tensor,
     KINDS: tl.constexpr, INDEX: tl.constexpr, ACC: tl.constexpr,
-):  # fmt: skip
+) -> tl.tensor:  # fmt: skip
     """Σ_i U(a_i)[n, k, y, x] over broadcast k, y, x; `rows`, … are tuples of tap tables, strides 4 numbers a map."""
     inside = in_k & in_y & in_x
     total = tl.where(inside, 0.0, 0.0).to(ACC)
@@ -55,18 +57,19 @@ def sampled_sum(
 
 def operands(
     maps: Sequence[Tensor], size: tuple[int, int], mode: str, shifts: Sequence[tuple[int, int]] | None = None
-) -> tuple[tuple, tuple[int, ...]]:
+) -> tuple[tuple[tuple, ...], tuple[int, ...]]:
     """The first six arguments of `sampled_sum`, and KINDS."""
     shifts = shifts or [(0, 0)] * len(maps)
     dtype = launch.accumulator(maps[0].dtype)
-    row_taps, column_taps, strides, kinds = [], [], [], []
+    row_taps, column_taps, kinds = [], [], []
+    strides: list[int] = []
     for x, shift in zip(maps, shifts, strict=True):
         row_taps.append(launch.taps(x.shape[2], size[0], mode, x.device, dtype, shift[0]))
         column_taps.append(launch.taps(x.shape[3], size[1], mode, x.device, dtype, shift[1]))
         strides += x.stride()
         kinds.append(launch.kind((x.shape[2], x.shape[3]), size, mode, shift))
-    tables = [tuple(t.index for t in row_taps), tuple(t.weight for t in row_taps)]
-    tables += [tuple(t.index for t in column_taps), tuple(t.weight for t in column_taps)]
+    tables = [tuple(t.source for t in row_taps), tuple(t.weight for t in row_taps)]
+    tables += [tuple(t.source for t in column_taps), tuple(t.weight for t in column_taps)]
     return (tuple(maps), *tables, tuple(strides)), tuple(kinds)
 
 
@@ -79,6 +82,6 @@ def merged(maps: Sequence[Tensor]) -> list[Tensor]:
     return list(by_size.values())
 
 
-def index_type(*tensors: Tensor):
+def index_type(*tensors: Tensor) -> tl.dtype:
     """int64 offsets where a sample passes 2³¹ elements, else int32. The sample itself is always an int64 offset."""
     return tl.int64 if launch.is_wide(*tensors) else tl.int32

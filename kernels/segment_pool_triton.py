@@ -13,14 +13,15 @@ from torch import Tensor
 
 from gansegctl.kernels import launch
 from gansegctl.kernels.sampling_triton import TYPES
-from gansegctl.kernels.upsample_adjoint_triton import Adjoint, adjoint
+from gansegctl.kernels.upsample_sum_triton import Adjoint, adjoint
 
 
 @triton.jit
 def label_rows_kernel(
-    labels, label_n, label_y, label_x, out, index, weight, first, last, K, H, W, NATIVE,
+    labels: tl.tensor, label_n: tl.tensor, label_y: tl.tensor, label_x: tl.tensor, out: tl.tensor, index: tl.tensor,
+    weight: tl.tensor, first: tl.tensor, last: tl.tensor, K: tl.tensor, H: tl.tensor, W: tl.tensor, NATIVE: tl.tensor,
     ACC: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_X: tl.constexpr,
-):  # fmt: skip
+) -> None:  # fmt: skip
     """out[n,k,q,x] = Σ_y R[y,q]·1(labels[n,y,x] = k) for one native row q; out is contiguous."""
     across = tl.cdiv(W, BLOCK_X)
     tile = tl.program_id(0) % (across * NATIVE)
@@ -61,7 +62,7 @@ def segment_pool_labels(labels: Tensor, x: Tensor, classes: int, mode: str = "bi
         block_k, block_x = launch.power_of_two(classes, 1, 16), launch.power_of_two(w, 16, 128)
         with launch.on(x.device):
             label_rows_kernel[(n * native_h * triton.cdiv(w, block_x), triton.cdiv(classes, block_k))](
-                labels, *labels.stride(), rows, row.index, row.weight, row.first, row.last,
+                labels, *labels.stride(), rows, row.source, row.weight, row.first, row.last,
                 classes, h, w, native_h,
                 ACC=TYPES[x.dtype], BLOCK_K=block_k, BLOCK_X=block_x,
                 **launch.OPTIONS,

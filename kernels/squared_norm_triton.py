@@ -17,9 +17,10 @@ from gansegctl.kernels.sampling_triton import TYPES, index_type
 
 @triton.jit
 def inner_products_kernel(
-    x, x_n, x_c, x_y, x_x, out, N, C, H, W,
+    x: tl.tensor, x_n: tl.tensor, x_c: tl.tensor, x_y: tl.tensor, x_x: tl.tensor, out: tl.tensor, N: tl.tensor,
+    C: tl.tensor, H: tl.tensor, W: tl.tensor,
     INDEX: tl.constexpr, ACC: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
+) -> None:  # fmt: skip
     """The four maps of BLOCK native pixels of one sample; out [4,N,H,W] with native H, W."""
     blocks = tl.cdiv(H * W, BLOCK)
     n = (tl.program_id(0) // blocks).to(tl.int64)
@@ -55,9 +56,10 @@ def inner_products_kernel(
 
 @triton.jit
 def quadratic_form_kernel(
-    maps, rows, row_weights, columns, column_weights, out, N, h, w, H, W,
+    maps: tl.tensor, rows: tl.tensor, row_weights: tl.tensor, columns: tl.tensor, column_weights: tl.tensor,
+    out: tl.tensor, N: tl.tensor, h: tl.tensor, w: tl.tensor, H: tl.tensor, W: tl.tensor,
     LINEAR: tl.constexpr, ACC: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
+) -> None:  # fmt: skip
     """BLOCK pixels of out [N,H,W] from maps [4,N,h,w]."""
     blocks = tl.cdiv(H * W, BLOCK)
     n = (tl.program_id(0) // blocks).to(tl.int64)
@@ -108,7 +110,7 @@ def squared_norm(x: Tensor, size: tuple[int, int], mode: str = "bilinear") -> Te
             **launch.OPTIONS,
         )  # fmt: skip
         quadratic_form_kernel[(n * triton.cdiv(h * w, 512),)](
-            maps, row.index, row.weight, column.index, column.weight, out, n, native_h, native_w, h, w,
+            maps, row.source, row.weight, column.source, column.weight, out, n, native_h, native_w, h, w,
             LINEAR=launch.kind((native_h, native_w), (h, w), mode) == launch.LINEAR, ACC=TYPES[dtype], BLOCK=512,
             **launch.OPTIONS,
         )  # fmt: skip

@@ -1,4 +1,5 @@
-// The dense hypercolumn, one level a launch, for sm_80 and newer: see upsample_concat_triton.py for what it saves.
+// The dense hypercolumn, one level a launch, for sm_80 and newer: what `gansegctl extract --dense` writes. See
+// upsample_concat_triton.py for what it saves.
 //
 // A warp writes a strip of rows of 32·VEC columns of one channel. A lane owns VEC neighbouring columns, 16 bytes of
 // output, and keeps the two native rows it stands between, interpolated across, in registers: at factor s a native row

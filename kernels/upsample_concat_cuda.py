@@ -1,4 +1,7 @@
-"""The loader of upsample_concat.cu's library, by ctypes: data pointers and the current stream go in. No backward."""
+"""The loader of upsample_concat.cu's library, by ctypes: data pointers and the current stream go in. No backward.
+
+It writes the dense hypercolumn, which only `gansegctl extract --dense` asks for.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +53,7 @@ def upsample_concat(maps: Sequence[Tensor], size: tuple[int, int], mode: str = "
                 continue
             row = launch.taps(x.shape[2], size[0], mode, x.device, torch.float32)
             column = launch.taps(x.shape[3], size[1], mode, x.device, torch.float32)
-            tables = [t.data_ptr() for t in (row.index, row.weight, column.index, column.weight)]
+            tables = [t.data_ptr() for t in (row.source, row.weight, column.source, column.weight)]
             code = library.gansegctl_upsample_level(
                 DTYPES[x.dtype], x.data_ptr(), (_LONG * 4)(*x.stride()), *tables, part.data_ptr(),
                 n, x.shape[1], out.stride(0), *size, launch.kind((x.shape[2], x.shape[3]), size, mode), stream,

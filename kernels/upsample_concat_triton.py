@@ -1,13 +1,15 @@
 """The dense hypercolumn in one pass: each level is interpolated straight into its channels of the output.
 
-Unfused, torch writes the upsampled levels, then reads and writes them all again to concatenate: 3·N·C·H·W elements
-moved. Here N·C·H·W are written and the native maps read. A program walks down a strip of rows and keeps the two native
-rows it stands between, interpolated across, so at factor s a pixel costs 2/s loads instead of 4.
+It is the operation of `gansegctl extract --dense`; methods never make this tensor. Unfused, torch writes the upsampled
+levels, then reads and writes them all again to concatenate: 3·N·C·H·W elements moved. Here N·C·H·W are written and the
+native maps read. A program walks down a strip of rows and keeps the two native rows it stands between, interpolated
+across, so at factor s a pixel costs 2/s loads instead of 4.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import triton
@@ -16,18 +18,19 @@ from torch import Tensor
 
 from gansegctl.kernels import launch
 from gansegctl.kernels.sampling_triton import TYPES, index_type
-from gansegctl.kernels.upsample_adjoint_triton import adjoint
+from gansegctl.kernels.upsample_sum_triton import adjoint
 
 _STRIP = 32  # rows a program writes: two native rows of overlap with its neighbour, at most
 
 
 @triton.jit
 def upsample_strip_kernel(
-    x, x_n, x_c, x_y, x_x, rows, row_weights, columns, column_weights,
-    out, out_n, out_c, out_y, out_x, C, H, W,
-    KIND: tl.constexpr, INDEX: tl.constexpr, ACC: tl.constexpr,
-    STRIP: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_X: tl.constexpr,
-):  # fmt: skip
+    x: tl.tensor, x_n: tl.tensor, x_c: tl.tensor, x_y: tl.tensor, x_x: tl.tensor, rows: tl.tensor,
+    row_weights: tl.tensor, columns: tl.tensor, column_weights: tl.tensor, out: tl.tensor, out_n: tl.tensor,
+    out_c: tl.tensor, out_y: tl.tensor, out_x: tl.tensor, C: tl.tensor, H: tl.tensor, W: tl.tensor,
+    KIND: tl.constexpr, INDEX: tl.constexpr, ACC: tl.constexpr, STRIP: tl.constexpr, BLOCK_C: tl.constexpr,
+    BLOCK_X: tl.constexpr,
+) -> None:  # fmt: skip
     """STRIP rows of BLOCK_X columns of BLOCK_C channels of one sample."""
     across = tl.cdiv(W, BLOCK_X)
     tiles = across * tl.cdiv(H, STRIP)
@@ -82,7 +85,7 @@ class UpsampleConcat(torch.autograd.Function):
     """Forward and backward."""
 
     @staticmethod
-    def forward(ctx, size, mode, *maps):
+    def forward(ctx: Any, size: tuple[int, int], mode: str, *maps: Tensor) -> Tensor:
         """→ [N,ΣC,H,W]."""
         ctx.mode, ctx.shapes, ctx.dtype = mode, [tuple(x.shape) for x in maps], maps[0].dtype
         channels = sum(x.shape[1] for x in maps)
@@ -95,7 +98,7 @@ class UpsampleConcat(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx, g):
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         """g [N,ΣC,H,W] → a gradient a map."""
         grads, begin = [], 0
         for shape, need in zip(ctx.shapes, ctx.needs_input_grad[2:], strict=True):
@@ -121,7 +124,7 @@ def _write(x: Tensor, out: Tensor, mode: str) -> None:
     grid = (n * triton.cdiv(w, block_x) * triton.cdiv(h, _STRIP), triton.cdiv(c, block_c))
     with launch.on(x.device):
         upsample_strip_kernel[grid](
-            x, *x.stride(), row.index, row.weight, column.index, column.weight, out, *out.stride(), c, h, w,
+            x, *x.stride(), row.source, row.weight, column.source, column.weight, out, *out.stride(), c, h, w,
             KIND=launch.kind((x.shape[2], x.shape[3]), (h, w), mode), INDEX=index_type(x, out), ACC=TYPES[dtype],
             STRIP=_STRIP, BLOCK_C=block_c, BLOCK_X=block_x,
             **launch.OPTIONS,

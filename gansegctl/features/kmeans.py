@@ -5,7 +5,7 @@ A round of Lloyd (1982) is `assign`, one projection, and `pool`, one adjoint: eq
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -75,7 +75,7 @@ def kmeans(
         previous, moved = inertia, moved + 1
 
 
-def _samples(pyramids: Sequence[FeaturePyramid]):
+def _samples(pyramids: Sequence[FeaturePyramid]) -> Iterator[FeaturePyramid]:
     """One image at a time, so that K score maps exist for one image only."""
     for pyramid in pyramids:
         for i in range(pyramid.batch):

@@ -8,26 +8,14 @@ computed from the native maps exactly; each method states the identity it uses.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from gansegctl import kernels
-from gansegctl.kernels import cpu_strips as strips
-from gansegctl.kernels import reference
-from gansegctl.kernels.backend import preferred
-from gansegctl.kernels.cpu_strips import Layers
-
-_CLASSES_AT_ONCE = 64
-
-HIDDEN = 256 << 20
-"""Bytes of a perceptron's first hidden maps up to which training keeps them; else the backward pass makes them anew."""
-
-AGAIN = 40 << 20
-"""Bytes of those maps that are made anew at one time: the backward pass holds about eight times as much. Above
-the 32 MB up to which glibc keeps what is freed, in pieces, in its heap: with 16 MB a fit took twice the memory."""
+from gansegctl.kernels.interpolation import axis_matrix, check_mode, widened
+from gansegctl.kernels.reference import Layers
 
 
 class FeaturePyramid:
@@ -40,7 +28,7 @@ class FeaturePyramid:
     def __init__(
         self, levels: Sequence[Tensor], size: tuple[int, int], mode: str = "bilinear", backend: str = "auto"
     ) -> None:
-        reference.check_mode(mode)
+        check_mode(mode)
         self.levels, self.size, self.mode, self.backend = tuple(levels), (int(size[0]), int(size[1])), mode, backend
         if not self.levels:
             raise ValueError("got a pyramid without levels; wanted at least one map [N,C,h,w]")
@@ -70,6 +58,14 @@ class FeaturePyramid:
     def __len__(self) -> int:
         return self.batch
 
+    def __repr__(self) -> str:
+        """Levels from the first to the last, and the hypercolumn they stand for, in one line."""
+        first = self.levels[0]
+        maps = ", ".join(f"{c}×{x.shape[2]}×{x.shape[3]}" for c, x in zip(self.widths, self.levels, strict=True))
+        dtype = str(first.dtype).removeprefix("torch.")
+        stands_for = f"[{self.batch}, {self.channels}, {self.size[0]}, {self.size[1]}]"
+        return f"FeaturePyramid({stands_for} {dtype} on {first.device}, {self.mode}, from {maps})"
+
     @property
     def hypercolumn_bytes(self) -> int:
         """What `dense` would allocate for the batch."""
@@ -82,17 +78,13 @@ class FeaturePyramid:
     def __getitem__(self, samples: slice | Tensor) -> FeaturePyramid:
         return self.map(lambda x: x[samples])
 
-    def to(self, *args, **options) -> FeaturePyramid:
+    def to(self, *args: Any, **options: Any) -> FeaturePyramid:
         """Every level through `Tensor.to`: a device, a dtype, or both."""
         return self.map(lambda x: x.to(*args, **options))
 
     def detach(self) -> FeaturePyramid:
         """The same maps, cut from the graph that made them."""
         return self.map(lambda x: x.detach())
-
-    def select(self, levels: Sequence[int]) -> FeaturePyramid:
-        """Only these levels, by place."""
-        return FeaturePyramid([self.levels[i] for i in levels], self.size, self.mode, self.backend)
 
     def with_mode(self, mode: str) -> FeaturePyramid:
         """The same maps under another upsampling."""
@@ -129,41 +121,17 @@ class FeaturePyramid:
     def project(self, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """weight [K,ΣC], bias [K] → [N,K,H,W]. W·concat U(a_i) = Σ U(W_i a_i)."""
         self._check(weight, 2)
-        if self._in_strips(weight, bias):
-            return strips.project(self.levels, weight, self.size, self.mode, bias)
-        maps = reference.native_project(self.levels, weight.split(self.widths, dim=1))
-        return kernels.upsample_sum(maps, self.size, self.mode, bias, backend=self.backend)
+        return kernels.project(self.levels, weight, self.size, self.mode, bias, backend=self.backend)
 
     def perceptron(self, layers: Layers, slope: float = 0.0) -> Tensor:
         """A per-pixel head: layers (weight [K_out,K_in], bias [K_out]), leaky ReLU between → logits [N,K,H,W].
 
-        The first layer is `project`. On a CPU without gradients its maps exist for a strip of rows at a time; elsewhere
-        for `strips.CHUNK` of its units. With gradients they are kept for the backward pass, once, while all of them
-        take `HIDDEN` bytes or less; of wider layers (2000 units at 256 px: 524 MB) they are made again in it,
-        `AGAIN` bytes at a time. slope: of the leaky ReLU, 0 for a plain one.
+        The first layer is `project`, and its maps never exist whole where no gradients are asked for. With gradients
+        they are kept for the backward pass, once, up to a size, and made again in it beyond (kernels.torch_ops).
+        slope: of the leaky ReLU, 0 for a plain one.
         """
-        (first, bias), rest = layers[0], layers[1:]
-        self._check(first, 2)
-        if self._in_strips(*(t for layer in layers for t in layer)):
-            return strips.perceptron(self.levels, layers, self.size, self.mode, slope)
-        if not rest:
-            return self.project(first, bias)
-
-        def part(first: Tensor, bias: Tensor, second: Tensor) -> Tensor:
-            hidden = F.leaky_relu_(self.project(first, bias), slope)  # in place: both operations keep the same maps
-            return F.conv2d(hidden, second[:, :, None, None])
-
-        size = first.element_size() * self.batch * len(first) * self.size[0] * self.size[1]
-        again = torch.is_grad_enabled() and size > HIDDEN
-        options = {"use_reentrant": False, "preserve_rng_state": False}  # nothing in it is random
-        x = rest[0][1].view(1, -1, 1, 1)
-        units = max(1, min(strips.CHUNK, AGAIN * len(first) // size)) if again else strips.CHUNK
-        chunks = (t.split(units, dim=i) for i, t in ((0, first), (0, bias), (1, rest[0][0])))
-        for layers in zip(*chunks, strict=True):
-            x = x + (checkpoint(part, *layers, **options) if again else part(*layers))
-        for weight, bias in rest[1:]:
-            x = F.conv2d(F.leaky_relu(x, slope), weight[:, :, None, None], bias)
-        return x
+        self._check(layers[0][0], 2)
+        return kernels.perceptron(self.levels, layers, self.size, self.mode, slope, backend=self.backend)
 
     def classify(self, heads: Sequence[Layers], slope: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
         """One per-pixel head or several → labels uint8, confidence uint8, uncertainty float32, [N,H,W] each.
@@ -176,15 +144,7 @@ class FeaturePyramid:
             raise ValueError("got no heads; wanted one or more")
         for layers in heads:
             self._check(layers[0][0], 2)
-        with torch.no_grad():
-            if self._on_cpu():
-                return strips.classify(self.levels, heads, self.size, self.mode, slope)
-            first, *rest = [tuple(torch.stack(t) for t in zip(*same, strict=True)) for same in zip(*heads, strict=True)]
-            maps = reference.native_project(self.levels, first[0].flatten(0, 1).split(self.widths, dim=1))
-            bias, several = first[1].flatten(), len(heads)
-            return kernels.pixel_head(
-                maps, self.size, rest, several, self.mode, bias, slope, per_pixel=True, backend=self.backend
-            )
+        return kernels.classify(self.levels, heads, self.size, self.mode, slope, backend=self.backend)
 
     def conv(self, weight: Tensor, bias: Tensor | None = None, dilation: int = 1) -> Tensor:
         """k×k convolution, k odd: weight [K,ΣC,k,k], bias [K] → [N,K,H,W]; outside the image is 0.
@@ -196,21 +156,14 @@ class FeaturePyramid:
             raise ValueError(f"got a kernel {list(weight.shape[2:])}; wanted k×k with k odd")
         if dilation < 1:
             raise ValueError(f"got dilation {dilation}; wanted 1 or more")
-        if self._in_strips(weight, bias):
-            return strips.conv(self.levels, weight, self.size, self.mode, bias, dilation)
-        by_size: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = {}
-        for x, w in zip(self.levels, weight.split(self.widths, dim=1), strict=True):
-            by_size.setdefault((x.shape[2], x.shape[3]), []).append((x, w))
-        total = None
-        for pairs in by_size.values():  # levels of one size are one convolution
-            x, w = _cat([p[0] for p in pairs]), _cat([p[1] for p in pairs])
-            part = kernels.conv_upsampled(x, w, self.size, self.mode, dilation, backend=self.backend)
-            total = part if total is None else total + part
-        return total if bias is None else total + bias.view(1, -1, 1, 1)
+        return kernels.conv(self.levels, weight, self.size, self.mode, bias, dilation, backend=self.backend)
 
     def sqnorm(self) -> Tensor:
         """Squared L2 norm over channels, [N,H,W]: a quadratic form of the four native taps of each pixel."""
-        return sum(kernels.squared_norm(x, self.size, self.mode, backend=self.backend) for x in self.levels)
+        first, *others = (kernels.squared_norm(x, self.size, self.mode, backend=self.backend) for x in self.levels)
+        for norm in others:
+            first = first + norm
+        return first
 
     def assign(self, centroids: Tensor) -> Tensor:
         """Nearest centroid of every pixel: centroids [K,ΣC] → int64 [N,H,W]. argmin‖x−c‖² = argmax c·x − ½‖c‖².
@@ -228,27 +181,18 @@ class FeaturePyramid:
         wanted = (len(self), *self.size)
         if (weights.shape[0], *weights.shape[2:]) != wanted:
             raise ValueError(f"got weights {list(weights.shape)}; wanted [{wanted[0]}, K, {wanted[1]}, {wanted[2]}]")
-        if self._on_cpu():
-            return torch.cat(reference.segment_sums(weights, self.levels, self.mode), dim=1)
-        parts = [kernels.segment_pool(weights, x, self.mode, backend=self.backend) for x in self.levels]
-        return torch.cat(parts, dim=1)
+        return kernels.segment_pool(weights, self.levels, self.mode, backend=self.backend)
 
     def pool_labels(self, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
         """`pool` over the segments of labels [N,H,W]: sums [K,ΣC] and pixels int64 [K], K = classes.
 
-        Labels outside 0…K−1, such as 255 for ignored pixels, count nowhere. One-hot maps exist for 64 classes at once.
+        Labels outside 0…K−1, such as 255 for ignored pixels, count nowhere.
         """
         if tuple(labels.shape) != (self.batch, *self.size):
             raise ValueError(f"got labels {list(labels.shape)}; wanted {[self.batch, *self.size]}")
         flat = labels.long()
         counts = torch.bincount(flat[(flat >= 0) & (flat < classes)], minlength=classes)
-        if not self._on_cpu():
-            pool = kernels.segment_pool_labels
-            sums = [pool(labels, x, classes, self.mode, backend=self.backend) for x in self.levels]
-            return torch.cat(sums, dim=1), counts
-        ids = torch.arange(classes).view(1, -1, 1, 1)
-        sums = [self.pool(flat[:, None] == chunk) for chunk in ids.split(_CLASSES_AT_ONCE, dim=1)]
-        return torch.cat(sums), counts
+        return kernels.segment_pool_labels(labels, self.levels, classes, self.mode, backend=self.backend), counts
 
     def at(self, points: Tensor) -> Tensor:
         """Hypercolumns of sampled pixels: points int64 [P,3] as (sample, row, column) → [P,ΣC]."""
@@ -265,25 +209,16 @@ class FeaturePyramid:
         count = self.batch * h * w
         means, variances = [], []
         for x in self.levels:
-            x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+            x = widened(x)
             centre = x.mean(dim=(0, 2, 3))
             x = x - centre.view(1, -1, 1, 1)
-            rows = reference.axis_matrix(x.shape[2], h, self.mode, x)
-            columns = reference.axis_matrix(x.shape[3], w, self.mode, x)
+            rows = axis_matrix(x.shape[2], h, self.mode, x)
+            columns = axis_matrix(x.shape[3], w, self.mode, x)
             offset = torch.einsum("nchw,h,w->c", x, rows.sum(dim=0), columns.sum(dim=0)) / count
             square = (x * ((rows.T @ rows) @ x @ (columns.T @ columns))).sum(dim=(0, 2, 3)) / count
             means.append(centre + offset)
             variances.append((square - offset.square()).clamp(min=0))
         return torch.cat(means), torch.cat(variances)
-
-    def _on_cpu(self) -> bool:
-        backend = preferred() if self.backend == "auto" else self.backend
-        return backend in ("auto", "reference") and all(x.device.type == "cpu" for x in self.levels)
-
-    def _in_strips(self, *weights: Tensor | None) -> bool:
-        """Whether the CPU path may run, which makes a strip of rows at a time and no gradients."""
-        tensors = [t for t in (*self.levels, *weights) if t is not None]
-        return self._on_cpu() and not (torch.is_grad_enabled() and any(t.requires_grad for t in tensors))
 
     def _check(self, weight: Tensor, dimensions: int) -> None:
         if weight.ndim != dimensions or weight.shape[1] != self.channels:
@@ -293,7 +228,7 @@ class FeaturePyramid:
 
 def _cat(tensors: Sequence[Tensor]) -> Tensor:
     """Joined along channels; torch.cat would copy a single one."""
-    return tensors[0] if len(tensors) == 1 else torch.cat(tensors, dim=1)
+    return tensors[0] if len(tensors) == 1 else torch.cat(list(tensors), dim=1)
 
 
 def fold_affine(weight: Tensor, bias: Tensor | None, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:

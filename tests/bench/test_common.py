@@ -287,7 +287,7 @@ def test_differences_are_judged_by_the_largest_value():
 
 def test_the_table_and_the_page(tmp_path):
     rows = [Row("s", "o", "p", 0.0123, 0.0120, 2_500_000_000, 123_000_000, 12.34, "why"), Row("s", "o", "q", note="no")]
-    lines = benching.table(rows, "a ÷ b", 2e10)
+    lines = benching.markdown_table(rows, "a ÷ b", 2e10)
     assert lines[2] == "| s | o | p | 12.3 | 12.0 | 12.3 | 2.50 GB | 123 MB | 50 % | why |"
     assert lines[3].endswith("|  |  |  |  |  |  | no |")
     assert len({line.count("|") for line in lines}) == 1

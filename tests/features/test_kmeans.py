@@ -135,7 +135,7 @@ def test_what_cannot_be_clustered_is_refused():
     with pytest.raises(ValueError, match="clusters"):
         kmeans([], 1)
     with pytest.raises(ValueError, match="channels"):
-        kmeans([parts[0], parts[1].select([0])], 2)
+        kmeans([parts[0], FeaturePyramid(parts[1].levels[:1], parts[1].size)], 2)
     with pytest.raises(ValueError, match="start"):
         kmeans(parts, 2, start=torch.zeros(2, 4))
     with pytest.raises(ValueError, match="iterations"):

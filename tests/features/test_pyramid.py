@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from gansegctl import kernels
 from gansegctl.features.pyramid import FeaturePyramid, fold_affine
-from gansegctl.kernels.reference import MODES
+from gansegctl.kernels.interpolation import MODES
 
 SIZE = (13, 17)
 
@@ -38,7 +38,8 @@ def no_dense(monkeypatch):
         raise AssertionError("the hypercolumn was built")
 
     monkeypatch.setattr(kernels, "upsample_concat", refuse)
-    monkeypatch.setattr("gansegctl.kernels.reference.upsample_concat", refuse)
+    for module in ("reference", "torch_ops", "cpu_ops"):
+        monkeypatch.setattr(f"gansegctl.kernels.{module}.upsample_concat", refuse)
 
 
 def close(a: torch.Tensor, b: torch.Tensor) -> None:
@@ -154,9 +155,13 @@ def test_samples_levels_and_joining():
     assert p.channels == 15
     close(p[1:2].dense(), p.dense()[1:2])
     close(FeaturePyramid.cat([p[:1], p[1:]]).dense(), p.dense())
-    close(p.select([4, 0]).dense(), torch.cat([p.select([4]).dense(), p.select([0]).dense()], dim=1))
     assert p.hypercolumn_bytes == 3 * 15 * 13 * 17 * 8
     assert p.with_mode("nearest").mode == "nearest"
+
+
+def test_it_says_what_it_holds_in_one_line():
+    p = FeaturePyramid([torch.zeros(2, 8, 4, 4), torch.zeros(2, 6, 16, 8)], (16, 8), "nearest").to(torch.float16)
+    assert repr(p) == "FeaturePyramid([2, 14, 16, 8] float16 on cpu, nearest, from 8×4×4, 6×16×8)"
 
 
 def test_what_does_not_fit_is_refused():

@@ -7,9 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from gansegctl import kernels
-from gansegctl.features import pyramid as pyramids
 from gansegctl.features.pyramid import FeaturePyramid
-from gansegctl.kernels import cpu_strips as strips
+from gansegctl.kernels import cpu_ops, cpu_strips, torch_ops
 
 SIZE = (9, 11)
 
@@ -42,7 +41,8 @@ def on_dense(p: FeaturePyramid, layers, slope: float) -> torch.Tensor:
 @pytest.mark.parametrize("grad", [False, True])
 @pytest.mark.parametrize("chunk", [2, 256])
 def test_perceptron(widths, grad, chunk, monkeypatch):
-    monkeypatch.setattr(strips, "CHUNK", chunk)
+    for module in (cpu_strips, torch_ops):
+        monkeypatch.setattr(module, "CHUNK", chunk)
     p, layers = pyramid(grad), head(*widths)
     made = p.perceptron(layers, 0.2)
     assert made.requires_grad == grad
@@ -74,26 +74,26 @@ def test_classify(members):
 
 
 @pytest.mark.parametrize("members", [1, 3])
-def test_other_backends_get_the_same_head(members, monkeypatch):
+def test_other_backends_get_the_same_head(members):
     """Off the CPU the first layers of all members are one native product, and `kernels.pixel_head` does the rest."""
     p, heads = (
         pyramid().to(torch.float32),
         [[(w.float(), b.float()) for w, b in head(6, 4, seed=i)] for i in range(members)],
     )
     wanted = p.classify(heads)
-    monkeypatch.setattr(FeaturePyramid, "_on_cpu", lambda self: False)
+    p.backend = "torch"
     found = p.classify(heads)
     assert torch.equal(found[0], wanted[0])
     assert (found[1].int() - wanted[1].int()).abs().max() <= 1
     assert (found[2] - wanted[2]).abs().max() < 1e-5
 
 
-def test_pooling_of_labels_off_the_cpu_is_the_same(monkeypatch):
+def test_pooling_of_labels_off_the_cpu_is_the_same():
     p = pyramid()
     labels = torch.randint(5, (2, *SIZE), generator=torch.Generator().manual_seed(0))
     labels[0, 0, 0] = 255
     wanted = p.pool_labels(labels, 4)
-    monkeypatch.setattr(FeaturePyramid, "_on_cpu", lambda self: False)
+    p.backend = "torch"
     found = p.pool_labels(labels, 4)
     assert (found[0] - wanted[0]).abs().max() < 1e-10
     assert torch.equal(found[1], wanted[1])
@@ -108,7 +108,7 @@ def test_heads_build_no_hypercolumn(monkeypatch):
 
 def test_without_gradients_the_strips_run_and_with_them_they_do_not(monkeypatch):
     ran = []
-    monkeypatch.setattr(strips, "project", lambda *a: ran.append(a) or torch.zeros(1))
+    monkeypatch.setattr(cpu_strips, "project", lambda *a: ran.append(a) or torch.zeros(1))
     w = random(2, 11).requires_grad_()
     pyramid().project(w)
     assert not ran
@@ -142,10 +142,10 @@ def kept_for_backward(function) -> tuple[torch.Tensor, int]:
 
 @pytest.mark.parametrize("slope", [0.0, 0.2])
 def test_training_a_wide_perceptron_keeps_its_hidden_maps_once_or_makes_them_again(slope, monkeypatch):
-    monkeypatch.setattr(strips, "CHUNK", 16)
+    monkeypatch.setattr(torch_ops, "CHUNK", 16)
     p, maps, results = pyramid(), 2 * SIZE[0] * SIZE[1], []
     for bound in (1 << 30, 0):
-        monkeypatch.setattr(pyramids, "HIDDEN", bound)
+        monkeypatch.setattr(torch_ops, "HIDDEN", bound)
         layers = [(w.requires_grad_(), b.requires_grad_()) for w, b in head(64, 5, 3)]
         made, kept = kept_for_backward(lambda layers=layers: p.perceptron(layers, slope))
         made.square().sum().backward()
@@ -159,18 +159,18 @@ def test_training_a_wide_perceptron_keeps_its_hidden_maps_once_or_makes_them_aga
 
 
 def test_hidden_maps_are_made_again_a_few_units_at_a_time(monkeypatch):
-    p, seen, plain = pyramid(), [], FeaturePyramid.project
+    p, seen, plain = pyramid(), [], cpu_ops.project
     layers = [(w.requires_grad_(), b) for w, b in head(10, 3)]
     whole = p.perceptron(layers)
-    monkeypatch.setattr(pyramids, "HIDDEN", 0)
-    monkeypatch.setattr(pyramids, "AGAIN", 3 * 2 * SIZE[0] * SIZE[1] * layers[0][0].element_size())
-    monkeypatch.setattr(FeaturePyramid, "project", lambda self, w, b: seen.append(len(w)) or plain(self, w, b))
+    monkeypatch.setattr(torch_ops, "HIDDEN", 0)
+    monkeypatch.setattr(torch_ops, "AGAIN", 3 * 2 * SIZE[0] * SIZE[1] * layers[0][0].element_size())
+    monkeypatch.setattr(cpu_ops, "project", lambda x, w, *a: seen.append(len(w)) or plain(x, w, *a))
     torch.testing.assert_close(p.perceptron(layers), whole)
     assert seen == [3, 3, 3, 1]
 
 
 def test_hidden_maps_made_again_leave_the_random_state_alone(monkeypatch):
-    monkeypatch.setattr(pyramids, "HIDDEN", 0)
+    monkeypatch.setattr(torch_ops, "HIDDEN", 0)
     torch.manual_seed(3)
     before = torch.random.get_rng_state()
     layers = [(w.requires_grad_(), b) for w, b in head(6, 3)]

@@ -6,12 +6,29 @@ A GPU runs them as compiled. Fresh memory of every kernel is poisoned: an elemen
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 
 import pytest
 import torch
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def loop_bounds():
+    """Triton before 3.7 takes int() of an array of one for a loop's bound, which NumPy 2.4 refuses: hand it the item."""
+    if find_spec("triton") is None or "TRITON_INTERPRET" not in os.environ:
+        return
+    from triton.runtime import interpreter
+
+    patch = interpreter._patch_lang_tensor
+
+    def patched(tensor, *scope):
+        patch(tensor, *scope)
+        tensor.__index__ = lambda self: self.handle.data.item()
+
+    interpreter._patch_lang_tensor = patched
 
 
 @pytest.fixture(autouse=True)

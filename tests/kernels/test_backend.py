@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib import import_module
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from gansegctl.kernels import backend
 class OnGpu:
     """What `pick` looks at of a tensor on a GPU."""
 
-    is_cuda, device = True, "cuda:0"
+    is_cuda, is_cpu, device = True, False, "cuda:0"
 
 
 def test_triton_says_why_it_cannot_run(monkeypatch):
@@ -31,21 +32,35 @@ def test_triton_says_why_it_cannot_run(monkeypatch):
         backend.pick("triton", [OnGpu()])
 
 
-def test_auto_is_triton_on_a_gpu_and_the_reference_elsewhere(monkeypatch):
+def test_auto_is_triton_on_a_gpu_and_cpu_on_a_cpu(monkeypatch):
     monkeypatch.setattr(backend, "_gpus", lambda: 1)
     monkeypatch.setattr(backend, "find_spec", lambda name: object())
     monkeypatch.setenv("TRITON_INTERPRET", "0")
     assert backend.pick("auto", [OnGpu(), OnGpu()]) == "triton"
-    assert backend.pick("auto", [OnGpu(), torch.ones(1)]) == "reference"
-    assert backend.pick("auto", [OnGpu()], {"triton": "too deep"}) == "reference"
-    assert backend.pick("auto") == "reference"
+    assert backend.pick("auto", [torch.ones(1)]) == "cpu"
+    assert backend.pick("auto") == "cpu"
     assert backend.pick("triton", [OnGpu()]) == "triton"
     with pytest.raises(ValueError, match="too deep"):
         backend.pick("triton", [OnGpu()], {"triton": "too deep"})
-    with pytest.raises(ValueError, match="lie on cpu"):
+    with pytest.raises(ValueError, match="lie on cpu, not on a CUDA device"):
         backend.pick("triton", [OnGpu(), torch.ones(1)])
+
+
+def test_auto_is_plain_torch_where_triton_cannot(monkeypatch):
+    monkeypatch.setattr(backend, "_gpus", lambda: 1)
+    monkeypatch.setattr(backend, "find_spec", lambda name: object())
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    assert backend.pick("auto", [OnGpu(), torch.ones(1)]) == "torch"
+    assert backend.pick("auto", [OnGpu()], {"triton": "too deep"}) == "torch"
     monkeypatch.setattr(backend, "find_spec", lambda name: None)
-    assert backend.pick("auto", [OnGpu()]) == "reference"
+    assert backend.pick("auto", [OnGpu()]) == "torch"
+
+
+def test_the_cpu_backend_is_refused_on_a_gpu_and_torch_and_reference_run_anywhere():
+    with pytest.raises(ValueError, match=r"lie on cuda:0, not on the CPU; pass --backend auto"):
+        backend.pick("cpu", [OnGpu(), torch.ones(1)])
+    for name in ("torch", "reference"):
+        assert backend.pick(name, [OnGpu()]) == backend.pick(name, [torch.ones(1)]) == name
 
 
 def test_every_op_takes_a_backend_and_refuses_an_unknown_one():
@@ -55,8 +70,12 @@ def test_every_op_takes_a_backend_and_refuses_an_unknown_one():
         "upsample_sum": ([x], (4, 4)),
         "conv_upsampled": (x, torch.ones(1, 2, 3, 3), (4, 4)),
         "squared_norm": (x, (4, 4)),
-        "segment_pool": (torch.ones(1, 1, 4, 4), x),
-        "segment_pool_labels": (torch.zeros(1, 4, 4, dtype=torch.uint8), x, 2),
+        "segment_pool": (torch.ones(1, 1, 4, 4), [x]),
+        "segment_pool_labels": (torch.zeros(1, 4, 4, dtype=torch.uint8), [x], 2),
+        "project": ([x], torch.ones(1, 2), (4, 4)),
+        "conv": ([x], torch.ones(1, 2, 3, 3), (4, 4)),
+        "perceptron": ([x], [(torch.ones(1, 2), torch.ones(1))], (4, 4)),
+        "classify": ([x], [[(torch.ones(3, 2), torch.ones(3))]], (4, 4)),
         "gather_points": (x, points, (4, 4)),
         "pixel_head": ([x], (4, 4)),
         "filter_activate": (x, torch.ones(1, 2), torch.ones(2)),
@@ -65,6 +84,12 @@ def test_every_op_takes_a_backend_and_refuses_an_unknown_one():
     for name, arguments in calls.items():
         with pytest.raises(ValueError, match="wanted one of"):
             getattr(kernels, name)(*arguments, backend="metal")
+
+
+def test_every_torch_backend_has_every_op():
+    for name in ("reference", "cpu_ops", "torch_ops"):
+        module = import_module(f"gansegctl.kernels.{name}")
+        assert all(callable(getattr(module, op)) for op in kernels.__all__), name
 
 
 def test_importing_the_kernels_imports_no_triton():
@@ -85,13 +110,16 @@ def test_what_is_preferred_is_what_auto_means(as_before, monkeypatch):
     monkeypatch.setenv("TRITON_INTERPRET", "0")
     backend.prefer("reference")
     assert backend.preferred() == "reference" and backend.pick("auto", [OnGpu()]) == "reference"
+    backend.prefer("cpu")
+    with pytest.raises(ValueError, match="lie on cuda:0"):
+        backend.pick("auto", [OnGpu()])
     backend.prefer("triton")
     with pytest.raises(ValueError, match="too deep"):
         backend.pick("auto", [OnGpu()], {"triton": "too deep"})
     with pytest.raises(ValueError, match="lie on cpu"):
         backend.pick("auto", [torch.ones(1)])
     backend.prefer("auto")
-    assert backend.pick("auto", [OnGpu()], {"triton": "too deep"}) == "reference"
+    assert backend.pick("auto", [OnGpu()], {"triton": "too deep"}) == "torch"
 
 
 def test_a_backend_that_cannot_run_is_not_preferred(as_before, monkeypatch):

@@ -31,22 +31,26 @@ def compile_only(self, *arguments, grid, warmup, **options):
 
 driver.set_active(NoDevice())
 jit.JITFunction.run = compile_only
-from gansegctl.kernels import conv_upsampled_triton, gather_points_triton, pixel_head_triton, segment_pool_triton
-from gansegctl.kernels import squared_norm_triton, upsample_concat_triton, upsample_sum_triton
+from gansegctl.kernels import triton_ops
 b = torch.bfloat16
 x = torch.zeros(2, 32, 4, 4, dtype=b).contiguous(memory_format=torch.channels_last).requires_grad_()
 maps, points = [x, torch.zeros(2, 32, 16, 16, dtype=b)], torch.zeros(3, 3, dtype=torch.int64)
-upsample_sum_triton.upsample_sum(maps, (16, 16), "bilinear", torch.zeros(32, dtype=b), 0.2).sum().backward()
-upsample_concat_triton.upsample_concat(maps, (16, 16))
-conv_upsampled_triton.conv_upsampled(x, torch.zeros(4, 32, 1, 1, dtype=b), (16, 16), "bilinear", 1)
-squared_norm_triton.squared_norm(x.detach(), (16, 16))
-segment_pool_triton.segment_pool_labels(torch.zeros(2, 16, 16, dtype=torch.uint8), x.detach(), 5)
-gather_points_triton.gather_points(x, points, (16, 16)).sum().backward()
+triton_ops.upsample_sum(maps, (16, 16), "bilinear", torch.zeros(32, dtype=b), 0.2).sum().backward()
+triton_ops.upsample_concat(maps, (16, 16))
+triton_ops.conv_upsampled(x, torch.zeros(4, 32, 1, 1, dtype=b), (16, 16), "bilinear", 1)
+triton_ops.squared_norm(x.detach(), (16, 16))
+triton_ops.segment_pool_labels(torch.zeros(2, 16, 16, dtype=torch.uint8), [x.detach()], 5)
+triton_ops.gather_points(x, points, (16, 16)).sum().backward()
+scale, noise = torch.zeros(2, 32, dtype=b), torch.zeros(1, 1, 4, 4, dtype=b)
+with torch.no_grad():
+    fir = torch.zeros(4, 4, dtype=b)
+    triton_ops.filter_activate(x, scale, scale[0], noise[..., 1:, 1:], fir, (1, 1), 1.4, 0.2, 2.0)
+    triton_ops.filter_activate(x, scale, scale[0], noise)
 for dtype, middle in ((b, 32), (torch.float32, 256)):
     shapes = ((1, middle, 32), (1, middle), (1, 34, middle), (1, 34))
     layers = [torch.zeros(s, dtype=dtype) for s in shapes]
     inputs = [m.to(dtype) for m in maps]
-    pixel_head_triton.pixel_head(inputs, (16, 16), [layers[:2], layers[2:]], 1, "bilinear", None, 0, False)
+    triton_ops.pixel_head(inputs, (16, 16), [layers[:2], layers[2:]], 1, "bilinear", None, 0, False)
 print(json.dumps(built))
 """
 
@@ -68,6 +72,7 @@ def test_every_kernel_compiles_and_fits(tmp_path):
         "gather_kernel",
         "sum_runs_kernel",
         "pixel_head_kernel",
+        "filter_activate_kernel",
     }
     for name, rows in built.items():
         for shared, length in rows:

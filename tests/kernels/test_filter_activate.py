@@ -1,4 +1,4 @@
-"""filter_activate: the reference against its formula, in place and not, and Triton against the reference."""
+"""filter_activate: the backends in torch against its formula, in place and not, and Triton against the reference."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from gansegctl import kernels
-from gansegctl.kernels import reference_filter
+from gansegctl.kernels import torch_ops
 
 FIR = torch.outer(*[torch.tensor([1.0, 3.0, 3.0, 1.0], dtype=torch.float64) / 4] * 2)
 
@@ -34,7 +34,7 @@ def by_formula(x, scale, bias, noise, fir, gain, clamp):
     return y if clamp is None else y.clamp(-clamp, clamp)
 
 
-@pytest.mark.parametrize("backend", ["reference", "triton"])
+@pytest.mark.parametrize("backend", ["reference", "torch", "triton"])
 @pytest.mark.parametrize("noise", ["one", "each", "none"])
 @pytest.mark.parametrize("clamp", [None, 0.7])
 def test_it_is_its_formula(backend, noise, clamp, draw, device):
@@ -78,11 +78,11 @@ def test_without_gradients_it_writes_in_place_and_with_them_it_does_not(draw):
     x, scale, bias, noise = given(draw, torch.float64)
     noise = F.pad(noise, (0, 1, 0, 1))
     kept = x.clone()
-    tracked = kernels.filter_activate(x.requires_grad_(), scale, bias, noise, backend="reference")
+    tracked = kernels.filter_activate(x.requires_grad_(), scale, bias, noise, backend="torch")
     assert torch.equal(x.detach(), kept)
     with torch.no_grad():
         given_up = x.detach().clone()
-        ours = kernels.filter_activate(given_up, scale, bias, noise, backend="reference")
+        ours = kernels.filter_activate(given_up, scale, bias, noise, backend="torch")
     assert ours.data_ptr() == given_up.data_ptr() and torch.equal(ours, tracked.detach())
 
 
@@ -90,9 +90,10 @@ def test_the_reference_has_gradients_and_triton_says_that_it_has_none(draw):
     x, scale, bias, noise = given(draw, torch.float64)
     inputs = [t.requires_grad_() for t in (x, scale, bias, noise)]
     fir = FIR.to(x.device)
-    assert torch.autograd.gradcheck(
-        lambda *t: kernels.filter_activate(*t, fir, (1, 1), 1.4, 0.2, 2.0, backend="reference"), inputs
-    )
+    for name in ("reference", "torch"):
+        assert torch.autograd.gradcheck(
+            lambda *t, name=name: kernels.filter_activate(*t, fir, (1, 1), 1.4, 0.2, 2.0, backend=name), inputs
+        )
     with pytest.raises(ValueError, match="no backward"):
         kernels.filter_activate(*inputs, fir, (1, 1), backend="triton")
 
@@ -101,8 +102,8 @@ def test_the_reference_has_gradients_and_triton_says_that_it_has_none(draw):
 def test_a_long_filter_along_both_axes_is_its_outer_product(padding, draw):
     taps = draw(8)
     x = draw(1, 3, 10, 11)
-    along = reference_filter.fir_filter2d(x, taps, padding, gain=4.0)
-    torch.testing.assert_close(along, reference_filter.fir_filter2d(x, torch.outer(taps, taps), padding, gain=4.0))
+    along = torch_ops.fir_filter2d(x, taps, padding, gain=4.0)
+    torch.testing.assert_close(along, torch_ops.fir_filter2d(x, torch.outer(taps, taps), padding, gain=4.0))
 
 
 def test_wrong_arguments_say_what_was_wanted(draw):

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from gansegctl import kernels
-from gansegctl.kernels import reference, reference_head
+from gansegctl.kernels.interpolation import upsample
 
 SIZE = (9, 14)
 
@@ -26,7 +26,7 @@ def head(draw, heads, hidden, widths, dtype=torch.float32):
 
 def by_hand(maps, layers, heads, bias, mode, slope):
     """Probabilities [heads,N,K,H,W] in float64, one step of the definition at a time."""
-    x = sum(reference.upsample(m.double(), SIZE, mode) for m in maps) + bias.double().view(1, -1, 1, 1)
+    x = sum(upsample(m.double(), SIZE, mode) for m in maps) + bias.double().view(1, -1, 1, 1)
     rows = []
     for e, part in enumerate(x.chunk(heads, dim=1)):
         for weight, offset in layers:
@@ -53,7 +53,7 @@ def close(got, p, atol):
     assert torch.allclose(score.double(), (spread / math.log(p.shape[2])).mean(dim=(1, 2)), atol=atol)
 
 
-@pytest.mark.parametrize("backend", ["reference", "triton"])
+@pytest.mark.parametrize("backend", ["reference", "torch", "triton"])
 @pytest.mark.parametrize(("heads", "hidden", "widths"), [(1, 5, ()), (1, 20, (3,)), (3, 35, (17, 4)), (2, 3, ())])
 def test_labels_confidence_and_score(backend, heads, hidden, widths, draw):
     maps, layers, bias = head(draw, heads, hidden, widths)
@@ -77,7 +77,7 @@ def test_half_precision_keeps_the_labels_that_are_clear(draw):
 
 def test_the_map_of_uncertainty_has_the_score_as_its_mean_and_scores_repeat(draw):
     maps, layers, bias = head(draw, 2, 16, (4,))
-    for backend in ("reference", "triton"):
+    for backend in ("reference", "torch", "triton"):
         _, _, score = kernels.pixel_head(maps, SIZE, layers, 2, bias=bias, backend=backend)
         labels, _, spread = kernels.pixel_head(maps, SIZE, layers, 2, bias=bias, per_pixel=True, backend=backend)
         assert spread.shape == labels.shape
@@ -95,19 +95,6 @@ def test_agreement_is_certain_and_disagreement_is_not(draw):
     flat[:, 0] = flat[:, 3] = 50.0
     assert kernels.pixel_head([flat], (6, 6), (), 2, backend="triton")[2].item() == pytest.approx(1, abs=1e-5)
     assert kernels.pixel_head([flat[:, :2]], (6, 6), backend="triton")[2].item() == pytest.approx(0, abs=1e-6)
-
-
-def test_a_batch_norm_folds_into_the_next_layer(draw):
-    norm = torch.nn.BatchNorm1d(5).double().eval()
-    for tensor in (norm.running_mean, norm.weight.data, norm.bias.data):
-        tensor.copy_(draw(5).cpu())
-    norm.running_var.copy_(draw(5).cpu().square() + 0.1)
-    weight, bias, x = draw(2, 3, 5).cpu(), draw(2, 3).cpu(), draw(7, 5).cpu()
-    folded, offset = reference_head.fold_batch_norm(
-        weight, bias, norm.running_mean, norm.running_var, norm.weight, norm.bias, norm.eps
-    )
-    for e in range(2):
-        assert torch.allclose(x @ folded[e].T + offset[e], norm(x) @ weight[e].T + bias[e], atol=1e-12)
 
 
 def test_heads_that_do_not_fit_are_refused(draw):

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from gansegctl import kernels
-from gansegctl.kernels import launch, reference
+from gansegctl.kernels import interpolation, launch, reference
+from gansegctl.kernels.interpolation import upsample
 
 SIZE = (11, 13)
 NATIVES = (
@@ -16,12 +17,12 @@ NATIVES = (
     (5, 17),
 )  # smaller; the full size itself; taller than it is wide, and larger than the target
 BOTH = pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-MODES = pytest.mark.parametrize("mode", reference.MODES)
+MODES = pytest.mark.parametrize("mode", interpolation.MODES)
 
 
 def in_torch(maps, mode):
     """The sum as the field computes it, in the dtype of the maps."""
-    return sum(reference.upsample(x, SIZE, mode) for x in maps)
+    return sum(upsample(x, SIZE, mode) for x in maps)
 
 
 @MODES
@@ -63,10 +64,10 @@ def test_any_strides_are_read_and_channels_last_is_kept(op, draw):
 def test_more_rows_and_channels_than_one_program_holds(draw):
     """Strips, blocks of columns and blocks of channels meet without a seam."""
     x = draw(1, 17, 5, 9)
-    wanted = reference.upsample(x, (67, 70), "bilinear")
+    wanted = upsample(x, (67, 70), "bilinear")
     assert torch.allclose(kernels.upsample_concat([x], (67, 70), backend="triton"), wanted, atol=1e-12)
     assert torch.allclose(kernels.upsample_sum([x[:, :9]], (20, 70), backend="triton"),
-                          reference.upsample(x[:, :9], (20, 70), "bilinear"), atol=1e-12)  # fmt: skip
+                          upsample(x[:, :9], (20, 70), "bilinear"), atol=1e-12)  # fmt: skip
 
 
 @pytest.mark.parametrize("op", ["upsample_sum", "upsample_concat"])
@@ -93,7 +94,7 @@ def test_an_output_beyond_32_bits(device, monkeypatch):
     x = torch.arange(8.0, device=device).view(1, 2, 2, 2).half()
     for op in (kernels.upsample_sum, kernels.upsample_concat):
         got = op([x], (3, 5), backend="triton")
-        assert torch.allclose(got.float(), reference.upsample(x.float(), (3, 5)), atol=4e-3)
+        assert torch.allclose(got.float(), upsample(x.float(), (3, 5)), atol=4e-3)
 
 
 @MODES
@@ -141,7 +142,7 @@ def test_gradients_repeat_bit_for_bit(draw):
 def test_a_convolution_of_an_upsampled_map_and_its_gradients(mode, dilation, draw):
     x, w = draw(1, 3, 2, 3).requires_grad_(), draw(1, 3, 3, 3).requires_grad_()
     ours = kernels.conv_upsampled(x, w, (5, 7), mode, dilation, backend="triton")
-    exact = F.conv2d(reference.upsample(x, (5, 7), mode), w, padding=dilation, dilation=dilation)
+    exact = F.conv2d(upsample(x, (5, 7), mode), w, padding=dilation, dilation=dilation)
     assert torch.allclose(ours, exact, atol=1e-11)
     g = draw(*exact.shape)
     for a, b in zip(torch.autograd.grad(ours, (x, w), g), torch.autograd.grad(exact, (x, w), g), strict=True):
@@ -152,7 +153,7 @@ def test_a_convolution_at_native_size_and_one_that_looks_wholly_outside(draw):
     x, w = draw(1, 2, 5, 4), draw(2, 2, 3, 3)
     assert torch.allclose(kernels.conv_upsampled(x, w, (5, 4), backend="triton"), F.conv2d(x, w, padding=1), atol=1e-12)
     far = kernels.conv_upsampled(x, w, (6, 8), dilation=9, backend="triton")
-    assert torch.allclose(far, F.conv2d(reference.upsample(x, (6, 8)), w[:, :, 1:2, 1:2]), atol=1e-12)
+    assert torch.allclose(far, F.conv2d(upsample(x, (6, 8)), w[:, :, 1:2, 1:2]), atol=1e-12)
 
 
 def test_an_empty_batch_and_wrong_maps():
@@ -187,8 +188,8 @@ def test_tap_tables_are_the_axis_matrix(mode, native, full, shift):
     table = launch.taps(native, full, mode, torch.device("cpu"), torch.float64, shift)
     matrix = torch.zeros(full, native, dtype=torch.float64)
     for j in range(2):
-        matrix.index_put_((torch.arange(full), table.index[j].long()), table.weight[j], accumulate=True)
-    wanted = reference.axis_matrix(native, full, mode, matrix, shift)
+        matrix.index_put_((torch.arange(full), table.source[j].long()), table.weight[j], accumulate=True)
+    wanted = interpolation.axis_matrix(native, full, mode, matrix, shift)
     assert torch.allclose(matrix, wanted, atol=1e-15)
     for q in range(native):
         readers = matrix[:, q].nonzero().flatten()
