@@ -1,11 +1,11 @@
-"""What the benchmarks share: shapes of real generators, interleaved timing, agreement, tables (memory: peak.py)."""
+"""What the benchmarks share: shapes of real generators, interleaved timing, agreement, and the table of the rows."""
 
 from __future__ import annotations
 
 import os
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from torch import Tensor
 from gansegctl.contracts import Generator
 from gansegctl.errors import GansegError, UsageError, did_you_mean
 from gansegctl.features.pyramid import FeaturePyramid
+from gansegctl.generators.layers import channels_last
 from gansegctl.generators.stylegan2 import StyleGAN2, StyleGAN2Config
 from gansegctl.generators.stylegan3 import StyleGAN3
 from gansegctl.generators.stylegan3_config import StyleGAN3Config, design
@@ -25,12 +26,18 @@ TOLERANCE = 1e-4
 PATIENCE = 60.0
 """Seconds after which one more repeat of a slow row is not begun."""
 
-_SKIP = {"z_dim": 512, "w_dim": 512, "channel_base": 32768, "channel_max": 512, "mapping_layers": 8}
+
+def _config_f(resolution: int) -> StyleGAN2Config:
+    return StyleGAN2Config(
+        resolution=resolution, z_dim=512, w_dim=512, channel_base=32768, channel_max=512, mapping_layers=8
+    )
+
+
 SHAPES: dict[str, Callable[[], StyleGAN2Config | StyleGAN3Config]] = {
     "demo": lambda: StyleGAN2Config(channel_base=1536),
-    "stylegan2-256": lambda: StyleGAN2Config(resolution=256, **_SKIP),
-    "stylegan2-512": lambda: StyleGAN2Config(resolution=512, **_SKIP),
-    "stylegan2-1024": lambda: StyleGAN2Config(resolution=1024, **_SKIP),
+    "stylegan2-256": lambda: _config_f(256),
+    "stylegan2-512": lambda: _config_f(512),
+    "stylegan2-1024": lambda: _config_f(1024),
     "stylegan3-t-256": lambda: design(256, "T"),
 }
 """Name → configuration: the demo's generator, StyleGAN2 config F (base 32768), StyleGAN3-T (base 32768)."""
@@ -66,8 +73,7 @@ def make_generator(shape: str, device: str = "cpu", seed: int = 0) -> Generator:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = StyleGAN2(config) if isinstance(config, StyleGAN2Config) else StyleGAN3(config)
-    network.requires_grad_(False).eval()
-    return network.to(device=torch.device(device), memory_format=torch.channels_last)
+    return channels_last(network.requires_grad_(False).eval(), device)
 
 
 def levels_of(shape: str) -> tuple[int, list[tuple[int, int, int]]]:
@@ -105,7 +111,9 @@ def synchronize(device: str) -> None:
         torch.cuda.synchronize(device)
 
 
-def interleaved(functions: dict[str, Callable[[], Any]], repeats: int, device: str = "cpu") -> dict[str, list[float]]:
+def interleaved(
+    functions: Mapping[str, Callable[[], object]], repeats: int, device: str = "cpu"
+) -> dict[str, list[float]]:
     """Seconds of each repeat of each function: one of each in turn, so that a busy machine slows all of them alike.
 
     Warm-up is the caller's: the agreement check runs each once. Stops early after `PATIENCE` seconds in all.
@@ -183,7 +191,7 @@ def machine(device: str) -> dict[str, Any]:
     return {"torch": torch.__version__, "device": name, "threads": torch.get_num_threads(), "load_before": load}
 
 
-def table(rows: Sequence[Row], ratio: str, bandwidth: float) -> list[str]:
+def markdown_table(rows: Sequence[Row], ratio: str, bandwidth: float) -> list[str]:
     """The rows as a Markdown table. ratio: the heading of that column; bandwidth: bytes a second of a plain copy."""
     heads = ["shape", "operation", "path", "median, ms", "least, ms", ratio, "extra memory", "bytes moved"]
     heads += ["of copying", "remark"]

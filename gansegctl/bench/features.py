@@ -116,13 +116,14 @@ def _ensemble(shape: str, p: FeaturePyramid, repeats: int, device: str, try_comp
 
     def dense(*levels: Tensor) -> Tensor:
         x = hypercolumn(levels, p.size)
-        mean = 0
-        for head in heads:
+
+        def logits(head: Head) -> Tensor:
             y = F.conv2d(x, head[0][0][:, :, None, None], head[0][1])
             for weight, bias in head[1:]:
                 y = F.conv2d(F.relu(y), weight[:, :, None, None], bias)
-            mean = mean + y.softmax(dim=1) / len(heads)
-        return mean.argmax(dim=1)
+            return y
+
+        return _vote(logits, heads).argmax(dim=1)
 
     def at_points(points: Tensor) -> None:
         check_heads(p, heads, points)
@@ -223,12 +224,14 @@ def _against(
 def check_heads(p: FeaturePyramid, heads: Sequence[Head], points: Tensor) -> None:
     """GansegError unless `classify` gives at the points what the heads give on the points' own hypercolumns."""
     x = p.at(points)
-    mean = 0
-    for head in heads:
+
+    def logits(head: Head) -> Tensor:
         y = x @ head[0][0].T + head[0][1]
         for weight, bias in head[1:]:
             y = F.relu(y) @ weight.T + bias
-        mean = mean + y.softmax(dim=1) / len(heads)
+        return y
+
+    mean = _vote(logits, heads)
     labels, confidence, _ = p.classify(heads)
     n, row, column = points.unbind(dim=1)
     best = mean.topk(2, dim=1).values
@@ -237,6 +240,14 @@ def check_heads(p: FeaturePyramid, heads: Sequence[Head], points: Tensor) -> Non
     off = float((confidence[n, row, column] / 255 - best[:, 0]).abs().max())
     if off > 0.5 / 255 + TOLERANCE:
         raise disagreement("confidences at sampled pixels", f"{off:.4f} apart", "the rounding to 1/255 alone")
+
+
+def _vote(logits: Callable[[Head], Tensor], heads: Sequence[Head]) -> Tensor:
+    """The mean over the heads of their probabilities, softmax over dimension 1; one head's are held at a time."""
+    mean = logits(heads[0]).softmax(dim=1) / len(heads)
+    for head in heads[1:]:
+        mean = mean + logits(head).softmax(dim=1) / len(heads)
+    return mean
 
 
 def check_conv(p: FeaturePyramid, weight: Tensor, points: Tensor) -> None:

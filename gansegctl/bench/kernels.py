@@ -222,9 +222,9 @@ def seconds(function: Callable[[], object], device: torch.device | str, rounds: 
     if device.type != "cuda":
         times = []
         for _ in range(rounds):
-            began = time.perf_counter()
+            start = time.perf_counter()
             function()
-            times.append(time.perf_counter() - began)
+            times.append(time.perf_counter() - start)
         return statistics.median(times)
     flush = torch.empty(2**28, dtype=torch.uint8, device=device)  # several times the L2 of any device so far
     events = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(rounds)]

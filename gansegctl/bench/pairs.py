@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from functools import partial
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from gansegctl.bench.common import Row, interleaved, make_generator, median_ratio
 from gansegctl.bench.features import check_conv, check_heads, random_head, random_points
-from gansegctl.contracts import Annotation, Generator, Synthesis
+from gansegctl.contracts import Annotation, Generator
 from gansegctl.errors import UsageError, did_you_mean
 from gansegctl.features.pyramid import FeaturePyramid
 from gansegctl.io.image import to_uint8
@@ -48,26 +50,29 @@ def bench_pairs(
         masks = {name: _mask(name, pyramid, device) for name in heads}
         del pyramid
 
-        def image(generator: Generator = generator, ws=ws, seeds=seeds) -> Any:
-            return to_uint8(generator.synthesize(ws, "const", (), seeds).image)
-
-        def pair(mask: Mask, generator: Generator = generator, ws=ws, seeds=seeds) -> Any:
-            made: Synthesis = generator.synthesize(ws, "const", None, seeds)
-            found = mask(made.pyramid)
-            return to_uint8(made.image), found.labels.cpu().numpy(), found.confidence.cpu().numpy(), found.score.cpu()
-
+        image = partial(_image, generator, ws, seeds)
         image()
         for name, mask in masks.items():  # each beside its own images: a row's ratio is of neighbours in time
-            seconds = interleaved({IMAGE: image, name: lambda m=mask: pair(m)}, repeats, device)
-            made = generator.synthesize(ws, "const", None, seeds)
-            peak = peak_extra(lambda m=mask, p=made.pyramid: m(p), device)
-            del made
+            seconds = interleaved({IMAGE: image, name: partial(_pair, generator, ws, seeds, mask)}, repeats, device)
+            peak = peak_extra(partial(mask, generator.synthesize(ws, "const", None, seeds).pyramid), device)
             alone, both = seconds[IMAGE], seconds[name]
             facts = {"image_seconds": statistics.median(alone), "batch": batch}
             ratio = median_ratio(both, alone)
             note = f"image alone {1e3 * facts['image_seconds']:,.0f} ms"
             operation, middle = f"{batch} × image + mask", statistics.median(both)
             yield Row(shape, operation, name, middle, min(both), peak, None, ratio, note, facts)
+
+
+def _image(generator: Generator, ws: Tensor, seeds: tuple[int, ...]) -> np.ndarray:
+    return to_uint8(generator.synthesize(ws, "const", (), seeds).image)
+
+
+def _pair(generator: Generator, ws: Tensor, seeds: tuple[int, ...], mask: Mask) -> tuple[np.ndarray, ...]:
+    """Image, labels, confidence and score, all on the host."""
+    made = generator.synthesize(ws, "const", None, seeds)
+    found = mask(made.pyramid)
+    of_mask = (x.cpu().numpy() for x in (found.labels, found.confidence, found.score))
+    return to_uint8(made.image), *of_mask
 
 
 def _mask(name: str, pyramid: FeaturePyramid, device: str) -> Mask:

@@ -6,11 +6,10 @@ import math
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -113,7 +112,7 @@ def bench_store(
 def _rows(
     shape: str,
     operation: str,
-    functions: dict[str, Callable[[], Any]],
+    functions: Mapping[str, Callable[[], object]],
     repeats: int,
     raw: int,
     sizes: dict[str, int],
@@ -134,7 +133,7 @@ class PngFolder(torch.utils.data.Dataset):
     def __init__(self, folder: Path, arrays: ShardArrays) -> None:
         folder.mkdir()
         self.stems = [folder / f"{i:06d}" for i in range(len(arrays))]
-        for stem, image, mask in zip(self.stems, arrays.image, arrays.mask, strict=True):
+        for stem, image, mask in zip(self.stems, arrays.image, arrays.present()["mask"], strict=True):
             Image.fromarray(image).save(stem.with_suffix(".png"))
             Image.fromarray(mask).save(stem.with_suffix(".mask.png"))
 
@@ -170,12 +169,12 @@ def _random_reads(out: Path, arrays: ShardArrays, repeats: int, raw: int, shard_
 
 
 def _memory(out: Path, arrays: ShardArrays, pairs: int) -> Row:
-    """The memory to write `pairs` of them shard after shard behind the maker's back, as `generate` does."""
+    """The memory to write `pairs` of them, shard after shard in the background, as `generate` does."""
 
     def write_many() -> None:
         with Committer() as committer:
             for index in range(math.ceil(pairs / len(arrays))):
-                fresh = replace(arrays, image=arrays.image.copy(), mask=arrays.mask.copy())  # as if just made
+                fresh = replace(arrays, **{k: arrays.present()[k].copy() for k in ("image", "mask")})  # as if just made
                 claim = take_claim(out, index)
                 committer.put(claim, partial(write_shard, out, index, fresh, LABELS, "many"))
                 if index > 1:  # the shard before the last is on disk: room is kept for the next

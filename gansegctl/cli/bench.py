@@ -7,34 +7,42 @@ from pathlib import Path
 
 import click
 
+from gansegctl import choices
 from gansegctl.cli import console, options
 
 _CPU_SHAPES = "demo,stylegan2-256,stylegan2-512,stylegan3-t-256,stylegan2-1024"
 
-repeats = click.option("--repeats", type=options.POSITIVE, default=3, show_default=True, help="Of each path, in turn.")
-threads = click.option("--threads", type=options.POSITIVE, help="Threads of torch on the CPU; by default all.")
+repeats = click.option(
+    "--repeats", type=options.POSITIVE, default=3, show_default=True, help="Repeats of each measurement, interleaved."
+)
+threads = click.option("--threads", type=options.POSITIVE, help="CPU threads of torch; by default all.")
 into = click.option(
     "--into", type=options.PATH, metavar="PAGE.md", help="Write the table between this page's <!-- bench-… --> marks."
 )
 
 
-def shapes(default: str):
-    """Option --shapes: generators by name, of kernels.bench or a preset, with this default."""
-    return click.option("--shapes", default=default, show_default=True, help="Generators, by commas.")
+def shapes(default: str) -> options.Option:
+    """Option --shapes: names of `bench.common.SHAPES`, with this default."""
+    return click.option("--shapes", default=default, show_default=True, help="Generator shapes, separated by commas.")
 
 
 @click.group()
 def command() -> None:
-    """Speed and memory against stated baselines, side by side in one process, random weights and activations.
+    """Measure speed and memory against stated baselines, side by side in one process, with random weights.
 
-    No speed is printed before the outputs agree. Times are medians of interleaved repeats.
+    A speed is printed only when the outputs agree. Times are medians of interleaved repeats.
     """
 
 
 @command.command()
 @shapes(_CPU_SHAPES)
-@click.option("--operations", default="project,conv,ensemble,kmeans", show_default=True, help="By commas.")
-@click.option("--compile", "try_compile", is_flag=True, help="Also the baseline under torch.compile.")
+@click.option(
+    "--operations",
+    default="project,conv,ensemble,kmeans",
+    show_default=True,
+    help="Operations to measure, separated by commas.",
+)
+@click.option("--compile", "try_compile", is_flag=True, help="Also measure the baseline under torch.compile.")
 @repeats
 @threads
 @options.device
@@ -50,7 +58,7 @@ def features(
     as_json: bool,
     into: Path | None,
 ) -> None:
-    """The feature path: pyramid against upsample-and-concatenate. An hour on two cores with all shapes."""
+    """Measure the feature pyramid against upsample-and-concatenate. Takes an hour on two cores with all shapes."""
     from gansegctl.bench.features import bench_features
 
     device = _prepare(device, threads)
@@ -60,8 +68,13 @@ def features(
 
 @command.command()
 @shapes("demo,stylegan2-256")
-@click.option("--heads", default="linear,mlp,cnn-s,cnn-m,cnn-l,ensemble", show_default=True, help="By commas.")
-@click.option("--batch-size", type=options.POSITIVE, default=1, show_default=True, help="Samples a pass.")
+@click.option(
+    "--heads",
+    default="linear,mlp,cnn-s,cnn-m,cnn-l,ensemble",
+    show_default=True,
+    help="Heads to measure, separated by commas.",
+)
+@options.passes(1)
 @repeats
 @threads
 @options.device
@@ -77,7 +90,7 @@ def pairs(
     as_json: bool,
     into: Path | None,
 ) -> None:
-    """Image and mask against image alone."""
+    """Measure image and mask together against the image alone."""
     from gansegctl.bench.pairs import bench_pairs
 
     device = _prepare(device, threads)
@@ -87,13 +100,19 @@ def pairs(
 
 @command.command()
 @shapes("demo,stylegan2-256,stylegan3-t-256,stylegan2-1024")
-@click.option("--batch-size", type=options.POSITIVE, default=8, show_default=True, help="Samples a pass.")
-@click.option("--precision", type=click.Choice(["fp32", "fp16", "bf16"]), default="fp16", show_default=True)
+@options.passes(8)
+@click.option(
+    "--precision",
+    type=click.Choice(choices.PRECISIONS),
+    default="fp16",
+    show_default=True,
+    help="Number format of the activations.",
+)
 @repeats
 @options.device
 @options.json_flag
 def kernels(shapes: str, batch_size: int, precision: str, repeats: int, device: str, as_json: bool) -> None:
-    """Each kernel on a GPU under Triton, CUDA and plain torch: seconds, bytes, share of copy bandwidth."""
+    """Measure each kernel on a GPU by backend (Triton, CUDA, torch): seconds, bytes, share of copy bandwidth."""
     from gansegctl.bench.kernels import bench_kernels
 
     device = _prepare(device, None)
@@ -106,17 +125,17 @@ def kernels(shapes: str, batch_size: int, precision: str, repeats: int, device: 
 
 
 @command.command()
-@click.option("-n", "--num", type=options.POSITIVE, default=128, show_default=True, help="Pairs to write.")
-@click.option("--size", type=click.IntRange(32, 256), default=256, show_default=True, help="Pixels a side.")
-@click.option("--many", type=options.POSITIVE, help="Also the memory to write 1,000 pairs, and so many.")
-@click.option("--folder", type=options.PATH, help="Where to write; the temporary folder by default.")
+@click.option("-n", "--num", type=options.POSITIVE, default=128, show_default=True, help="Number of pairs to write.")
+@click.option("--size", type=click.IntRange(32, 256), default=256, show_default=True, help="Pixels per side.")
+@click.option("--many", type=options.POSITIVE, help="Also measure the memory to write 1,000 pairs and this many pairs.")
+@click.option("--folder", type=options.PATH, help="Folder to write to; by default the temporary folder.")
 @repeats
 @options.json_flag
 @into
 def store(
     num: int, size: int, many: int | None, folder: Path | None, repeats: int, as_json: bool, into: Path | None
 ) -> None:
-    """The shard writer and reader against h5py with gzip, and random reads against a folder of PNG."""
+    """Measure the shard writer and reader against h5py with gzip, and random reads against a folder of PNG."""
     from gansegctl.bench.store import bench_store
 
     rows = bench_store(repeats, num, size, folder, many or 0)
@@ -136,7 +155,7 @@ def _split(text: str) -> list[str]:
 
 
 def _report(name: str, rows: Iterator, baseline: str, device: str, as_json: bool, into: Path | None) -> None:
-    from gansegctl.bench.common import copy_bandwidth, machine, table, write_between_marks
+    from gansegctl.bench.common import copy_bandwidth, machine, markdown_table, write_between_marks
     from gansegctl.pipeline.runtime.memory import how_memory_is_measured
 
     about = machine(device) | {"copy_bytes_a_second": round(copy_bandwidth(device))}
@@ -152,7 +171,7 @@ def _report(name: str, rows: Iterator, baseline: str, device: str, as_json: bool
         f"{about['load_before']:.1f} before; copying runs at {about['copy_bytes_a_second'] / 1e9:.1f} GB/s. "
         f"Extra memory: {how_memory_is_measured(device)}.",
         "",
-        *table(measured, baseline, about["copy_bytes_a_second"]),
+        *markdown_table(measured, baseline, about["copy_bytes_a_second"]),
         "",
     ]
     if into is not None:
