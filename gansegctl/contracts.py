@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy as np
+    from _typeshed import DataclassInstance
     from torch import Tensor
 
     from gansegctl.features.pyramid import FeaturePyramid
@@ -135,23 +136,32 @@ class Segmenter(Protocol):
     def predict(self, generator: Generator, synthesis: Synthesis, probabilities: bool = False) -> Annotation:
         """Masks of the images in `synthesis`, from the very activations in it."""
 
+    def check_generator(self, generator: Generator) -> None:
+        """UsageError for another generator than the one it was fitted on."""
+
     def save(self, path: Path) -> None:
         """One safetensors file, settings in its header."""
 
 
 class Method(Protocol):
-    """An algorithm. `name` is what --method takes; `needs` what it cannot do without beyond a generator.
+    """An algorithm. A method that needs no exemplars may be fitted with none and labels None.
 
-    A method that can use exemplars but works without has `takes = frozenset({"exemplars"})` beside its `needs`. One
-    that needs no exemplars may be fitted with none and labels None: its segmenter brings its own classes. What else it
-    needs (a discriminator, real images) is handed to `fit` by name.
+    Its segmenter then brings its own classes. A discriminator and real images are handed to `fit` by name.
     """
 
-    name: str
-    needs: frozenset[str]  # of "exemplars", "images", "discriminator", "boxes"
+    name: str  # what --method takes
+    needs: frozenset[str]  # beside a generator: of "exemplars", "discriminator"
+    takes: frozenset[str]  # what it can use, and works without: of "exemplars"
+    settings_type: type[DataclassInstance]  # of its own settings
 
     def fit(
-        self, generator: Generator, exemplars: Sequence[Exemplar], labels: LabelMap, settings: Any, seed: int = 0
+        self,
+        generator: Generator,
+        exemplars: Sequence[Exemplar],
+        labels: LabelMap | None,
+        settings: Any,
+        seed: int = 0,
+        **given: Any,
     ) -> Segmenter:
         """Fit on the exemplars; deterministic for one `seed` on one machine."""
 

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from gansegctl.config import GenerateSettings, from_dict
-from gansegctl.contracts import Generator
 from gansegctl.errors import DatasetError, UsageError
+from gansegctl.generators.base import StyleGAN
 from gansegctl.pipeline.inputs.generators import latents_of_seeds, open_generator
 from gansegctl.pipeline.labelling import image_and_mask
 from gansegctl.store.manifest import Manifest
@@ -33,7 +33,7 @@ class Source:
     folder: Path
     manifest: Manifest
     settings: GenerateSettings
-    generator: Generator
+    generator: StyleGAN
     device: str = "cpu"
 
     @classmethod
