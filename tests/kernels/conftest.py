@@ -17,7 +17,7 @@ if not torch.cuda.is_available():
 
 @pytest.fixture(scope="session", autouse=True)
 def loop_bounds():
-    """Triton before 3.7 takes int() of an array of one for a loop's bound, which NumPy 2.4 refuses: hand it the item."""
+    """Triton before 3.7 takes int() of an array of one for a loop's bound, which NumPy 2.4 refuses."""
     if find_spec("triton") is None or "TRITON_INTERPRET" not in os.environ:
         return
     from triton.runtime import interpreter
