@@ -23,7 +23,7 @@ class ExitStatus(IntEnum):
 
 
 class GansegError(Exception):
-    """A failure with a cause that the user can mend.
+    """A failure whose cause the user can remove.
 
     got: what was found. wanted: what was expected. remedy: the next thing to do.
     """

@@ -15,24 +15,24 @@ from gansegctl import __version__
 from gansegctl.errors import ExitStatus, GansegError
 
 COMMANDS = {
-    "generate": "Images, or image/mask pairs, from a generator into a dataset.",
+    "generate": "Make a dataset of images, or of image/mask pairs, with a generator.",
     "annotate": "Fit a segmenter on annotated exemplars and write masks into a dataset.",
-    "distill": "Train a segmenter that needs no generator on a dataset of pairs.",
-    "eval": "Score a dataset, segmenter or student against a truth.",
-    "predict": "Masks for images, by a student.",
-    "project": "Latents, and masks, for real images by inversion of a generator.",
-    "run": "All stages from one preset, resumable.",
-    "inspect": "What a checkpoint, segmenter, student or dataset is.",
-    "convert": "Another project's checkpoint to a safetensors file, once.",
-    "export": "A dataset in the layout of another tool.",
-    "status": "How far a dataset is, over all tasks.",
-    "sbatch": "A Slurm script for all stages of a preset.",
-    "verify": "Whether a dataset is whole.",
+    "distill": "Train a student on a dataset of pairs: a segmenter that needs no generator.",
+    "eval": "Score a dataset, segmenter or student against true masks.",
+    "predict": "Segment images with a student.",
+    "project": "Find the latents of real images by inversion, and their masks.",
+    "run": "Run all stages of a preset; resumable.",
+    "inspect": "Describe a checkpoint, segmenter, student or dataset.",
+    "convert": "Convert another project's checkpoint to safetensors, or a student to ONNX.",
+    "export": "Write a dataset in the layout of another tool.",
+    "status": "Show the progress of a dataset, over all tasks.",
+    "sbatch": "Print a Slurm script for all stages of a preset.",
+    "verify": "Check that a dataset is complete and undamaged; repair it.",
     "train": "Train a small StyleGAN2 on images of a domain.",
-    "compare": "Several methods on one generator and one truth, in one table.",
-    "demo": "The built-in domain: scenes with exact masks, and the whole job on it.",
-    "bench": "Speed and memory against stated baselines.",
-    "doctor": "What this machine can do.",
+    "compare": "Compare several methods on one generator, in one table.",
+    "demo": "Try everything on the built-in domain, which has exact masks.",
+    "bench": "Measure speed and memory against stated baselines.",
+    "doctor": "Show what this machine can run.",
 }
 
 
@@ -47,7 +47,9 @@ class LazyGroup(click.Group):
             return None
         return import_module(f"gansegctl.cli.{name}").command
 
-    def resolve_command(self, ctx: click.Context, args: list[str]):
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
             from gansegctl.errors import did_you_mean
 
@@ -61,11 +63,11 @@ class LazyGroup(click.Group):
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__)
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.option("--debug", is_flag=True, help="Show the Python traceback of an error.")
 @click.pass_context
 def cli(ctx: click.Context, debug: bool) -> None:
-    """Turn a trained StyleGAN into a labelled segmentation dataset, from one annotated image or none, and into a
-    segmenter that runs without the GAN.
+    """Turn a trained StyleGAN into a labelled segmentation dataset, from one annotated image or none, and train a
+    segmenter on it that runs without the GAN.
 
     Exit status: 0 done, 1 failed, 2 usage, 3 no usable device or backend, 4 dataset wrong or unfinished,
     130 interrupted, 143 terminated.
@@ -87,7 +89,7 @@ def main(arguments: list[str] | None = None) -> None:
     except click.exceptions.Exit as e:
         sys.exit(e.exit_code)
     except click.Abort:
-        _fail("interrupted; the same command goes on where it stopped", ExitStatus.INTERRUPTED)
+        _fail("interrupted; run the same command again to resume", ExitStatus.INTERRUPTED)
     except click.ClickException as e:
         e.show()
         sys.exit(ExitStatus.USAGE)
@@ -96,13 +98,16 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         _fail(f"Error: {e}", e.status)
     except KeyboardInterrupt:
-        _fail("interrupted; the same command goes on where it stopped", ExitStatus.INTERRUPTED)
+        _fail("interrupted; run the same command again to resume", ExitStatus.INTERRUPTED)
     except Terminated:
-        _fail("terminated; the same command goes on where it stopped", ExitStatus.TERMINATED)
+        _fail("terminated; run the same command again to resume", ExitStatus.TERMINATED)
     except Exception as e:
         if debug:
             raise
-        _fail(f"Error: {type(e).__name__}: {e}\n  remedy: run it again with `gansegctl --debug …`", ExitStatus.FAILED)
+        _fail(
+            f"Error: {type(e).__name__}: {e}\n  remedy: run `gansegctl --debug …` to see where, and report it",
+            ExitStatus.FAILED,
+        )
 
 
 def _terminate(signum: int, frame: object) -> None:

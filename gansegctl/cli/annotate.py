@@ -60,7 +60,7 @@ labelme, CVAT, Label Studio or another tool ({0}/README.txt), then run:
 @click.option("--ui", is_flag=True, help="Paint on a local page; fit and label when Finish is pressed there.")
 @click.option("--port", type=click.IntRange(1, 65535), help="Port of the page; by default any free one.")
 @options.probabilities
-@options.generator()
+@options.generator(help="The generator of DATASET, where its file has moved.")
 @options.seed_of("the fit")
 @options.device
 @options.backend

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from gansegctl import choices
 from gansegctl.cli import console, options
 from gansegctl.io.atomic import write_text
 
@@ -17,7 +18,7 @@ from gansegctl.io.atomic import write_text
     "--against",
     required=True,
     metavar="REFERENCE",
-    help="The truth: a student's file, or a preset with a reference segmenter.",
+    help="Reference segmenter whose masks count as true: a student's file, or a preset that brings one.",
 )
 @click.option(
     "--method",
@@ -25,30 +26,45 @@ from gansegctl.io.atomic import write_text
     multiple=True,
     required=True,
     metavar="NAME[:key=value,…]",
-    help="A method, with settings of its own, values as JSON or plain text; once for each.",
+    help=f"Method to compare: {options.one_of(choices.METHODS)}; with its settings. Repeatable.",
 )
-@click.option("--shots", multiple=True, type=click.IntRange(0, 100), default=(1,), show_default=True)
-@click.option("--draws", type=options.POSITIVE, default=5, show_default=True, help="Sets of exemplars.")
-@click.option("--seeds", type=options.POSITIVE, default=3, show_default=True, help="Fits a set of exemplars.")
-@click.option("-n", "--num", type=options.POSITIVE, default=300, show_default=True, help="Fresh samples to score on.")
+@click.option(
+    "--shots",
+    multiple=True,
+    type=click.IntRange(0, 100),
+    default=(1,),
+    show_default=True,
+    help="Exemplars of a fit. Repeatable.",
+)
+@click.option("--draws", type=options.POSITIVE, default=5, show_default=True, help="Number of exemplar sets.")
+@click.option(
+    "--seeds",
+    type=options.POSITIVE,
+    default=3,
+    show_default=True,
+    help="Fits per exemplar set, each with its own seed.",
+)
+@click.option(
+    "-n", "--num", type=options.POSITIVE, default=300, show_default=True, help="Number of fresh samples to score on."
+)
 @click.option(
     "--first-exemplar",
     type=click.IntRange(0, 4_000_000_000),
     default=2_000_000,
     show_default=True,
-    help="Seed; draw d begins 100*d later. Settings of a method are chosen on others than it is judged on.",
+    help="Seed of the first exemplar; exemplar set d begins at this seed + 100*d. Choose settings on other seeds.",
 )
 @click.option(
     "--first-sample",
     type=click.IntRange(0, 4_000_000_000),
     default=3_000_000,
     show_default=True,
-    help="Seed of the first.",
+    help="Seed of the first fresh sample.",
 )
 @options.truncation
-@click.option("--batch-size", type=options.POSITIVE, default=20, show_default=True, help="Samples a pass.")
-@click.option("--retry", is_flag=True, help="Measure again what failed before.")
-@options.out("Folder for rows.json, table.md and sheet.png; what is measured there already is kept.")
+@options.passes(20)
+@click.option("--retry", is_flag=True, help="Repeat runs that failed before.")
+@options.out("Folder for rows.json, table.md and sheet.png; finished runs in it are kept.")
 @options.device
 @options.backend
 @options.json_flag
@@ -69,11 +85,11 @@ def command(
     device: str,
     as_json: bool,
 ) -> None:
-    """Several methods on one generator and one truth: quality, seconds, memory, and who beats whom.
+    """Compare several methods on one generator: quality, seconds, memory, and which differences are significant.
 
-    Each method is fitted on the same exemplars (--draws sets of --shots images, annotated by the reference segmenter),
-    --seeds times each, and scored on the same fresh samples. Interrupted, the same command goes on where it was. A
-    method that fails does not stop the others; the exit status is then 1.
+    Every method is fitted on the same exemplars (--draws sets of --shots images, with masks of the reference
+    segmenter), --seeds times per set, and scored on the same fresh samples. After an interruption, the same command
+    resumes. A method that fails does not stop the others; the exit status is then 1.
     """
     from gansegctl.errors import GansegError
     from gansegctl.pipeline.compare.measure import CompareSettings

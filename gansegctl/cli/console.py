@@ -35,14 +35,13 @@ def emit(data: dict[str, Any], as_json: bool) -> None:
 
 def follow(stage: Stage[Result], interval: float = INTERVAL) -> Result:
     """Run a stage to its end, showing how far it is, and return its result."""
-    shown, steps = _Shown(interval), iter(stage)
+    shown = _Shown(interval)
     try:
         while True:
             try:
-                event = next(steps)
+                event = next(stage)
             except StopIteration as end:
-                # Not every stage returns a result yet: its last event stands for one.
-                return shown.last if end.value is None else end.value
+                return end.value
             shown.show(event)
     finally:
         shown.close()
@@ -55,17 +54,20 @@ class _Shown:
         self.interval, self.terminal = interval, sys.stderr.isatty()
         self.last: Progress | None = None
         self.bar: tqdm | None = None
-        self.began, self.said, self.noted = time.monotonic(), 0.0, None
+        self.began, self.spoke, self.noted = time.monotonic(), 0.0, None
 
     def show(self, event: Progress) -> None:
-        """Say where the stage is, if it is time to."""
+        """Say where the stage is, if it is time to. A stage with a new name begins anew."""
+        if self.last is not None and event.stage != self.last.stage:
+            self.close()
+            self.began, self.last = time.monotonic(), None
         if self.terminal:
             self._draw(event)
         elif self._due(event):
             seconds = time.monotonic() - self.began
             line = f"{event.stage}: {event.done}/{event.total} {event.unit}, {seconds:.0f} s {_facts(event.facts)}"
             say(line.rstrip())
-            self.said, self.noted = time.monotonic(), event.facts.get("note")
+            self.spoke, self.noted = time.monotonic(), event.facts.get("note")
         self.last = event
 
     def _due(self, event: Progress) -> bool:
@@ -73,14 +75,12 @@ class _Shown:
             self.last is None
             or event.done >= event.total
             or event.facts.get("note") != self.noted
-            or time.monotonic() - self.said >= self.interval
+            or time.monotonic() - self.spoke >= self.interval
         )
 
     def _draw(self, event: Progress) -> None:
         from tqdm import tqdm
 
-        if self.last is not None and event.stage != self.last.stage:
-            self.close()
         self.bar = self.bar or tqdm(total=event.total, unit=event.unit, desc=event.stage, file=sys.stderr)
         self.bar.total = event.total
         self.bar.update(event.done - self.bar.n)

@@ -11,15 +11,15 @@ from gansegctl.cli import console, options
 
 @click.command()
 @click.argument("checkpoint", type=options.PATH)
-@options.out("A new file: .safetensors of a generator, .onnx of a student.")
+@options.out("The new file: .safetensors for a generator, .onnx for a student.")
 @options.json_flag
 def command(checkpoint: Path, out: Path, as_json: bool) -> None:
-    """Another project's CHECKPOINT to a safetensors file that every command reads and that cannot hold code.
+    """Convert another project's CHECKPOINT to a safetensors file, which every command reads and which cannot hold code.
 
-    Lossless: the file is read back and compared before it counts. What the checkpoint does not say and was assumed is
-    kept in the header, with the sha256 of CHECKPOINT.
+    The conversion is lossless: the new file is read back and compared. Assumptions about what CHECKPOINT does not say
+    are stored in the header, with the sha256 of CHECKPOINT.
 
-    With -o X.onnx, CHECKPOINT is a student, and the file takes images and gives labels in any ONNX runtime (extra
+    With -o NAME.onnx, CHECKPOINT is a student; the file runs in any ONNX runtime and turns images into labels (extra
     `onnx`).
     """
     if out.suffix == ".onnx":

@@ -10,7 +10,7 @@ from gansegctl.cli import console, options
 @click.command()
 @options.json_flag
 def command(as_json: bool) -> None:
-    """What this machine can do: versions, devices, kernels, compression, free disk."""
+    """Show what this machine can run: versions, devices, kernel backends, optional packages and free disk space."""
     import platform
     import shutil
     from importlib.metadata import PackageNotFoundError, version

@@ -15,19 +15,27 @@ from gansegctl.cli import console, options
     "--against",
     required=True,
     metavar="TRUTH",
-    help="Dataset, HDF5 file, folder of pairs, reference segmenter or preset.",
+    help="True masks: a dataset, HDF5 file, folder of pairs, or reference segmenter (a student's file or a preset).",
 )
-@options.generator()
+@options.generator(help="Generator whose samples a segmenter is scored on: a preset's name, or a checkpoint file.")
 @options.num
 @options.seeds
-@click.option("--split", type=int, help="Use only this value of an HDF5 file's `split`.")
+@click.option("--split", type=int, help="For an HDF5 file: score only the rows with this value of `split`.")
 @click.option(
-    "--trimap", type=options.POSITIVE, default=3, show_default=True, help="Width of the boundary band, pixels."
+    "--trimap",
+    type=options.POSITIVE,
+    default=3,
+    show_default=True,
+    help="Width of the band around class boundaries, in pixels.",
 )
 @click.option(
-    "--bootstrap", type=click.IntRange(min=0), default=1000, show_default=True, help="Resamples for intervals."
+    "--bootstrap",
+    type=click.IntRange(min=0),
+    default=1000,
+    show_default=True,
+    help="Bootstrap resamples for confidence intervals; 0: no intervals.",
 )
-@options.out("Folder for report.json and its images.", required=False)
+@options.out("Folder for report.json and its images; by default SUBJECT-eval.", required=False)
 @options.device
 @options.json_flag
 def command(
@@ -43,10 +51,9 @@ def command(
     device: str,
     as_json: bool,
 ) -> None:
-    """Score SUBJECT (a dataset, segmenter or student) against a truth: IoU per class, mIoU, both weighted IoUs, trimap.
+    """Score SUBJECT (a dataset, segmenter or student) against true masks: IoU per class, mIoU, weighted and trimap IoU.
 
-    A segmenter is scored on fresh samples of --generator, -n of them or --seeds. Images go to -o, by default
-    SUBJECT-eval.
+    A segmenter is scored on fresh samples of --generator: -n of them, or those of --seeds.
     """
     from gansegctl.config import EvalSettings
     from gansegctl.evaluate.report import CLASS_COLUMNS, SCORE_COLUMNS

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from gansegctl import choices
 from gansegctl.cli import console, options
 
 
@@ -13,22 +14,25 @@ from gansegctl.cli import console, options
 @options.generator(required=True)
 @options.num
 @options.seeds
-@options.out("The dataset: a new folder, or one to go on with.")
+@options.out("Folder of the dataset: a new one, or one to resume.")
 @options.segmenter
 @options.batch_size
-@click.option("--shard-size", type=options.POSITIVE, help="Samples a shard; by default about 256 MB.")
+@click.option("--shard-size", type=options.POSITIVE, help="Samples per shard; by default about 256 MB of samples.")
 @click.option(
     "--codec",
-    type=click.Choice(["deflate", "none", "delta", "zstd"]),
+    type=click.Choice(choices.CODECS),
     default="deflate",
     show_default=True,
-    help="How shards are packed; plain h5py reads deflate and none.",
+    help="Compression of shards; any HDF5 reader opens deflate and none.",
 )
 @click.option(
-    "--keep-below", type=float, metavar="SCORE", help="Keep only pairs of a lower score (surer); --segmenter."
+    "--keep-below", type=float, metavar="SCORE", help="With --segmenter: keep only pairs with a lower (better) score."
 )
 @click.option(
-    "--until", multiple=True, metavar="CLASS:COUNT", help="Stop when so many kept pairs show a class. Repeatable."
+    "--until",
+    multiple=True,
+    metavar="CLASS:COUNT",
+    help="With --segmenter: stop when COUNT pairs show the class. Repeatable; needs all of them.",
 )
 @options.probabilities
 @options.truncation
@@ -36,8 +40,19 @@ from gansegctl.cli import console, options
 @options.noise
 @options.class_index
 @options.precision
-@click.option("--licence", metavar="TEXT", help="Of the generator and so of what it makes; kept in the dataset.")
-@click.option("--compile", "compiled", is_flag=True, help="Compile the generator first (minutes; pays on long runs).")
+@click.option(
+    "--license",
+    "--licence",
+    "licence",
+    metavar="TEXT",
+    help="License of the generator, stored in the dataset.",
+)
+@click.option(
+    "--compile",
+    "compiled",
+    is_flag=True,
+    help="Compile the generator first; takes minutes, and is faster on long runs.",
+)
 @options.device
 @options.backend
 @options.task
@@ -67,11 +82,12 @@ def command(
     as_json: bool,
     dry_run: bool,
 ) -> None:
-    """Images, or with --segmenter image/mask pairs in one pass, from a generator into a dataset of HDF5 shards.
+    """Make a dataset of HDF5 shards with a generator: images, or with --segmenter image/mask pairs in one pass.
 
-    Run again, the same command goes on where it was stopped. Several processes may work on one dataset, each with its
-    --task i/n; without it, what Slurm, torchrun, Kubernetes, AWS Batch, PBS, SGE, LSF or Open MPI says holds. With
-    --keep-below or --until, -n and --seeds are the candidates; --until is work for one task.
+    After an interruption, the same command resumes. Several processes can work on one dataset, each with its own
+    --task i/n; by default the variables of Slurm, torchrun, Kubernetes, AWS Batch, PBS, SGE, LSF or Open MPI say it.
+
+    With --keep-below or --until, -n or --seeds name the candidates. --until needs a single task.
     """
     from dataclasses import replace
 

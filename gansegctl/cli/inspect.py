@@ -13,10 +13,10 @@ from gansegctl.cli import console, options
 @click.argument("subject", metavar="GENERATOR|SEGMENTER|STUDENT|DATASET")
 @options.json_flag
 def command(subject: str, as_json: bool) -> None:
-    """What a generator (preset, or a checkpoint of any family), segmenter, student or dataset is.
+    """Describe a generator (a preset, or a checkpoint of any supported family), segmenter, student or dataset.
 
-    Of a checkpoint: its family, sizes, taps, digests, what was skipped in it and what it does not say. Nothing in it is
-    executed.
+    For a checkpoint: its family, sizes, taps and digests, what was skipped, and what it does not say. Nothing in the
+    file is executed.
     """
     from gansegctl.pipeline.inspect import inspect
 

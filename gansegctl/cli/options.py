@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import click
 
@@ -22,7 +22,12 @@ if TYPE_CHECKING:
 POSITIVE = click.IntRange(min=1)
 PATH = click.Path(path_type=Path)
 Command = TypeVar("Command", bound=Callable[..., Any] | click.Command)
-Option = Callable[[Command], Command]
+
+
+class Option(Protocol):
+    """A flag: decorates the function of a command."""
+
+    def __call__(self, command: Command, /) -> Command: ...
 
 
 def one_of(names: tuple[str, ...]) -> str:
@@ -30,25 +35,22 @@ def one_of(names: tuple[str, ...]) -> str:
     return " or ".join([", ".join(names[:-1]), names[-1]])
 
 
-def generator(required: bool = False) -> Option[Command]:
-    return click.option(
-        "--generator",
-        required=required,
-        metavar="NAME|FILE",
-        help="The generator: a preset's name, or a checkpoint file of any supported family.",
-    )
+def generator(
+    required: bool = False, help: str = "The generator: a preset's name, or a checkpoint file of any supported family."
+) -> Option:
+    return click.option("--generator", required=required, metavar="NAME|FILE", help=help)
 
 
-def out(help: str, required: bool = True) -> Option[Command]:
+def out(help: str, required: bool = True) -> Option:
     return click.option("-o", "--out", required=required, type=PATH, metavar="PATH", help=help)
 
 
-def passes(default: int, of: str = "Samples") -> Option[Command]:
+def passes(default: int, of: str = "Samples") -> Option:
     """--batch-size as a plain number."""
     return click.option("--batch-size", type=POSITIVE, default=default, show_default=True, help=f"{of} per batch.")
 
 
-def seed_of(work: str) -> Option[Command]:
+def seed_of(work: str) -> Option:
     """--seed of what is random in `work`."""
     return click.option(
         "--seed",

@@ -12,14 +12,14 @@ from gansegctl.cli import console, options
 @click.command()
 @click.argument("student", type=options.PATH)
 @click.argument("images", nargs=-1, required=True, type=options.PATH)
-@options.out("Folder for the masks: NAME.mask.png and what --write names, in the folders the images came from.")
+@options.out("Folder for the results, with the same subfolders as the images.")
 @click.option(
     "--tile",
     type=click.IntRange(min=0),
     default=0,
     show_default=True,
     metavar="PIXELS",
-    help="Label in overlapping windows of this side, each resized to the student's size; 0 = the whole image.",
+    help="Segment in overlapping windows of this side, each resized to the student's size; 0: the whole image at once.",
 )
 @click.option(
     "--write",
@@ -27,9 +27,9 @@ from gansegctl.cli import console, options
     default="mask,overlay",
     show_default=True,
     metavar="A,B,…",
-    help="mask (indexed PNG), grey (class ids), confidence (255 = sure), overlay.",
+    help="Files to write: mask (indexed PNG), grey (class ids), confidence (255 = sure), overlay.",
 )
-@click.option("--batch-size", type=options.POSITIVE, default=16, show_default=True, help="Images of one size a pass.")
+@options.passes(16, "Images of one size")
 @options.device
 @options.json_flag
 def command(
@@ -42,10 +42,10 @@ def command(
     device: str,
     as_json: bool,
 ) -> None:
-    """Masks for IMAGES (files and folders) by STUDENT, in the size of each image.
+    """Segment IMAGES (files and folders) with STUDENT. Each mask has the size of its image.
 
-    Images are resized to the student's size and the probabilities back, or labelled in windows (--tile). What is
-    there is left alone. A file that cannot be read is refused by name; all others are done, and the exit status is 1.
+    Images are resized to the student's size, and the probabilities back; with --tile, large images are segmented in
+    windows. Existing results are kept. A file that cannot be read is named and skipped; the exit status is then 1.
     """
     from gansegctl.pipeline.inputs.images import raise_refused
     from gansegctl.pipeline.predict import PredictSettings, predict

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from gansegctl import choices
 from gansegctl.cli import console, options
 
 
@@ -14,28 +15,56 @@ from gansegctl.cli import console, options
 @options.generator(required=True)
 @options.out("Folder for NAME.latent.safetensors, NAME.reconstruction.png, NAME.json and, with --segmenter, masks.")
 @options.segmenter
-@click.option("--space", type=click.Choice(["w", "w+", "w+n"]), default="w+", show_default=True, help="n: with noise.")
-@click.option("--steps", type=options.POSITIVE, default=200, show_default=True, help="At most; it stops early.")
-@click.option("--samples", type=options.POSITIVE, default=512, show_default=True, help="To choose a start from.")
+@click.option(
+    "--space",
+    type=click.Choice(choices.SPACES),
+    default="w+",
+    show_default=True,
+    help="Latents to search. w: one style vector; w+: one per layer; w+n: also the noise maps.",
+)
+@click.option(
+    "--steps",
+    type=options.POSITIVE,
+    default=200,
+    show_default=True,
+    help="Optimisation steps, at most; images that no longer improve stop early.",
+)
+@click.option(
+    "--samples",
+    type=options.POSITIVE,
+    default=512,
+    show_default=True,
+    help="Random samples among which the start of the search is chosen.",
+)
 @click.option(
     "--perceptual",
-    type=click.Choice(["auto", "gradients", "discriminator", "lpips"]),
+    type=click.Choice(choices.MEASURES),
     default="auto",
     show_default=True,
-    help="What looks alike; auto = the discriminator where one is given, else gradients.",
+    help="Perceptual distance; auto: the discriminator where one is given, else image gradients.",
 )
-@click.option("--discriminator", metavar="FILE", default="", help="OUT.ckpt of `gansegctl train`, or a snapshot.")
+@click.option(
+    "--discriminator",
+    metavar="FILE",
+    default="",
+    help="A discriminator: OUT.ckpt of `gansegctl train`, or a checkpoint that holds one.",
+)
 @click.option(
     "--calibration",
     type=click.IntRange(min=0),
     default=32,
     show_default=True,
-    help="Own samples that off-domain verdicts are measured against; 0 = no verdicts.",
+    help="Generated samples that images are compared with, to flag images of another domain; 0: flag none.",
 )
-@click.option("--known", metavar="PATH", default="", help="As many images of the domain to measure them by instead.")
+@click.option(
+    "--known",
+    metavar="PATH",
+    default="",
+    help="Compare with images from this folder or file of the domain instead of generated samples.",
+)
 @options.noise
 @options.class_index
-@click.option("--batch-size", type=options.POSITIVE, default=8, show_default=True, help="Images at once.")
+@options.passes(8, "Images")
 @options.device
 @options.backend
 @options.json_flag
@@ -57,10 +86,11 @@ def command(
     device: str,
     as_json: bool,
 ) -> None:
-    """Latents for real IMAGES (files and folders), by inversion of a generator; with --segmenter also their masks.
+    """Find the latents of real IMAGES (files and folders) by inversion of a generator; with --segmenter, masks too.
 
-    An image is centre-cropped to a square and resized to the generator's size. Images outside the generator's world
-    are flagged: their masks mean little. What is there is left alone; a file that cannot be read is refused by name.
+    Each image is centre-cropped to a square and resized to the generator's size. Images outside the generator's domain
+    are flagged: their masks mean little. Existing results are kept. A file that cannot be read is named and skipped;
+    the exit status is then 1.
     """
     from gansegctl.generators.inversion.search import InversionSettings
     from gansegctl.pipeline.inputs.images import raise_refused
@@ -81,7 +111,7 @@ def command(
     found = results(out, images)
     flagged = {name: facts["reason"] for name, facts in found.items() if facts.get("flagged")}
     for name, reason in flagged.items():
-        console.say(f"warning: {name} lies outside the generator's world: {reason}")
+        console.say(f"warning: {name} lies outside the generator's domain: {reason}")
     count = max(len(found), 1)
     facts = {
         "projections": str(out),

@@ -12,7 +12,7 @@ from gansegctl.cli import console, options
 
 @click.command()
 @click.argument("preset", metavar="PRESET|FILE.toml")
-@options.generator()
+@options.generator(help="Generator file to use in place of the preset's own.")
 @options.painted_masks
 @options.out("Folder for all results: dataset, student.safetensors and eval.")
 @click.option("--until", type=click.Choice(["generate", "annotate", "distill"]), help="Stop after this stage.")

@@ -19,24 +19,37 @@ def _a_time(context: click.Context, option: click.Parameter, value: str) -> str:
 
 @click.command()
 @click.argument("preset", metavar="PRESET|FILE.toml")
-@options.generator()
-@click.option("--masks", metavar="PATH", help="The masks that were painted since: in place of annotate.masks.")
-@options.out("Folder of the run: dataset, student, logs.")
-@click.option("--tasks", type=options.POSITIVE, default=8, show_default=True, help="Array tasks that generate.")
-@click.option("--parallel", type=options.POSITIVE, help="So many of them at a time.")
+@options.generator(help="Generator file to use in place of the preset's own.")
+@options.painted_masks
+@options.out("Folder for all results: dataset, student and logs.")
+@click.option("--tasks", type=options.POSITIVE, default=8, show_default=True, help="Array tasks of the stage generate.")
 @click.option(
-    "--time", callback=_a_time, default="04:00:00", show_default=True, metavar="H:M:S", help="Limit of a job."
+    "--parallel",
+    type=options.POSITIVE,
+    help="Array tasks that run at the same time; by default as many as the cluster allows.",
 )
-@click.option("--gres", default="gpu:1", show_default=True, metavar="GRES", help="Of a job; '' for none.")
-@click.option("--cpus", type=options.POSITIVE, default=4, show_default=True, help="Cores of a job.")
 @click.option(
-    "--ranks", type=options.POSITIVE, default=1, show_default=True, help="GPUs that distill, by torchrun on one node."
+    "--time", callback=_a_time, default="04:00:00", show_default=True, metavar="H:M:S", help="Time limit per job."
 )
-@click.option("--mem", default="", metavar="SIZE", help="Memory of a job, as in 32G.")
-@click.option("--partition", default="", metavar="NAME")
-@click.option("--account", default="", metavar="NAME")
 @click.option(
-    "--setup", default="", metavar="SHELL", help="A line before each stage, as in 'source .venv/bin/activate'."
+    "--gres", default="gpu:1", show_default=True, metavar="GRES", help="Generic resources per job; '' for none."
+)
+@click.option("--cpus", type=options.POSITIVE, default=4, show_default=True, help="CPU cores per job.")
+@click.option(
+    "--ranks",
+    type=options.POSITIVE,
+    default=1,
+    show_default=True,
+    help="GPUs of the stage distill, by torchrun on one node.",
+)
+@click.option("--mem", default="", metavar="SIZE", help="Memory per job, as in 32G.")
+@click.option("--partition", default="", metavar="NAME", help="Slurm partition.")
+@click.option("--account", default="", metavar="NAME", help="Slurm account.")
+@click.option(
+    "--setup",
+    default="",
+    metavar="SHELL",
+    help="Shell line to run before each stage, as in 'source .venv/bin/activate'.",
 )
 def command(
     preset: str,
@@ -54,10 +67,10 @@ def command(
     account: str,
     setup: str,
 ) -> None:
-    """Print a Slurm script for all stages of PRESET: save it to a file and run it with bash.
+    """Print a Slurm script for all stages of PRESET. Save it to a file and run that file with bash.
 
-    It submits generation as an array whose tasks go back into the queue when their time is up, and annotation and
-    distillation as jobs that wait for the one before. The same file is the script of each job.
+    The script submits generation as an array whose tasks are requeued when their time is up, and annotation and
+    distillation as jobs that wait for the stage before. The same file is the script of each job.
     """
     from gansegctl.pipeline.run import read_plan
     from gansegctl.pipeline.sbatch import Resources, batch_script

@@ -6,47 +6,80 @@ from pathlib import Path
 
 import click
 
+from gansegctl import choices
 from gansegctl.cli import console, options
 
 
 @click.command()
 @click.argument("images", type=options.PATH)
-@options.out("The generator, a .safetensors file; OUT.ckpt and OUT.png (samples) beside it.")
-@click.option("--resolution", type=click.Choice(["32", "64", "128", "256"]), default="64", show_default=True)
-@click.option("--grey", is_flag=True, help="One image channel.")
-@click.option("--images-seen", type=options.POSITIVE, default=400_000, show_default=True, help="Images to train on.")
-@click.option("--batch-size", type=options.POSITIVE, default=32, show_default=True)
-@click.option("--lr", type=float, default=2.5e-3, show_default=True)
+@options.out("The generator, a .safetensors file; OUT.ckpt (checkpoint) and OUT.png (samples) are written beside it.")
+@click.option(
+    "--resolution", type=click.Choice(choices.RESOLUTIONS), default="64", show_default=True, help="Pixels per side."
+)
+@click.option("--grey", is_flag=True, help="Train on grey images, with one channel.")
+@click.option(
+    "--images-seen",
+    type=options.POSITIVE,
+    default=400_000,
+    show_default=True,
+    help="Number of images to show in training.",
+)
+@options.passes(32, "Images")
+@click.option("--lr", type=float, default=2.5e-3, show_default=True, help="Learning rate.")
 @click.option("--r1", type=float, default=1.0, show_default=True, help="Weight of the R1 penalty.")
 @click.option(
-    "--channel-base", type=options.POSITIVE, default=2048, show_default=True, help="Channels x pixels of a side."
+    "--channel-base",
+    type=options.POSITIVE,
+    default=2048,
+    show_default=True,
+    help="Channels of a layer times its pixels per side.",
 )
-@click.option("--channel-max", type=options.POSITIVE, default=128, show_default=True)
-@click.option("--z-dim", type=options.POSITIVE, default=128, show_default=True)
-@click.option("--w-dim", type=options.POSITIVE, default=128, show_default=True)
-@click.option("--split", type=int, help="Of an HDF5 file: this value of its `split`; wanted where it has several.")
-@click.option("--mirror", is_flag=True, help="Also show mirrored images.")
-@click.option("--upside-down", is_flag=True, help="Also show images upside down.")
-@click.option("--quarter-turns", is_flag=True, help="Also show images turned by 90, 180 and 270 degrees.")
+@click.option(
+    "--channel-max", type=options.POSITIVE, default=128, show_default=True, help="Channels of a layer, at most."
+)
+@click.option("--z-dim", type=options.POSITIVE, default=128, show_default=True, help="Size of the latent z.")
+@click.option("--w-dim", type=options.POSITIVE, default=128, show_default=True, help="Size of the latent w.")
+@options.split
+@click.option("--mirror", is_flag=True, help="Also train on mirrored images.")
+@click.option("--upside-down", is_flag=True, help="Also train on images upside down.")
+@click.option("--quarter-turns", is_flag=True, help="Also train on images turned by 90, 180 and 270 degrees.")
 @click.option(
     "--augment",
-    type=click.Choice(["none", "diff", "ada"]),
+    type=click.Choice(choices.AUGMENTATIONS),
     default="none",
     show_default=True,
-    help="Of what the discriminator sees: with fixed probability, or as much as it needs (ada); for small sets.",
+    help="Augmentation for small sets. diff: with fixed probability; ada: with adapted probability.",
 )
 @click.option(
-    "--augment-p", type=click.FloatRange(0, 1), default=0.6, show_default=True, help="diff: as is; ada: at most."
+    "--augment-p",
+    type=click.FloatRange(0, 1),
+    default=0.6,
+    show_default=True,
+    help="Probability of the augmentation; with ada the highest allowed.",
 )
-@click.option("--lr-decay", type=click.FloatRange(0, 1), default=0.0, show_default=True, help="Final share of the run.")
+@click.option(
+    "--lr-decay",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    show_default=True,
+    help="Share of the training, at its end, over which the learning rate falls to a tenth.",
+)
 @click.option(
     "--grow-from",
     type=options.PATH,
-    help="The .ckpt of a run at half the resolution: begin with what it learned. What it has seen counts.",
+    help="The .ckpt of a run at half the resolution, to start from; the images it has seen count.",
 )
-@click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True)
-@click.option("--compile", "compiled", is_flag=True, help="torch.compile: for wide networks; wants a C++ compiler.")
-@click.option("--checkpoint-every", type=float, default=300.0, show_default=True, help="Seconds.")
+@click.option(
+    "--precision",
+    type=click.Choice(choices.GENERATOR_TRAINING_PRECISIONS),
+    default="fp32",
+    show_default=True,
+    help="Number format of the training; bf16 is for GPUs.",
+)
+@click.option(
+    "--compile", "compiled", is_flag=True, help="Use torch.compile, which pays for wide networks; needs a C++ compiler."
+)
+@click.option("--checkpoint-every", type=float, default=300.0, show_default=True, help="Seconds between checkpoints.")
 @click.option("--half", is_flag=True, help="Store the generator as float16.")
 @options.seed_of("the training")
 @options.device
@@ -82,12 +115,12 @@ def command(
 ) -> None:
     """Train a small StyleGAN2 on IMAGES: a folder of images, an HDF5 file with `image`, or a dataset.
 
-    For domains that have no generator yet, at 32 to 256 px; for large ones use the official trainers. Below some
-    10,000 images take --augment ada, and the flips and turns that show an image as it could be. Run again, the same
-    command goes on from OUT.ckpt.
+    This is for domains that have no generator yet, at 32 to 256 px; for larger ones use the official trainers. For
+    fewer than 10,000 images pass --augment ada, and the flips and turns that look natural in your domain. After an
+    interruption, the same command resumes from OUT.ckpt.
 
-    Few images a second (a CPU, large images)? Train at half the resolution first, with the same channels, and
-    --grow-from its .ckpt, --r1 four times as large.
+    Where training is slow (a CPU, large images), train at half the resolution first with the same channels, then pass
+    its .ckpt to --grow-from, and an --r1 four times as large.
     """
     import torch
 
@@ -118,7 +151,7 @@ def command(
         precision=precision,
         seed=seed,
     )
-    events = train(
+    stage = train(
         images,
         out,
         settings,
@@ -129,5 +162,4 @@ def command(
         grow_from=grow_from,
         dtype=torch.float16 if half else torch.float32,
     )
-    last = console.follow(events, interval=60.0)
-    console.emit({"generator": str(out)} | (last.facts if last else {}), as_json)
+    console.emit({"generator": str(out)} | console.follow(stage, interval=60.0), as_json)

@@ -135,7 +135,7 @@ queue() {{ # NAME, sbatch's flags, --, this file's own argument: submits, prints
   echo "${{id%%;*}}"
 }}
 
-stage() {{ # runs a command; told to stop (time is nearly up), it lets the command end and goes back into the queue
+stage() {{ # runs a command; when stopped (time is nearly up), it lets the command end and goes back into the queue
   local stopped=0 status=0 child=""
   trap 'stopped=1; [ -z "$child" ] || kill -TERM "$child" 2>/dev/null || true' TERM
   "$@" &

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
+from PIL import Image
 
-from gansegctl.contracts import Progress
+from gansegctl.contracts import Generator, Stage
 from gansegctl.errors import UsageError
 from gansegctl.generators.latents import z_of_seeds
 from gansegctl.generators.training.trainer import Trainer, TrainSettings
@@ -32,14 +33,15 @@ def train(
     split: int | None = None,
     compiled: bool = False,
     grow_from: Path | None = None,
-) -> Iterator[Progress]:
+) -> Stage[dict[str, Any]]:
     """Train on the images in `source` (of an HDF5 file: with this `split`) and write `out` (.safetensors), the
     averaged generator.
 
     Beside it: `out`.ckpt (resumed from when present, removed by nobody) and `out`.png, 64 samples at psi 0.7, both
     renewed every `checkpoint_every` seconds and at the end. grow_from: the `.ckpt` of a run at half the resolution, to
     begin with what it learned; a run that has one of its own goes on from that. Errors: UsageError for a file of
-    several splits of which none was chosen, and what `load_images` and `Trainer` say.
+    several splits of which none was chosen, and what `load_images` and `Trainer` say. Returns the facts of the last
+    progress; none where nothing was left to do.
     """
     if out.suffix != ".safetensors":
         raise UsageError(f"got -o {out}", wanted="a name ending in .safetensors")
@@ -54,6 +56,7 @@ def train(
     elif grow_from is not None:
         trainer.grow_from(grow_from)
     saved = time.monotonic()
+    facts: dict[str, Any] = {}
     for progress in trainer.run(report_every):
         finished = progress.done >= progress.total
         if finished or time.monotonic() - saved >= checkpoint_every:
@@ -61,9 +64,11 @@ def train(
             _write(trainer, out, len(images), dtype)
             trainer.save(checkpoint)
             saved = time.monotonic()
+        facts = progress.facts
         yield progress
     if _images_of(out) != trainer.images_seen:  # the checkpoint was complete already, the generator is not of it
         _write(trainer, out, len(images), dtype)
+    return facts
 
 
 def _images_of(out: Path) -> int | None:
@@ -92,7 +97,7 @@ def _write(trainer: Trainer, out: Path, images: int, dtype: torch.dtype) -> None
 
 
 @torch.no_grad()
-def sample_sheet(generator, device: torch.device | str = "cpu", truncation: float = 0.7):
+def sample_sheet(generator: Generator, device: torch.device | str = "cpu", truncation: float = 0.7) -> Image.Image:
     """64 fixed seeds at psi 0.7 as one image."""
     z = z_of_seeds(SAMPLE_SEEDS, generator.spec.z_dim).to(device)
     c = None

@@ -65,7 +65,7 @@ def test_batch_size_auto_is_chosen_said_and_recorded(call, generator_file, tmp_p
     assert planned["settings"]["batch_size"] >= 1
     status, _, err = call("generate", *flags)
     assert status == 0
-    assert f"{planned['settings']['batch_size']} samples a pass, about" in err
+    assert f"{planned['settings']['batch_size']} samples per batch, about" in err
     written = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert written["settings"]["generate"]["batch_size"] == planned["settings"]["batch_size"]
     assert call("generate", *flags[:-1], "many")[0] == 2

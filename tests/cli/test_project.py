@@ -53,7 +53,7 @@ def test_project_warns_of_foreign_images(folder, generator_file, tmp_path, call)
     status, out, err = call("project", folder, "--generator", generator_file, "-o", tmp_path / "o", *quick, "--json")
     assert status == 0
     assert set(json.loads(out)["flagged"]) == {"p0", "p1"}
-    assert "warning: p0 lies outside the generator's world" in err
+    assert "warning: p0 lies outside the generator's domain" in err
 
 
 def test_annotate_with_real_images(folder, generator_file, tmp_path, call):

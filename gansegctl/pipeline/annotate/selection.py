@@ -15,7 +15,7 @@ from gansegctl.choices import SELECTIONS
 from gansegctl.contracts import Segmenter, Synthesis
 from gansegctl.errors import UsageError, did_you_mean
 from gansegctl.features.select import choose, descriptors, farthest_first, k_medoids, standardised
-from gansegctl.methods.base import segmenter_file as files
+from gansegctl.methods.base.segmenter_file import read_header
 from gansegctl.pipeline.generate.plan import batches
 
 if TYPE_CHECKING:
@@ -81,16 +81,18 @@ def choose_exemplars(
 
 def _uncertain(source: Source, candidates: list[int], shots: int, path: Path | None) -> Choice:
     fitted = _segmenter(source, path)
-    learnt = source.manifest.settings.get("annotate", {}).get("exemplars", {}) if path is None else {}
-    candidates = [s for s in candidates if str(s) not in learnt]
+    learned = source.manifest.settings.get("annotate", {}).get("exemplars", {}) if path is None else {}
+    candidates = [s for s in candidates if str(s) not in learned]
     _enough(candidates, shots)
-    scores, sure, rows = [], [], []
+    scores: list[Tensor] = []
+    confidences: list[Tensor] = []
+    rows: list[Tensor] = []
     for synthesis, _ in _synthesized(source, candidates, fitted.taps):
         rows.append(descriptors(synthesis.pyramid))
-        said = fitted.predict(source.generator, synthesis)
-        scores.append(said.score.float().cpu())
-        sure.append(said.confidence.float().mean(dim=(1, 2)).cpu() / 255)
-    score, sure = torch.cat(scores), torch.cat(sure)
+        annotation = fitted.predict(source.generator, synthesis)
+        scores.append(annotation.score.float().cpu())
+        confidences.append(annotation.confidence.float().mean(dim=(1, 2)).cpu() / 255)
+    score, sure = torch.cat(scores), torch.cat(confidences)
     order = torch.argsort(score, descending=True, stable=True).tolist()
     nearest = order[: WIDER * shots]
     picked = [nearest[i] for i in farthest_first(standardised(torch.cat(rows)[nearest]), shots)]
@@ -115,7 +117,7 @@ def _segmenter(source: Source, path: Path | None) -> Segmenter:
         )
     path = path or kept
     fitted = methods.load(path)
-    made_for = files.read_header(path).get("generator")
+    made_for = read_header(path).get("generator")
     if made_for not in (source.generator.sha256, None, ""):
         raise UsageError(
             f"got {path}, fitted on another generator ({made_for[:12]}…)",
@@ -124,7 +126,9 @@ def _segmenter(source: Source, path: Path | None) -> Segmenter:
     return fitted
 
 
-def _synthesized(source: Source, seeds: Sequence[int], taps) -> Iterator[tuple[Synthesis, list[int]]]:
+def _synthesized(
+    source: Source, seeds: Sequence[int], taps: Sequence[str] | None
+) -> Iterator[tuple[Synthesis, list[int]]]:
     with torch.no_grad():
         for batch in batches(seeds, 32):
             ws: Tensor = source.latents(batch)

@@ -243,8 +243,9 @@ def fitted_before(source: Source, path: Path, record: dict[str, Any]) -> bool:
         {k: v for k, v in r.items() if k != "probabilities"}  # what is kept does not change what is fitted
         for r in (manifest.settings.get("annotate", {}), json.loads(json.dumps(record)))
     )
-    same = manifest.segmenter is not None and before == now
-    return same and path.is_file() and file_digest(path) == manifest.segmenter["sha256"]
+    if manifest.segmenter is None or before != now or not path.is_file():
+        return False
+    return file_digest(path) == manifest.segmenter["sha256"]
 
 
 def _check_room(source: Source, classes: int) -> None:
@@ -301,9 +302,15 @@ def annotate(
     yield Progress("fit", 0, 1, "segmenter", {"method": settings.method, "shots": len(exemplars)})
     segmenter = fit(source, exemplars, labels, settings)
     segmenter.save(path)
-    for e in exemplars:
-        (source.folder / EXEMPLARS).mkdir(exist_ok=True)
-        image = image_and_mask(source.generator, e.ws.to(source.device), [e.seed], e.noise, None)[0][0]
-        save_png(source.folder / EXEMPLARS / f"exemplar-{e.seed:08d}.overlay.png", overlay(image, e.mask, labels))
+    if labels is not None:
+        _write_overlays(source, exemplars, labels)
     yield Progress("fit", 1, 1, "segmenter", {"segmenter": str(path)})
     yield from label_dataset(source, segmenter, path, record, len(exemplars), task)
+
+
+def _write_overlays(source: Source, exemplars: Sequence[Exemplar], labels: LabelMap) -> None:
+    """The exemplars with their masks on them, to look at: DATASET/exemplars/exemplar-SEED.overlay.png."""
+    (source.folder / EXEMPLARS).mkdir(exist_ok=True)
+    for e in exemplars:
+        image = image_and_mask(source.generator, e.ws.to(source.device), [e.seed], e.noise, None)[0][0]
+        save_png(source.folder / EXEMPLARS / f"exemplar-{e.seed:08d}.overlay.png", overlay(image, e.mask, labels))

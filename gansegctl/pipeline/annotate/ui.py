@@ -16,6 +16,7 @@ import torch
 from gansegctl import methods
 from gansegctl.annotation.bundle import write_bundle
 from gansegctl.annotation.ui.backend import Advice, Backend, ExemplarImage, Proposal, Proposals
+from gansegctl.config import from_dict
 from gansegctl.contracts import Annotation, Exemplar, Segmenter
 from gansegctl.errors import UsageError
 from gansegctl.features.pyramid import FeaturePyramid
@@ -94,12 +95,12 @@ class Workbench:
         began = time.monotonic()
         painted = {seed: mask for seed, mask in masks.items() if bool((mask != IGNORE).any())}
         seen = np.unique(np.concatenate([np.unique(m) for m in painted.values()])) if painted else np.zeros(0)
-        if (seen != IGNORE).sum() < 2:  # nothing can be told apart yet
+        if (seen != IGNORE).sum() < 2:  # there is nothing to tell apart yet
             return Proposals(advice=tuple(self._different(painted)), seconds=time.monotonic() - began)
         noise = self.source.settings.noise
         exemplars = [Exemplar(self.source.latents([s]), s, m, noise) for s, m in painted.items()]
         method = methods.get(PROPAGATE)
-        settings = method.settings_type(steps=grown(PROPAGATE_STEPS, len(exemplars)))
+        settings = from_dict(method.settings_type, {"steps": grown(PROPAGATE_STEPS, len(exemplars))})
         segmenter = method.fit(self.source.generator, exemplars, self.labels, settings, 0)
         fitted = time.monotonic()
         found: dict[int, Proposal] = {}
@@ -126,17 +127,17 @@ class Workbench:
         """Image and mask from one pass, as everywhere."""
         ws = self.source.latents(seeds)
         made = self.source.generator.synthesize(ws, self.source.settings.noise, segmenter.taps, seeds)
-        said = segmenter.predict(self.source.generator, made)
+        annotation = segmenter.predict(self.source.generator, made)
         images = to_uint8(made.image)
         rows = []
         for i, seed in enumerate(seeds):
             self._images.setdefault(seed, images[i])
-            rows.append((seed, self._proposal(seed, images[i], said, i), float(said.score[i])))
+            rows.append((seed, self._proposal(seed, images[i], annotation, i), float(annotation.score[i])))
         return rows
 
-    def _proposal(self, seed: int, image: np.ndarray, said: Annotation, i: int) -> Proposal:
-        labels = said.labels[i].cpu().numpy()
-        confidence = said.confidence[i].cpu().numpy()
+    def _proposal(self, seed: int, image: np.ndarray, annotation: Annotation, i: int) -> Proposal:
+        labels = annotation.labels[i].cpu().numpy()
+        confidence = annotation.confidence[i].cpu().numpy()
         means = {k: float(confidence[labels == k].mean()) for k in np.unique(labels).tolist()}
         weakest = self.labels.names[min(means, key=means.__getitem__)]
         return Proposal(

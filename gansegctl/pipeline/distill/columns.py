@@ -92,9 +92,11 @@ def kept_samples(folder: Path, drop_uncertain: float) -> list[int] | None:
         raise UsageError(f"got --drop-uncertain {drop_uncertain}", wanted="a share from 0 to below 1")
     if not drop_uncertain:
         return None
-    parts = [arrays.score for _, arrays in iter_shards(folder, wanted=("score",))]
-    if any(p is None for p in parts):
-        raise DatasetError(f"got {folder} without scores", wanted="pairs that `gansegctl annotate` made")
+    parts: list[np.ndarray] = []
+    for _, arrays in iter_shards(folder, wanted=("score",)):
+        if arrays.score is None:
+            raise DatasetError(f"got {folder} without scores", wanted="pairs that `gansegctl annotate` made")
+        parts.append(arrays.score)
     scores = np.concatenate(parts)
     keep = len(scores) - round(len(scores) * drop_uncertain)
     if not keep:

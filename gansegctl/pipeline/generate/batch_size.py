@@ -1,4 +1,4 @@
-"""How many samples a pass holds: an estimate of memory from the table of taps, and half as many when it was too much.
+"""How many samples a batch holds: an estimate of memory from the table of taps, and half as many when it was too much.
 
 The batch size is one of the settings that determine a dataset, because other batches round differently. So it is
 resolved before the plan is made, stands in the manifest, and a shard made with a smaller one says so in its attributes.
@@ -21,7 +21,7 @@ from gansegctl.pipeline.runtime.memory import available_memory
 from gansegctl.store.manifest import Manifest
 
 LARGEST = 64
-"""Samples a pass at most: more fill no device better, and lose more work when they fail."""
+"""Samples per batch at most: more fill no device better, and lose more work when they fail."""
 SHARE = 0.7
 """Of the memory that is free, so much is planned with."""
 _IN_WORK = 5  # maps of a layer's size that exist while it runs: input, scaled input, product, filtered product, output
@@ -49,7 +49,7 @@ class MemoryEstimate:
         """One line for people."""
         parts = asdict(self)
         shares = ", ".join(f"{k} {_size(parts[k])}" for k in ("activations", "layer", "head", "images") if parts[k])
-        return f"{self.batch} samples a pass, about {_size(self.total)} of memory ({shares})"
+        return f"{self.batch} samples per batch, about {_size(self.total)} of memory ({shares})"
 
 
 def estimate(
@@ -99,8 +99,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     text = str(error).lower()
-    told = ("out of memory", "can't allocate memory", "not enough memory")
-    return isinstance(error, RuntimeError) and any(words in text for words in told)
+    messages = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(error, RuntimeError) and any(message in text for message in messages)
 
 
 class FittingBatch:
@@ -147,7 +147,7 @@ def halved(error: Exception, batch: int, allowed: bool) -> int:
     if batch == 1:
         remedy = "use a smaller generator, fewer taps (min_resolution, max_resolution) or another --device"
     raise GansegError(
-        f"got out of memory with {batch} sample{'s' * (batch > 1)} a pass", wanted="room for one pass", remedy=remedy
+        f"got out of memory in a batch of {batch}", wanted="memory for one batch", remedy=remedy
     ) from error
 
 

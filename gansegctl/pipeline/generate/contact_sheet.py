@@ -22,9 +22,9 @@ def write_contact_sheet(folder: Path, name: str = "contact.png") -> Path:
         raise DatasetError(f"got {folder} without a finished shard", wanted="samples to show", remedy="generate some")
     n = min(SAMPLES, len(arrays))
     sheet = contact_sheet(
-        arrays.image[:n],
-        None if arrays.mask is None else arrays.mask[:n],
-        None if arrays.confidence is None else arrays.confidence[:n],
+        list(arrays.image[:n]),
+        None if arrays.mask is None else list(arrays.mask[:n]),
+        None if arrays.confidence is None else list(arrays.confidence[:n]),
         Manifest.read(folder).labels,
         [f"seed {s}" for s in arrays.seed[:n]],
     )

@@ -6,7 +6,7 @@ samples; where a quota ends follows from the shards before, so that such shards 
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,11 @@ class Everything:
 
     chooses = False
     in_order = False
-    enough = False
+
+    @property
+    def enough(self) -> bool:
+        """Whether no more samples are wanted."""
+        return False
 
     def choose(self, shard: PlannedShard, arrays: ShardArrays) -> ShardArrays:
         """The samples to keep."""
@@ -49,21 +53,26 @@ class Filter(Everything):
                 wanted="a segmenter, whose scores and masks decide",
                 remedy="pass --segmenter FILE",
             )
+        self.names = labels.names if labels else ()
         self.wanted = {labels.index(name): count for name, count in settings.until.items()} if labels else {}
         self.counts = dict.fromkeys(self.wanted, 0)
 
     @property
     def enough(self) -> bool:
         """Whether every class that --until names has been seen often enough."""
-        return self.in_order and not self.lacking()
+        return self.in_order and not self.missing()
 
-    def lacking(self) -> dict[int, int]:
+    def missing(self) -> dict[int, int]:
         """Samples still missing, by class."""
         return {k: n - self.counts[k] for k, n in self.wanted.items() if self.counts[k] < n}
 
     def choose(self, shard: PlannedShard, arrays: ShardArrays) -> ShardArrays:
-        """Those of a low enough score, up to the one that completes the quota."""
+        """Those of a low enough score, up to the one that completes the quota. GansegError without scores or masks."""
+        if not self.chooses:
+            return arrays
         kept = np.arange(len(arrays))
+        if arrays.score is None or arrays.mask is None:
+            raise GansegError(f"got shard {shard.index} without scores or masks", wanted="both, to filter by")
         if self.below is not None:
             kept = kept[arrays.score < self.below]
         if self.in_order and len(kept):
@@ -97,8 +106,7 @@ class Known(Everything):
 
 def rows_of(arrays: ShardArrays, rows: np.ndarray) -> ShardArrays:
     """The samples at `rows`; may be none."""
-    values = {f.name: getattr(arrays, f.name) for f in fields(arrays)}
-    return ShardArrays(**{k: None if v is None else v[rows] for k, v in values.items()})
+    return replace(arrays, **{name: value[rows] for name, value in arrays.present().items()})
 
 
 def settled(manifest: Manifest, folder: Path) -> Manifest | None:
@@ -129,7 +137,6 @@ def settled(manifest: Manifest, folder: Path) -> Manifest | None:
             remedy="see scores with `gansegctl generate` without --keep-below, and choose another -o",
         )
     if settings.until:
-        names = manifest.labels.names
-        facts["shown"] = {names[k]: n for k, n in chosen.counts.items()}
-        facts["lacking"] = {names[k]: n for k, n in chosen.lacking().items()}
+        facts["shown"] = {chosen.names[k]: n for k, n in chosen.counts.items()}
+        facts["missing"] = {chosen.names[k]: n for k, n in chosen.missing().items()}
     return replace(final, facts=manifest.facts | {"choice": facts})

@@ -10,6 +10,7 @@ from gansegctl import presets
 from gansegctl.config import GenerateSettings, to_dict
 from gansegctl.contracts import Generator
 from gansegctl.errors import UsageError
+from gansegctl.labels import LabelMap
 from gansegctl.pipeline.generate.batch_size import MemoryEstimate, estimate
 from gansegctl.pipeline.generate.filters import Filter
 from gansegctl.pipeline.generate.plan import PlannedShard, plan_shards, samples_a_shard
@@ -47,7 +48,7 @@ def plan_job(
     generator: Generator,
     settings: GenerateSettings,
     segmenter: dict[str, Any] | None = None,
-    labels=None,
+    labels: LabelMap | None = None,
     taps: Sequence[str] = (),
     halve: bool = False,
 ) -> Job:
@@ -61,7 +62,7 @@ def plan_job(
             "got --probabilities for images without masks", wanted="a segmenter", remedy="pass --segmenter FILE"
         )
     size = spec.resolution**2
-    classes = len(labels) if settings.probabilities else 0
+    classes = len(labels) if settings.probabilities and labels else 0
     maps = 2 + classes if segmenter else 0  # mask, confidence and one a class
     bytes_a_sample = size * spec.image_channels + 4 * spec.w_dim + maps * size
     shard_size = settings.shard_size or samples_a_shard(bytes_a_sample)

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from gansegctl.config import GenerateSettings
-from gansegctl.contracts import Generator, Progress, Segmenter
+from gansegctl.contracts import Generator, Progress, Segmenter, Stage
 from gansegctl.io.atomic import clean_parts
+from gansegctl.labels import LabelMap
 from gansegctl.pipeline.generate.batch_size import FittingBatch
 from gansegctl.pipeline.generate.contact_sheet import write_contact_sheet
 from gansegctl.pipeline.generate.filters import Everything, settled
@@ -44,7 +45,7 @@ def write_shards(
     task: Task = ALONE,
     halve: bool = True,
     chooser: Everything | None = None,
-) -> Iterator[Progress]:
+) -> Stage[None]:
     """Make and commit the shards of this task that are not done with this manifest's settings.
 
     chooser: what is kept of each shard's samples, and when there are enough.
@@ -86,7 +87,7 @@ def write_shards(
                         done += len(shard.seeds)
                         chooser.count(shard_record(out, shard.index))
                         continue
-                    for step in batch.run(lambda s, shard=shard: make(shard, s)):
+                    for step in batch.run(partial(make, shard)):
                         claim.touch()
                         committer.touch()
                         if isinstance(step, ShardArrays):
@@ -110,12 +111,18 @@ def write_shards(
 
 def keeps_probabilities(manifest: Manifest) -> bool:
     """Whether this dataset's shards hold the probabilities of every class: as who made its masks was asked to."""
-    said = manifest.settings.get("annotate", manifest.settings.get("generate", {}))
-    return manifest.stage == "pairs" and bool(said.get("probabilities"))
+    made_by = manifest.settings.get("annotate", manifest.settings.get("generate", {}))
+    return manifest.stage == "pairs" and bool(made_by.get("probabilities"))
 
 
 def _write(
-    out: Path, shard: PlannedShard, arrays: ShardArrays, manifest: Manifest, chooser: Everything, sha256: str, settings
+    out: Path,
+    shard: PlannedShard,
+    arrays: ShardArrays,
+    manifest: Manifest,
+    chooser: Everything,
+    sha256: str,
+    settings: GenerateSettings,
 ) -> Callable[[], ShardRecord]:
     """What commits the samples that are kept, to be called in another thread."""
     attrs = {
@@ -124,10 +131,17 @@ def _write(
         "licence": manifest.licence,
         "batch_size": settings.batch_size,
     }
-    chosen = {"candidates": format_seeds(list(shard.seeds))} if chooser.chooses else {}
-    kept = chooser.choose(shard, arrays)
-    about = (manifest.labels, manifest.digest, attrs)
-    return partial(write_shard, out, shard.index, kept, *about, codec=settings.codec, **chosen)
+    return partial(
+        write_shard,
+        out,
+        shard.index,
+        chooser.choose(shard, arrays),
+        manifest.labels,
+        manifest.digest,
+        attrs,
+        codec=settings.codec,
+        candidates=format_seeds(list(shard.seeds)) if chooser.chooses else None,
+    )
 
 
 def make_shard(
@@ -156,7 +170,7 @@ def make_shard(
             if annotation.probabilities is not None:
                 parts["probabilities"].append((annotation.probabilities.float() * 255).round().byte().cpu().numpy())
         yield len(seeds)
-    arrays = {k: np.concatenate(parts.pop(k)) if parts[k] else None for k in list(parts)}  # one of them twice, not all
+    arrays = {k: np.concatenate(parts.pop(k)) for k in list(parts) if parts[k]}  # one of them twice, not all
     arrays["latent"] = compact_latents(arrays["latent"])
     yield ShardArrays(seed=np.array(shard.seeds, dtype=np.uint64), **arrays)
 
@@ -166,13 +180,9 @@ def compact_latents(ws: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(ws[:, 0]) if (ws == ws[:, :1]).all() else ws
 
 
-def expand_latents(latent: np.ndarray, num_ws: int) -> np.ndarray:
-    """The inverse of `compact_latents`: float32 [n,num_ws,w]."""
-    latent = latent.astype(np.float32)
-    return latent if latent.ndim == 3 else np.repeat(latent[:, None], num_ws, axis=1)
-
-
-def with_segmenter(manifest: Manifest, segmenter: dict[str, Any], labels, annotate: dict[str, Any]) -> Manifest:
+def with_segmenter(
+    manifest: Manifest, segmenter: dict[str, Any], labels: LabelMap, annotate: dict[str, Any]
+) -> Manifest:
     """The manifest of the same samples with masks."""
     settings = manifest.settings | {"annotate": annotate}
     return replace(manifest, stage="pairs", settings=settings, segmenter=segmenter, labels=labels)

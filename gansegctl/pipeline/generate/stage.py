@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from gansegctl import methods
 from gansegctl.config import GenerateSettings
-from gansegctl.contracts import Generator, Progress, Segmenter
+from gansegctl.contracts import Generator, Progress, Segmenter, Stage
 from gansegctl.errors import DeviceError, GansegError, UsageError
-from gansegctl.methods.base import segmenter_file as files
+from gansegctl.io.digest import file_digest
+from gansegctl.methods.base.segmenter_file import read_header
 from gansegctl.pipeline.generate.batch_size import resolve_batch
 from gansegctl.pipeline.generate.filters import Filter
 from gansegctl.pipeline.generate.job import Job, plan_job
@@ -29,7 +29,7 @@ def synthesize(
     segmenter: Segmenter | None = None,
     device: str = "cpu",
     task: Task = ALONE,
-) -> Iterator[Progress]:
+) -> Stage[None]:
     """Write every shard of the job that is this task's and not done; yields progress once a batch.
 
     Errors: those of `Manifest.begin` for the folder; GansegError when the disk refuses, when nothing is kept, and, once
@@ -51,11 +51,11 @@ def synthesize(
         job.manifest, job.shards, out, generator, segmenter, job.settings, device, "generate", task, job.halve, chooser
     )
     final = finish(out)
-    lacking = final.facts.get("choice", {}).get("lacking") if final else None
-    if lacking:
+    missing = final.facts.get("choice", {}).get("missing") if final else None
+    if missing:
         raise GansegError(
             f"got {out}, whole, with all {len(parse_seeds(job.settings.seeds))} seeds used up",
-            wanted=", ".join(f"{n} more samples with {name}" for name, n in lacking.items()),
+            wanted=", ".join(f"{n} more samples with {name}" for name, n in missing.items()),
             remedy="take it as it is, or ask for more seeds with another -o",
         )
 
@@ -77,7 +77,7 @@ def plan_generate(
             settings = resolve_batch(settings, network, None, device, automatic)
         return plan_job(network, settings, halve=automatic is not None), network, None
     fitted = methods.load(segmenter)
-    header = files.read_header(segmenter)
+    header = read_header(segmenter)
     if header.get("generator") not in (network.sha256, None, ""):
         raise UsageError(
             f"got {segmenter}, fitted on another generator ({header['generator'][:12]}…)",
@@ -85,7 +85,7 @@ def plan_generate(
         )
     about = {
         "method": fitted.method,
-        "sha256": files.digest(segmenter),
+        "sha256": file_digest(segmenter),
         "shots": json.loads(header.get("facts", "{}")).get("exemplars"),
     }
     if automatic is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
 
 from gansegctl.store.claims import Claim
 from gansegctl.store.schema import ShardRecord
@@ -18,8 +19,7 @@ class Committer:
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="commit")
-        self._pending: Future[ShardRecord] | None = None
-        self._claim: Claim | None = None
+        self._in_hand: tuple[Future[ShardRecord], Claim] | None = None
 
     def put(self, claim: Claim, write: Callable[[], ShardRecord]) -> None:
         """Begin with `write` when the shard before is on disk."""
@@ -28,27 +28,29 @@ class Committer:
         except BaseException:
             claim.release()
             raise
-        self._claim, self._pending = claim, self._pool.submit(write)
+        self._in_hand = self._pool.submit(write), claim
 
     def wait(self) -> ShardRecord | None:
         """The record of the shard in hand, once it is on disk; None where there is none."""
-        if self._pending is None:
+        if self._in_hand is None:
             return None
-        pending, claim, self._pending, self._claim = self._pending, self._claim, None, None
+        (written, claim), self._in_hand = self._in_hand, None
         try:
-            return pending.result()
+            return written.result()
         finally:
             claim.release()
 
     def touch(self) -> None:
         """A sign of life of the shard in hand."""
-        if self._claim is not None:
-            self._claim.touch()
+        if self._in_hand is not None:
+            self._in_hand[1].touch()
 
     def __enter__(self) -> Committer:
         return self
 
-    def __exit__(self, kind, error, trace) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         try:
             with contextlib.suppress(Exception) if error is not None else contextlib.nullcontext():
                 self.wait()

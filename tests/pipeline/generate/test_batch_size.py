@@ -66,7 +66,7 @@ def test_the_estimate_is_the_sum_of_its_parts_and_grows_with_the_batch():
     assert read.total == read.activations + read.layer + read.head + read.images > bare.total
     assert estimate(SPEC, 8, ("a", "b")).activations == 2 * read.activations
     assert estimate(SPEC, 4, ("a",), itemsize=2).activations == 4 * 2 * 10 * 8 * 8
-    assert "4 samples a pass" in read.describe()
+    assert "4 samples per batch" in read.describe()
     assert "MB" in read.describe()
 
 
@@ -132,7 +132,7 @@ def test_a_batch_asked_for_by_number_is_not_changed(generator_file, tmp_path):
 
 
 def test_one_sample_that_does_not_fit_is_an_error_with_a_remedy(generator_file, tmp_path):
-    with pytest.raises(GansegError, match="1 sample a pass") as caught:
+    with pytest.raises(GansegError, match="batch of 1") as caught:
         run(generator_file, tmp_path / "out", 0, ERRORS[1])
     assert "smaller generator" in caught.value.remedy
 
@@ -153,7 +153,7 @@ def test_auto_is_recorded_and_a_dataset_goes_on_with_its_own(generator_file, tmp
     job, network, _ = plan_generate(settings(generator_file, batch_size=1), None, "cpu", tmp_path / "out")
     assert job.settings.batch_size == batching.LARGEST
     assert job.memory.batch == batching.LARGEST
-    assert "64 samples a pass" in job.describe()["memory"]
+    assert "64 samples per batch" in job.describe()["memory"]
     list(synthesize(job, tmp_path / "out", network))
     assert Manifest.read(tmp_path / "out").settings["generate"]["batch_size"] == batching.LARGEST
     monkeypatch.setattr(batching, "available_memory", lambda device: 1)

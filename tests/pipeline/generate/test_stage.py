@@ -27,7 +27,7 @@ from gansegctl.pipeline.annotate.stage import annotate
 from gansegctl.pipeline.distill.pairs import source_of
 from gansegctl.pipeline.distill.stage import distill
 from gansegctl.pipeline.evaluate import evaluate, kind_of, write_report
-from gansegctl.pipeline.generate.shards import compact_latents, expand_latents
+from gansegctl.pipeline.generate.shards import compact_latents
 from gansegctl.pipeline.generate.stage import plan_generate, synthesize
 from gansegctl.pipeline.inputs.generators import latents_of_seeds, open_generator
 from gansegctl.pipeline.inspect import describe_dataset, inspect
@@ -124,7 +124,7 @@ def test_stopped_and_resumed_equals_unbroken(generator_file, dataset, tmp_path):
 def test_stored_latents_make_the_stored_images(generator_file, dataset):
     g = open_generator(str(generator_file))
     _, arrays = next(iter_shards(dataset))
-    ws = torch.from_numpy(expand_latents(arrays.latent, g.spec.num_ws))
+    ws = torch.from_numpy(np.repeat(arrays.latent.astype(np.float32)[:, None], g.spec.num_ws, axis=1))
     assert torch.equal(ws, latents_of_seeds(g, range(5)))
     image = g.synthesize(ws, taps=()).image
     made = (image * 127.5 + 128).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
