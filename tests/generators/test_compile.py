@@ -20,6 +20,7 @@ def tiny() -> StyleGAN2:
     return StyleGAN2(config).eval().requires_grad_(False)
 
 
+@pytest.mark.filterwarnings("ignore:Guards may run slower on Python 3.13.0:RuntimeWarning")  # slower, not wrong
 @torch.no_grad()
 def test_the_network_is_one_graph_and_gives_the_same_images_and_taps():
     network, graphs = tiny(), []

@@ -205,6 +205,7 @@ def test_bf16_trains_and_stays_finite():
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # dynamo reads it of all inputs
+@pytest.mark.filterwarnings("ignore:Guards may run slower on Python 3.13.0:RuntimeWarning")  # slower, not wrong
 def test_compiled_training_takes_the_same_steps(monkeypatch):
     """R1 goes past the compiled discriminator; what is compiled is both networks, here without other arithmetic."""
     compiled, compile_ = [], torch.compile
