@@ -128,13 +128,13 @@ def read_masks(
 
 
 def _as_png(paths: Path | Sequence[Path]) -> str:
-    """What to do about an image in these folders that is no mask for its format alone; "" where there is none."""
+    """The remedy for an image in these folders that is no mask for its format alone; "" where there is none."""
     other = [f.name for f in _files_in(paths) if f.suffix.lower() in LOSSY]
     return f"masks are not read from {other[0]}: export PNG, which changes no value" if other else ""
 
 
 def _renamed(paths: Path | Sequence[Path]) -> str:
-    """What to do about PNG files that name no exemplar; "" where there is none."""
+    """The remedy for PNG files that name no exemplar; "" where there is none."""
     other = [f.name for f in _files_in(paths) if f.suffix.lower() == ".png" and not _SEED.search(f.name)]
     return f"call masks {mask_path(Path(), 42).name}, with their seeds, and not {other[0]}" if other else ""
 

@@ -51,6 +51,7 @@ class Node:
         return Node(table[key], self.file, place)
 
     def table(self) -> dict[str, Any]:
+        """An object's members. UsageError for anything else."""
         return self._as(dict, "an object")
 
     def items(self) -> Iterator[Node]:
@@ -59,15 +60,18 @@ class Node:
         return (Node(v, self.file, f"{self.place}[{i}]") for i, v in enumerate(value))
 
     def text(self) -> str:
+        """A text. UsageError for anything else."""
         return self._as(str, "a text")
 
     def integer(self) -> int:
+        """A whole number. UsageError for anything else."""
         value = self.number()
         if value != int(value):
             raise self.wrong(f"is {value}", "a whole number")
         return int(value)
 
     def number(self) -> float:
+        """A finite number of at most 1e15. UsageError for anything else."""
         if isinstance(self.value, bool) or not isinstance(self.value, int | float):
             raise self.wrong(f"is {self._kind()}", "a number")
         if not math.isfinite(self.value) or abs(self.value) > 1e15:

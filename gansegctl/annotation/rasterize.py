@@ -1,8 +1,8 @@
 """Outlines → pixels, one rule for all formats: a pixel belongs to a shape when its centre lies inside.
 
 Coordinates are in pixels, (0, 0) the top left corner of the top left pixel, as canvases and COCO count; the centre of
-pixel (x, y) is (x + 0.5, y + 0.5). What a shape cuts itself out of (even-odd rule) is outside, as in the tools' own
-converters; what lies beyond the image is cut off.
+pixel (x, y) is (x + 0.5, y + 0.5). Where a shape crosses itself the even-odd rule holds, as in the tools' own
+converters; parts beyond the image are cut off.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What lies in a bundle besides images and masks: the classes in each tool's own form, and what to do next."""
+"""The files of a bundle besides images and masks: the classes in each tool's own form, and the next steps."""
 
 from __future__ import annotations
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from torch import Tensor
 
@@ -21,7 +19,7 @@ class Reliability:
         self.pixels = np.zeros(256, np.int64)
         self.right = np.zeros(256, np.int64)
 
-    def add(self, confidence: Any, predicted: Tensor, truth: Tensor) -> None:
+    def add(self, confidence: np.ndarray | Tensor, predicted: Tensor, truth: Tensor) -> None:
         """confidence uint8 [n,H,W], 255 = sure, of the masks predicted and true [n,H,W]; ignored pixels not counted."""
         sure = c.tensor(confidence).to(truth.device)
         counted = (truth != IGNORE) & (predicted.to(truth.device) != IGNORE)

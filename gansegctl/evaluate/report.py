@@ -35,6 +35,7 @@ CLASS_COLUMNS = ("iou", "low", "high", "dice", "share", "reference")
 
 Batch = tuple[Any, ...]
 """(predicted, truth[, image[, uncertainty[, confidence]]]), as `score` takes them."""
+Array = np.ndarray | Tensor
 Statistic = Callable[[np.ndarray], np.ndarray]
 """Matrices [..., K, K] → a score of each, [...] or [..., K]."""
 
@@ -279,7 +280,7 @@ def score(
 
 
 class _Stream:
-    """What is kept of the batches seen so far."""
+    """The counts and worst images of the batches seen so far."""
 
     def __init__(self, labels: LabelMap, trimap_width: int, worst: int) -> None:
         self.classes, self.width, self.keep = len(labels), trimap_width, worst
@@ -291,7 +292,12 @@ class _Stream:
         self._heap: list[tuple[float, int, Case]] = []  # by (-mIoU, -index): the best of the worst lies on top
 
     def add(
-        self, predicted: Any, truth: Any, image: Any = None, uncertainty: Any = None, confidence: Any = None
+        self,
+        predicted: Array,
+        truth: Array,
+        image: Array | None = None,
+        uncertainty: Array | None = None,
+        confidence: Array | None = None,
     ) -> None:
         predicted, truth = c.tensor(predicted), c.tensor(truth)
         if not len(predicted) and not len(truth):
@@ -313,7 +319,7 @@ class _Stream:
             self._offer(self.count + i, miou, truth[i], predicted[i], None if image is None else image[i])
         self.count += len(matrices)
 
-    def _offer(self, index: int, miou: float, truth: Tensor, predicted: Tensor, image: Any) -> None:
+    def _offer(self, index: int, miou: float, truth: Tensor, predicted: Tensor, image: Array | None) -> None:
         full = len(self._heap) >= self.keep
         if math.isnan(miou) or self.keep < 1 or (full and -miou <= self._heap[0][0]):
             return

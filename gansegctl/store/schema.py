@@ -1,4 +1,4 @@
-"""What a shard holds: names, shapes and dtypes, and the record that says it is done."""
+"""The fields of a shard: names, shapes and dtypes; and the record that declares it done."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ class Ranks:
         return _with_joint_norms(model, self)
 
     def network(self, model: nn.Module, device: torch.device) -> nn.Module:
-        """What a training step calls: `model` itself, or wrapped so that its gradients are the mean over the ranks."""
+        """`model` for a training step: itself, or wrapped so that its gradients are the mean over the ranks."""
         if self.world == 1:
             return model
         ids = [device] if device.type == "cuda" else None

@@ -24,7 +24,8 @@ TILES_AT_ONCE = 16
 
 @torch.no_grad()
 def label_image(student: Student, image: np.ndarray, tile: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """image uint8 [H,W,c] → labels uint8 [H,W], confidence uint8 [H,W] (255 = sure).
+    """image uint8 [H,W,c], 0 to 255 → labels uint8 [H,W]; confidence uint8 [H,W], the highest probability in steps of
+    1/255 (255 = sure).
 
     tile 0: the whole image at once, as `Student.predict` does. tile > 0: windows of tile×tile pixels, each resized to
     the student's size; an image smaller than a tile is continued by its edge. Errors: UsageError for an image of

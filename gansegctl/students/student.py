@@ -150,5 +150,5 @@ def read_header(path: Path) -> dict[str, Any]:
 
 
 def predict_masks(student: Student, images: np.ndarray) -> np.ndarray:
-    """uint8 [N,H,W,c] → labels uint8 [N,H,W]."""
+    """Images uint8 [N,H,W,c], 0 to 255 → labels uint8 [N,H,W], as `Student.predict` gives them."""
     return student.predict(torch.from_numpy(np.ascontiguousarray(images))).labels.cpu().numpy()

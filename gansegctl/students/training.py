@@ -144,7 +144,7 @@ class StudentTraining:
     def run(self, checkpoint: Path | None = None) -> Iterator[Progress]:
         """Train to the end; resumes from `checkpoint` when rank 0 sees it, and rank 0 renews it.
 
-        That is at the end, after the first epoch, so that a disk without room is told of early, and in between as
+        That is at the end, after the first epoch, so that a full disk is noticed early, and in between as
         SAVE_SECONDS and SAVE_STEPS say.
         """
         saved: int | None = None  # the step of the last checkpoint

@@ -1,4 +1,4 @@
-"""What the page asks of the rest of the program, as plain arrays and callables: no network is known here."""
+"""The arrays and callables that the page takes from the rest of the program; no network is known here."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class ExemplarImage:
 
 @dataclass(frozen=True)
 class Proposal:
-    """What the segmenter of the moment says of one image.
+    """The masks of one image by the segmenter as it is fitted now.
 
     labels, confidence: uint8 [H,W]; sure: mean of max p over the pixels, 0…1; weakest: the class it is least sure of.
     """

@@ -1,4 +1,4 @@
-"""What stands before the server: one token, this machine's names only, no other origin, no large upload.
+"""The checks before every request: one token, this machine's names only, no other origin, no large upload.
 
 The threats are other people's pages in the same browser (forged requests, DNS rebinding, framing), other users of the
 same machine, and clients that send without end. Cookies of 127.0.0.1 are shared by all its ports, and SameSite knows no
@@ -74,7 +74,7 @@ class SecurityMiddleware:
 
         async def watched(message: Message) -> None:
             nonlocal began
-            if got > self.limit:  # what the application says of the exception: 413 says it better
+            if got > self.limit:  # the application's answer to the exception: 413 is clearer
                 return
             began = True
             await hardened(message)

@@ -14,7 +14,7 @@ from gansegctl.choices import FORMATS
 from gansegctl.errors import UsageError, did_you_mean
 
 
-def get(name: str) -> ModuleType:
+def get_format(name: str) -> ModuleType:
     """The module of a format. UsageError for an unknown one."""
     if name not in FORMATS:
         raise UsageError(f"got --format {name}", wanted="a known one", remedy=did_you_mean(name, FORMATS))

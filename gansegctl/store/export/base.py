@@ -1,4 +1,4 @@
-"""What every export format is handed and hands back."""
+"""The types that every export format takes and returns."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ IMAGE_LEVEL = 1
 
 @dataclass(frozen=True)
 class ExportSettings:
-    """What determines the files of an export: see `gansegctl export --help`."""
+    """The settings that determine the files of an export: see `gansegctl export --help`."""
 
     format: str
     where: str = ""
@@ -55,7 +55,7 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Look:
+class Encoding:
     """How samples are encoded: the classes, and whether masks are indexed (palette) or grey."""
 
     labels: LabelMap
@@ -81,7 +81,7 @@ class Encoded:
 
 @dataclass(frozen=True)
 class About:
-    """What the index files and the card say of the whole."""
+    """Facts of the whole export, for its index files and its card."""
 
     name: str
     licence: str

@@ -10,21 +10,21 @@ import numpy as np
 
 from gansegctl.io import rle
 from gansegctl.labels import LabelMap
-from gansegctl.store.export.base import About, Encoded, Index, Look, Rows, Sample, image_png
-from gansegctl.store.export.contours import parts, polygons
+from gansegctl.store.export.base import About, Encoded, Encoding, Index, Rows, Sample, image_png
+from gansegctl.store.export.contours import components, polygons
 
 PALETTE, PACKED = False, False
 
 
-def encode(sample: Sample, look: Look) -> Encoded:
+def encode(sample: Sample, encoding: Encoding) -> Encoded:
     """images/SPLIT/STEM.png; the annotations travel in the row."""
     found = []
-    first = _first(look.labels)
-    for k in range(first, len(look.labels)):
+    first = _first(encoding.labels)
+    for k in range(first, len(encoding.labels)):
         if sample.class_pixels[k]:
             region = sample.mask == k
-            regions = parts(region) if look.instances else iter([region])
-            found += [_annotation(r, k + 1 - first, look.polygons) for r in regions]
+            regions = components(region) if encoding.instances else iter([region])
+            found += [_annotation(r, k + 1 - first, encoding.polygons) for r in regions]
     row = {"size": list(sample.mask.shape), "annotations": found}
     return Encoded(((f"images/{sample.split}/{sample.stem}.png", image_png(sample.image)),), row)
 
@@ -36,7 +36,7 @@ def _first(labels: LabelMap) -> int:
 
 def _annotation(region: np.ndarray, category: int, as_polygons: bool) -> dict[str, Any]:
     if as_polygons:
-        shape: Any = [[v for point in polygon for v in point] for polygon in polygons(region)]
+        shape: object = [[v for point in polygon for v in point] for polygon in polygons(region)]
     else:
         shape = {"size": list(region.shape), "counts": rle.to_text(rle.encode(region))}
     return {

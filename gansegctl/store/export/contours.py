@@ -121,7 +121,7 @@ def _borders(region: np.ndarray) -> list[tuple[list[tuple[int, int]], bool]]:
     return found
 
 
-def parts(region: np.ndarray) -> Iterator[np.ndarray]:
+def components(region: np.ndarray) -> Iterator[np.ndarray]:
     """bool [H,W] → its 4-connected parts, one after another, each bool [H,W], in the order of their first pixels."""
     region = np.asarray(region, bool)
     height, width = region.shape

@@ -6,7 +6,18 @@ import json
 import re
 from typing import Any
 
-from gansegctl.store.export.base import About, Encoded, Index, Look, Rows, Sample, id_table, image_png, lines, pretty
+from gansegctl.store.export.base import (
+    About,
+    Encoded,
+    Encoding,
+    Index,
+    Rows,
+    Sample,
+    id_table,
+    image_png,
+    lines,
+    pretty,
+)
 
 PALETTE, PACKED = False, False
 LICENCES = re.compile(
@@ -24,12 +35,12 @@ SIZES = (
 )
 
 
-def encode(sample: Sample, look: Look) -> Encoded:
+def encode(sample: Sample, encoding: Encoding) -> Encoded:
     """SPLIT/images/STEM.png and SPLIT/masks/STEM.png."""
     return Encoded(
         (
             (f"{sample.split}/images/{sample.stem}.png", image_png(sample.image)),
-            (f"{sample.split}/masks/{sample.stem}.png", look.mask_png(sample.mask)),
+            (f"{sample.split}/masks/{sample.stem}.png", encoding.mask_png(sample.mask)),
         )
     )
 

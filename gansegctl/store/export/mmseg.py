@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from gansegctl.store.export.base import About, Encoded, Index, Look, Rows, Sample, image_png, lines
+from gansegctl.store.export.base import About, Encoded, Encoding, Index, Rows, Sample, image_png, lines
 
 PALETTE, PACKED = False, False
 
 
-def encode(sample: Sample, look: Look) -> Encoded:
+def encode(sample: Sample, encoding: Encoding) -> Encoded:
     """The same stem in both folders of a split."""
     return Encoded(
         (
             (f"img_dir/{sample.split}/{sample.stem}.png", image_png(sample.image)),
-            (f"ann_dir/{sample.split}/{sample.stem}.png", look.mask_png(sample.mask)),
+            (f"ann_dir/{sample.split}/{sample.stem}.png", encoding.mask_png(sample.mask)),
         )
     )
 

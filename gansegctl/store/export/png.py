@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 
-from gansegctl.store.export.base import About, Encoded, Index, Look, Rows, Sample, image_png, lines, pretty
+from gansegctl.store.export.base import About, Encoded, Encoding, Index, Rows, Sample, image_png, lines, pretty
 
 PALETTE, PACKED = True, False
 
 
-def encode(sample: Sample, look: Look) -> Encoded:
+def encode(sample: Sample, encoding: Encoding) -> Encoded:
     """images/STEM.png and masks/STEM.png."""
     return Encoded(
         (
             (f"images/{sample.stem}.png", image_png(sample.image)),
-            (f"masks/{sample.stem}.png", look.mask_png(sample.mask)),
+            (f"masks/{sample.stem}.png", encoding.mask_png(sample.mask)),
         )
     )
 

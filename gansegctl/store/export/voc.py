@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from gansegctl.store.export.base import About, Encoded, Index, Look, Rows, Sample, image_png, lines
+from gansegctl.store.export.base import About, Encoded, Encoding, Index, Rows, Sample, image_png, lines
 
 PALETTE, PACKED = True, False
 
 
-def encode(sample: Sample, look: Look) -> Encoded:
+def encode(sample: Sample, encoding: Encoding) -> Encoded:
     """JPEGImages/STEM.png (the folder's name is the convention; images stay lossless) and SegmentationClass/."""
     return Encoded(
         (
             (f"JPEGImages/{sample.stem}.png", image_png(sample.image)),
-            (f"SegmentationClass/{sample.stem}.png", look.mask_png(sample.mask)),
+            (f"SegmentationClass/{sample.stem}.png", encoding.mask_png(sample.mask)),
         )
     )
 

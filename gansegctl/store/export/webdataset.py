@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 
-from gansegctl.store.export.base import About, Encoded, Index, Look, Rows, Sample, id_table, image_png, pretty
+from gansegctl.store.export.base import About, Encoded, Encoding, Index, Rows, Sample, id_table, image_png, pretty
 
 PALETTE, PACKED = False, True
 
 
-def encode(sample: Sample, look: Look) -> Encoded:
+def encode(sample: Sample, encoding: Encoding) -> Encoded:
     """STEM.img.png, STEM.seg.png, STEM.json; the key has no dot in it."""
     facts = {"seed": sample.seed, "score": sample.score, "class_pixels": list(sample.class_pixels)}
     return Encoded(
         (
             (f"{sample.stem}.img.png", image_png(sample.image)),
-            (f"{sample.stem}.seg.png", look.mask_png(sample.mask)),
+            (f"{sample.stem}.seg.png", encoding.mask_png(sample.mask)),
             (f"{sample.stem}.json", json.dumps(facts).encode()),
         )
     )

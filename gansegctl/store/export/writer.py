@@ -30,7 +30,7 @@ from gansegctl.io.atomic import (
 
 WORK, FINAL, SETTINGS = ".export", "export.json", "settings.json"
 FACTS = ("samples", "class_pixels")
-"""What export.json says beside the record."""
+"""The keys of export.json beside those of the record."""
 
 
 class ExportFolder:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from gansegctl.labels import LabelMap
-from gansegctl.store.export.base import About, Encoded, Index, Look, Rows, Sample, image_png
+from gansegctl.store.export.base import About, Encoded, Encoding, Index, Rows, Sample, image_png
 from gansegctl.store.export.contours import polygons
 
 PALETTE, PACKED = False, False
@@ -16,12 +16,12 @@ INSET = 0.05
 """Pixels: trainers cut the corners to integers and fill including the border, so they must lie in the last pixels."""
 
 
-def encode(sample: Sample, look: Look) -> Encoded:
+def encode(sample: Sample, encoding: Encoding) -> Encoded:
     """images/SPLIT/STEM.png and labels/SPLIT/STEM.txt, empty where nothing but background is in the image."""
     return Encoded(
         (
             (f"images/{sample.split}/{sample.stem}.png", image_png(sample.image)),
-            (f"labels/{sample.split}/{sample.stem}.txt", "".join(_rows(sample.mask, look.labels)).encode()),
+            (f"labels/{sample.split}/{sample.stem}.txt", "".join(_rows(sample.mask, encoding.labels)).encode()),
         )
     )
 

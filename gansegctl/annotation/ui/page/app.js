@@ -439,7 +439,7 @@ async function begin() {
   proposals.soon(0);
 }
 
-// What a press asked for and did not get: say so; it can be pressed again.
+// An action got no answer: the page says so, and the action can be tried again.
 window.addEventListener("unhandledrejection", (event) => {
   if (!(event.reason instanceof Unanswered)) return;
   event.preventDefault();
