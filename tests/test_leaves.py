@@ -13,7 +13,7 @@ from gansegctl.labels import LabelMap, default_palette
 from gansegctl.methods.base.heads import HEADS
 from gansegctl.pipeline.predict import FILES
 from gansegctl.pipeline.run import read_plan
-from gansegctl.store.export import get
+from gansegctl.store.export import get_format
 from gansegctl.students.augment import PRESETS
 from gansegctl.students.student import ARCHITECTURES
 
@@ -39,7 +39,7 @@ def test_what_can_be_chosen_is_what_there_is():
     assert set(choices.ARCHITECTURES) == set(ARCHITECTURES)
     assert set(choices.VARIATIONS) == set(PRESETS)
     assert set(choices.OUTPUTS) == set(FILES)
-    assert all(get(name).encode for name in choices.FORMATS)
+    assert all(get_format(name).encode for name in choices.FORMATS)
 
 
 def test_labels_go_by_name():

@@ -18,9 +18,9 @@ from gansegctl.errors import DatasetError, UsageError
 from gansegctl.io.atomic import write_bytes
 from gansegctl.labels import IGNORE
 from gansegctl.pipeline.inputs.generators import grouped
-from gansegctl.store import export as formats
 from gansegctl.store.codec import READ_ERRORS
-from gansegctl.store.export.base import About, Encoded, ExportSettings, Look, Sample
+from gansegctl.store.export import get_format
+from gansegctl.store.export.base import About, Encoded, Encoding, ExportSettings, Sample
 from gansegctl.store.export.card import SHEET, readme
 from gansegctl.store.export.selection import Selection, Splits
 from gansegctl.store.export.writer import ExportFolder, TarFile
@@ -75,7 +75,7 @@ def licence_to_state(manifest: Manifest, stated: str, dataset: Path) -> str:
 class _Export:
     def __init__(self, dataset: Path, out: Path, settings: ExportSettings) -> None:
         self.dataset = Path(dataset)
-        self.module: ModuleType = formats.get(settings.format)
+        self.module: ModuleType = get_format(settings.format)
         self.manifest = Manifest.read(self.dataset)
         if self.manifest.labels is None or self.manifest.stage != "pairs":
             raise DatasetError(
@@ -86,7 +86,7 @@ class _Export:
         self.selection = Selection(settings, self.labels)
         self.splits = Splits.parse(settings.split, settings.split_seed)
         palette = settings.mask_png == "palette" if settings.mask_png else self.module.PALETTE
-        self.look = Look(self.labels, palette, settings.polygons, settings.instances)
+        self.encoding = Encoding(self.labels, palette, settings.polygons, settings.instances)
         self.manifest.require_whole(self.dataset)
         self.indices = range(len(self.manifest.shards))
         name = self.dataset.resolve().name
@@ -121,7 +121,7 @@ class _Export:
         self.folder.commit(index, rows)
 
     def _written(self, item: tuple[int, Sample]) -> Encoded | dict[str, Any]:
-        encoded = self.module.encode(item[1], self.look)
+        encoded = self.module.encode(item[1], self.encoding)
         if self.module.PACKED:
             return encoded
         for name, data in encoded.files:
@@ -192,7 +192,7 @@ class _Export:
             manifest=self.manifest,
             settings=self.settings,
             splits=self.splits.names,
-            palette=self.look.palette,
+            palette=self.encoding.palette,
             counts=counts,
             class_pixels=tuple(pixels),
             channels=self.manifest.generator["channels"],

@@ -1,4 +1,4 @@
-"""What a file or folder is: ours from its header or manifest, a checkpoint of another project by reading it as data."""
+"""The stage `inspect`: facts of a file or folder, read from its header or manifest; of a checkpoint, read as data."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gansegctl.generators.base import StyleGAN
 from gansegctl.generators.checkpoints.opening import open_checkpoint, our_header
 from gansegctl.generators.checkpoints.records import CheckpointReport
 from gansegctl.generators.weights import KIND
-from gansegctl.methods.base import segmenter_file as files
+from gansegctl.methods.base import segmenter_file
 from gansegctl.pipeline.inputs.generators import generator_path
 from gansegctl.store.manifest import Manifest
 from gansegctl.store.shard import shard_record
@@ -26,8 +26,8 @@ def inspect(subject: Path) -> dict[str, Any]:
     if str(subject) in presets.names() and not subject.exists():
         return _preset(str(subject))
     kind = (our_header(subject) or {}).get("kind", KIND)
-    if kind == files.KIND:
-        texts = files.read_header(subject)
+    if kind == segmenter_file.KIND:
+        texts = segmenter_file.read_header(subject)
         return {"segmenter": str(subject)} | {k: _value(v) for k, v in texts.items()}
     if kind == student.KIND:
         return {"student": str(subject)} | student.read_header(subject)
@@ -96,7 +96,7 @@ def _value(text: str) -> Any:
 
 
 def describe_dataset(folder: Path) -> dict[str, Any]:
-    """What a dataset is: counts, sizes, provenance."""
+    """Facts of a dataset: counts, sizes, provenance."""
     manifest = Manifest.read(folder)
     records = [r for r in (shard_record(folder, i) for i in range(len(manifest.shards))) if r]
     done = [r for r in records if r.digest == manifest.digest]

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw
 from helpers.exports import LABELS, SEEDS, SIZE, files_of, image_of, make, put
 from helpers.shapes import fill_even_odd, iou, smooth_mask
+from PIL import Image, ImageDraw
 
 from gansegctl.errors import DatasetError, GansegError, UsageError
 from gansegctl.io import atomic, rle
 from gansegctl.pipeline import export as exporting
 from gansegctl.pipeline.export import export
-from gansegctl.store.export import FORMATS
+from gansegctl.store.export import FORMATS, get_format
 from gansegctl.store.export.base import ExportSettings
 from gansegctl.store.export.selection import Splits
 
@@ -284,9 +284,9 @@ def test_what_is_through_is_not_encoded_again(dataset, tmp_path, monkeypatch):
     events = export(dataset, tmp_path / "o", ExportSettings("png"))
     next(events), next(events)  # the first shard is committed
     events.close()
-    seen, real = [], exporting.formats.get("png").encode
+    seen, real = [], get_format("png").encode
     monkeypatch.setattr(
-        exporting.formats.get("png"), "encode", lambda sample, look: seen.append(sample.seed) or real(sample, look)
+        get_format("png"), "encode", lambda sample, encoding: seen.append(sample.seed) or real(sample, encoding)
     )
     list(export(dataset, tmp_path / "o", ExportSettings("png")))
     assert seen == [4, 5, 40, 9]

@@ -10,7 +10,7 @@ from helpers.shapes import fill_even_odd, smooth_mask
 from PIL import Image, ImageDraw
 
 from gansegctl.io import rle
-from gansegctl.store.export.contours import parts, polygons
+from gansegctl.store.export.contours import components, polygons
 
 RING = np.pad(np.pad(np.zeros((1, 1), bool), 1, constant_values=True), 1)
 RINGS_IN_RINGS = np.pad(np.pad(np.pad(np.pad(np.ones((2, 2), bool), 2), 2, constant_values=True), 2), 1)
@@ -61,15 +61,15 @@ def test_polygons_cover_the_region_and_nothing_else(inset):
 
 def test_there_is_one_polygon_a_connected_part_and_the_parts_are_the_region():
     for region in regions():
-        found = list(parts(region))
+        found = list(components(region))
         assert len(found) == len(polygons(region))
         assert np.array_equal(np.sum([p.astype(int) for p in found], axis=0) if found else region * 0, region)
         for part in found:
-            assert len(list(parts(part))) == 1
+            assert len(list(components(part))) == 1
 
 
 def test_pixels_that_touch_at_a_corner_are_two_parts():
-    assert len(list(parts(np.eye(2, dtype=bool)))) == len(polygons(np.eye(2, dtype=bool))) == 2
+    assert len(list(components(np.eye(2, dtype=bool)))) == len(polygons(np.eye(2, dtype=bool))) == 2
     assert polygons(np.ones((2, 3), bool)) == [[(0, 0), (3, 0), (3, 2), (0, 2)]]
 
 
@@ -100,7 +100,7 @@ def test_parts_come_one_by_one():
     speckle = np.indices((256, 256)).sum(0) % 2 == 0
     tracemalloc.start()
     try:
-        count = sum(1 for _ in parts(speckle))
+        count = sum(1 for _ in components(speckle))
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

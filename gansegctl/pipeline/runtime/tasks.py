@@ -1,4 +1,4 @@
-"""Which part of the work is this process's: said by --task, or read from what a scheduler put into the environment.
+"""The task of this process: given by --task, or read from the variables that a scheduler has set.
 
 Two things can split work: an array (the scheduler starts the same script n times) and ranks (a launcher starts several
 processes inside one job). They compose: index = array index · ranks + rank. Task i of n makes the shards i, i + n, …;
@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from gansegctl.errors import UsageError
 
 COUNT_VARIABLE = "GANSEGCTL_TASKS"
-"""Number of tasks, for schedulers that tell only the index (Kubernetes, PBS)."""
+"""Number of tasks, for schedulers that give only the index (Kubernetes, PBS)."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """index of count, from 0. source: who said so."""
+    """index of count, from 0. source: where both come from, --task or a scheduler."""
 
     index: int = 0
     count: int = 1
@@ -45,14 +45,14 @@ def resolve_task(explicit: str | None, environ: Mapping[str, str]) -> Task:
     """
     if explicit is None:
         return _around(environ)
-    said = _parse(explicit)
+    asked = _parse(explicit)
     for read in (_around, _array, launched):
         with contextlib.suppress(UsageError):
             other = read(environ)
-            if other.count > 1 and other.count == said.count and other.index != said.index:
+            if other.count > 1 and other.count == asked.count and other.index != asked.index:
                 break
     else:
-        return said
+        return asked
     raise UsageError(
         f"got --task {explicit}, and {other} from {other.source}",
         wanted="one of them: several processes would do the same, and some shards would be nobody's",
@@ -152,7 +152,7 @@ def _with_count(index: int | None, environ: Mapping[str, str], source: str) -> t
     count = _number(environ, COUNT_VARIABLE)
     if count is None:
         raise UsageError(
-            f"got index {index} from {source}, which does not tell the number of tasks",
+            f"got index {index} from {source}, which does not give the number of tasks",
             wanted="both",
             remedy=f"pass --task {index}/N, or set {COUNT_VARIABLE}=N for all tasks",
         )
@@ -171,7 +171,7 @@ def _slurm_array(environ: Mapping[str, str]) -> tuple[int, int] | None:
     if high is not None and (high - low) // step + 1 != count:
         raise UsageError(
             f"got a Slurm array of {count} tasks between {low} and {high}",
-            wanted="one without gaps: which part a task has cannot be told",
+            wanted="an array without gaps: else no task can know its number",
             remedy='pass --task "$SLURM_ARRAY_TASK_ID/N" with N of the whole array',
         )
     return (index - low) // step, count

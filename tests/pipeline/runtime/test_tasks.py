@@ -87,7 +87,7 @@ def test_odd_tasks_are_refused(text):
         (None, TORCHRUN | {"SLURM_PROCID": "0", "SLURM_NTASKS": "3"}, "contradicting ranks"),
         (None, {"JOB_COMPLETION_INDEX": "2"}, r"--task 2/N, or set GANSEGCTL_TASKS=N"),
         (None, {"JOB_COMPLETION_INDEX": "2", "GANSEGCTL_TASKS": "2"}, "got task 2 of 2"),
-        (None, {"PBS_ARRAY_INDEX": "0"}, "does not tell the number"),
+        (None, {"PBS_ARRAY_INDEX": "0"}, "does not give the number"),
         (None, SLURM | {"SLURM_ARRAY_TASK_COUNT": "3"}, "without gaps"),
     ],
 )
