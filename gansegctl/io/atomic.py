@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import glob
 import os
 import shutil
 import socket
@@ -127,10 +128,10 @@ def sync_disk(folder: Path) -> None:
         os.close(handle)
 
 
-def clean_parts(folder: Path) -> list[Path]:
-    """Remove what processes of this host that are gone left unfinished."""
+def clean_parts(folder: Path, stem: str = "") -> list[Path]:
+    """Remove what processes of this host that are gone left unfinished: all, or of the files STEM.suffix alone."""
     removed = []
-    for part in folder.glob(f"*.part.{this_host()}.*"):
+    for part in folder.glob(f"{glob.escape(stem + '.' if stem else '')}*.part.{this_host()}.*"):
         pid = part.name.rsplit(".", 1)[1]
         if pid.isdigit() and not process_lives(int(pid)):
             part.unlink(missing_ok=True)

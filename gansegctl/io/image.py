@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,6 +62,13 @@ def as_rgb(image: np.ndarray) -> np.ndarray:
             f"got an image {image.dtype} {list(image.shape)}", wanted="uint8 [H, W], [H, W, 1] or [H, W, 3]"
         )
     return np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3)))
+
+
+def indexed(mask: np.ndarray, palette: Sequence[int]) -> Image.Image:
+    """A mask uint8 [H, W] as an image with a palette: 768 values, as `LabelMap.flat_palette` gives them."""
+    image = Image.fromarray(mask)
+    image.putpalette(palette)
+    return image
 
 
 def save_png(path: Path | str, image: np.ndarray | Image.Image) -> None:

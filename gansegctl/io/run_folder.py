@@ -113,7 +113,7 @@ class Difference(NamedTuple):
 def differences(before: Record, now: Record) -> list[Difference]:
     """All values that differ, compared as JSON: a tuple and the list that it is stored as are the same."""
     old, new = _flat(before), _flat(now)
-    both = ((key, old.get(key, ABSENT), new.get(key, ABSENT)) for key in old | new)
+    both = ((key, old.get(key, ABSENT), new.get(key, ABSENT)) for key in new | old)
     return [Difference(key, was, to) for key, was, to in both if was != to]
 
 

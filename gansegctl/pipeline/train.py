@@ -14,6 +14,7 @@ from gansegctl.errors import UsageError
 from gansegctl.generators.latents import z_of_seeds
 from gansegctl.generators.training.trainer import Trainer, TrainSettings
 from gansegctl.generators.weights import read_header, save_generator
+from gansegctl.io.atomic import clean_parts
 from gansegctl.io.image import save_png, to_uint8
 from gansegctl.pipeline.inputs.images import check_split, load_images
 from gansegctl.visualize.sheets import image_grid
@@ -47,6 +48,7 @@ def train(
         raise UsageError(f"got -o {out}", wanted="a name ending in .safetensors")
     check_split(source, split, "pass --split {}")
     out.parent.mkdir(parents=True, exist_ok=True)
+    clean_parts(out.parent, out.stem)
     net = settings.network
     images = load_images(source, net.resolution, net.image_channels, split)
     trainer = Trainer(torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), settings, device, compiled)

@@ -48,8 +48,8 @@ def test_other_settings_are_refused_with_every_difference(folder):
     now = {"steps": 3, "sizes": [4], "inversion": {"space": "w+", "lr": 0.1, "noise": None}, "generator": "cd" * 32}
     assert message(lambda: begin(folder, now)) == (
         f"got {folder}, begun with other settings or inputs: sizes: [4, 8] there, [4] asked for; "
-        'inversion.space: "w" there, "w+" asked for; generator: "abababababab…" there, "cdcdcdcdcdcd…" asked for; '
-        "inversion.noise: nothing there, null asked for\n"
+        'inversion.space: "w" there, "w+" asked for; inversion.noise: nothing there, null asked for; '
+        'generator: "abababababab…" there, "cdcdcdcdcdcd…" asked for\n'
         "  wanted: the same, to go on\n"
         "  remedy: use those, or choose another -o"
     )
@@ -165,7 +165,7 @@ def test_differences_are_compared_as_json():
     assert differences({"a": float("nan")}, {"a": float("nan")}) == []
     assert differences({"a": 1}, {"a": True}) == [Difference("a", "1", "true")]
     assert differences({"a": {}}, {"a": {"b": 1}}) == [
-        Difference("a", "{}", "nothing"),
         Difference("a.b", "nothing", "1"),
+        Difference("a", "{}", "nothing"),
     ]
     require_same({"a": {"b": 1}}, {"a": {"b": 1}}, "here")

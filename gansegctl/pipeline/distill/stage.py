@@ -13,6 +13,7 @@ import torch
 from gansegctl.config import DistillSettings, to_dict
 from gansegctl.contracts import Progress, Stage
 from gansegctl.errors import UsageError
+from gansegctl.io.atomic import clean_parts
 from gansegctl.io.run_folder import require_same
 from gansegctl.pipeline.distill.columns import IN_MEMORY
 from gansegctl.pipeline.distill.pairs import Annotated, load_pairs, source_of
@@ -87,6 +88,7 @@ def distill(
     )
     if ranks.lead:
         out.parent.mkdir(parents=True, exist_ok=True)
+        clean_parts(out.parent, out.stem)
     training = StudentTraining(
         pairs,
         labels,

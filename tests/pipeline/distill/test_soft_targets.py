@@ -225,7 +225,7 @@ def test_distill_soft_learns_and_is_its_own_student(soft, tmp_path, capsys):
     assert hard != learned
     capsys.readouterr()
     assert run(*line, "-o", tmp_path / "soft.safetensors") == 2  # finished, but of something else
-    assert "soft: True, now not said" in capsys.readouterr().err
+    assert "soft: true there, nothing asked for" in capsys.readouterr().err
     assert run(*line, "-o", tmp_path / "soft.safetensors", "--soft", "--temperature", 2, "--json") == 0
     assert json.loads(capsys.readouterr().out)["skipped"] == "finished already"
 
@@ -236,7 +236,7 @@ def test_a_soft_run_is_not_gone_on_with_as_a_hard_one(soft, tmp_path):
     next(events)
     events.close()
     assert out.with_suffix(".ckpt").exists()
-    with pytest.raises(UsageError, match=r"soft: 1.0, now not said"):
+    with pytest.raises(UsageError, match=r"soft: 1.0 there, nothing asked for"):
         list(distill(soft, out, DistillSettings(steps=4, batch_size=4)))
 
 
