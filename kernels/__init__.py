@@ -11,7 +11,6 @@ not in Triton.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -34,13 +33,6 @@ __all__ = [
     "upsample_sum",
 ]
 
-_MODULES = {
-    "reference": "reference",
-    "cpu": "cpu_ops",
-    "torch": "torch_ops",
-    "triton": "triton_ops",
-    "cuda": "upsample_concat_cuda",
-}
 _CUDA_HAS = "it has upsample_concat alone"
 
 
@@ -269,7 +261,26 @@ def _module(
 
 
 def _load(name: str) -> ModuleType:
-    return import_module(f"gansegctl.kernels.{_MODULES[name]}")
+    """By import statements: torch.compile follows those and breaks its graph at import_module."""
+    if name == "reference":
+        from gansegctl.kernels import reference
+
+        return reference
+    if name == "cpu":
+        from gansegctl.kernels import cpu_ops
+
+        return cpu_ops
+    if name == "torch":
+        from gansegctl.kernels import torch_ops
+
+        return torch_ops
+    if name == "triton":
+        from gansegctl.kernels import triton_ops
+
+        return triton_ops
+    from gansegctl.kernels import upsample_concat_cuda
+
+    return upsample_concat_cuda
 
 
 def _no_head_in_triton(widths: Sequence[int], first: int, tensors: Iterable[Tensor | None]) -> str | None:
