@@ -1,4 +1,4 @@
-"""What the benchmarks share: shapes of real generators, interleaved timing, agreement, and the table of the rows."""
+"""Shared by the benchmarks: shapes of real generators, interleaved timing, agreement, and the table of the rows."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ def compiled(function: Callable[..., Tensor], *example: Tensor) -> tuple[Callabl
 
 
 def machine(device: str) -> dict[str, Any]:
-    """What the figures were measured on."""
+    """The machine that the figures were measured on."""
     name = torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else _processor()
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     return {"torch": torch.__version__, "device": name, "threads": torch.get_num_threads(), "load_before": load}

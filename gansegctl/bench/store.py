@@ -64,8 +64,8 @@ def bench_store(
 
     Ours is the whole commit: deflate in threads, sha256, fsync, rename, json. h5py: one chunk a sample, no fsync.
     Random reads: a DataLoader over our shard and over a folder of PNG. `ratio`: the seconds of the first row of the
-    group over this row's. What is read back must be what was written, else GansegError. folder: where to write, the
-    temporary one by default. many: rows too of the memory to write 1,000 pairs and `many`, as `generate` does.
+    group over this row's. folder: where to write, the temporary one by default. many: rows too of the memory to write
+    1,000 pairs and `many`, as `generate` does. GansegError where a path reads back other arrays than were written.
     """
     arrays = drawn_pairs(count, size)
     raw = sum(a.nbytes for a in arrays.present().values())

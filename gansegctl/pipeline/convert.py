@@ -48,7 +48,7 @@ def convert(checkpoint: Path, out: Path) -> dict[str, Any]:
 
 
 def facts_of(report: CheckpointReport) -> dict[str, Any]:
-    """What the header of the converted file keeps of its source; a second conversion keeps the first source."""
+    """The facts of the source that the converted file keeps; a second conversion keeps those of the first source."""
     if "source_sha256" in report.facts:
         return dict(report.facts)
     return {

@@ -8,14 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 
 from gansegctl.choices import OUTPUTS
 from gansegctl.contracts import Progress, Stage
 from gansegctl.errors import UsageError
 from gansegctl.io import run_folder
 from gansegctl.io.digest import file_digest
-from gansegctl.io.image import save_png
+from gansegctl.io.image import indexed, save_png
 from gansegctl.pipeline.inputs.images import Outcome, named_images, read_or_refuse
 from gansegctl.students.large_images import label_image
 from gansegctl.students.student import Student
@@ -131,9 +130,7 @@ def _write(
     for kind in sorted(settings.outputs, key=lambda o: o == "mask"):  # the mask last
         path = stem.with_name(stem.name + FILES[kind])
         if kind == "mask":
-            indexed = Image.fromarray(labels)
-            indexed.putpalette(model.labels.flat_palette())
-            save_png(path, indexed)
+            save_png(path, indexed(labels, model.labels.flat_palette()))
         elif kind == "overlay":
             save_png(path, _overlay(image, labels, model))
         else:

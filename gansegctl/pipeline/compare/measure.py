@@ -92,11 +92,11 @@ def parse_method(text: str) -> tuple[str, dict[str, Any]]:
 
 
 class SettingsChanged(UsageError):
-    """A method is fitted with other settings than those of its finished rows: its defaults are not what they were."""
+    """A method is fitted with other settings than those of its finished rows: its defaults have changed since."""
 
 
 class Scored(NamedTuple):
-    """What scoring a segmenter gives: its report, foreground/background mIoU, and the masks that the sheet shows.
+    """The scores of a segmenter: its report, foreground/background mIoU, and the masks that the sheet shows.
 
     pair_seconds: of all images with masks; image_seconds: of images alone, each batch made beside its pair.
     """

@@ -114,8 +114,7 @@ def read_rows(out: Path, head: dict[str, Any] | None = None) -> list[Row]:
 
 def fits(method: Method, shots: int) -> bool:
     """Whether a method can be run with that many exemplars."""
-    takes = method.needs | getattr(method, "takes", frozenset())
-    return shots > 0 if "exemplars" in method.needs else shots == 0 or "exemplars" in takes
+    return shots > 0 if "exemplars" in method.needs else shots == 0 or "exemplars" in method.takes
 
 
 def _key(row: Row) -> Run:

@@ -16,7 +16,7 @@ from gansegctl.store.manifest import NAME
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 OURS = (".mask.png", ".overlay.png", ".mask-grey.png", ".confidence.png", ".reconstruction.png")
-"""What the commands write beside or after images: never read as an image."""
+"""Files that the commands write beside images: never read as an image."""
 
 
 def load_images(source: Path, resolution: int | None = None, channels: int = 3, split: int | None = None) -> np.ndarray:
@@ -48,7 +48,7 @@ def splits_of(source: Path) -> list[int]:
     try:
         with h5py.File(source, "r", locking=False) as f:
             return np.unique(f["split"][:]).tolist() if "split" in f else []
-    except OSError:  # whoever reads the images says what is wrong with it
+    except OSError:  # the reader of the images says what is wrong
         return []
 
 
@@ -100,8 +100,8 @@ def is_grey(file: Path) -> bool:
 def named_images(paths: Sequence[Path]) -> dict[str, Path]:
     """Files and folders → name (without its suffix; below a folder with the folders in between) to file, in order.
 
-    An image that is not there is left to who reads it, as one that cannot be read. Errors: UsageError for what looks
-    like a folder and is not there, no image at all, or two of one name.
+    A missing image file stays in the list: reading it fails, as for one that is damaged. Errors: UsageError for a
+    missing folder, no image at all, or two of one name.
     """
     found: dict[str, Path] = {}
     for path in paths:

@@ -1,4 +1,4 @@
-"""Real images to latents and back: one generator, its world, its measure and what belongs to it, made once."""
+"""Real images to latents and back. The generator, its latent space and the measure of likeness are made once."""
 
 from __future__ import annotations
 
@@ -31,17 +31,16 @@ FILE = FileKind("gansegctl.latents", "projected latents", "delete {path}: it is 
 
 @dataclass(frozen=True)
 class ProjectSettings:
-    """What determines a projection. calibration: own samples a verdict is measured against, 0 = no verdicts; known:
-    images to measure it against instead; both as described in `generators.inversion.out_of_domain`."""
+    """The settings that determine a projection; verdicts are described in `generators.inversion.out_of_domain`."""
 
     inversion: InversionSettings = field(default_factory=InversionSettings)
-    perceptual: str = "auto"
-    discriminator: str = ""
-    noise: str = "const"
-    class_index: int | None = None
-    calibration: int = 32
-    known: str = ""
-    batch_size: int = 8
+    perceptual: str = "auto"  # of choices.MEASURES
+    discriminator: str = ""  # file, for the measure of that name
+    noise: str = "const"  # const | none
+    class_index: int | None = None  # of a conditional generator
+    calibration: int = 32  # images that verdicts are measured against, 0 = no verdicts
+    known: str = ""  # file or folder of these images; "" = the generator's own samples
+    batch_size: int = 8  # images at once
 
     def __post_init__(self) -> None:
         if self.noise not in ("const", "none"):
@@ -84,7 +83,7 @@ class Projector:
         self.calibration: Calibration | None = None
 
     def record(self) -> dict[str, Any]:
-        """What a projection depends on, as JSON values: two with the same record can lie in one folder."""
+        """All that a projection depends on, as JSON values: those of one record can lie in one folder."""
         table = asdict(self.settings)
         del table["batch_size"], table["discriminator"]
         path = self.settings.discriminator
@@ -101,7 +100,7 @@ class Projector:
             known, count = Path(s.known), max(s.calibration, LEAST)
             images = load_images(known, spec.resolution, spec.image_channels)[:count]
             source = f"images of {known.name}"
-            if splits := splits_of(known):  # nothing learns from them, so a choice is not asked for, but said
+            if splits := splits_of(known):  # nothing learns from them, so no choice is asked for
                 source += f" (its first {len(images)}, whatever of its splits {', '.join(map(str, splits))})"
             target = _tensor(images, self.device)
         elif s.calibration:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from gansegctl import methods
 from gansegctl.contracts import Progress, Segmenter, Stage
@@ -22,7 +21,7 @@ from gansegctl.generators.inversion.out_of_domain import Calibration
 from gansegctl.io import run_folder
 from gansegctl.io.atomic import write_text
 from gansegctl.io.digest import file_digest
-from gansegctl.io.image import save_png
+from gansegctl.io.image import indexed, save_png
 from gansegctl.pipeline.inputs.generators import grouped, open_generator
 from gansegctl.pipeline.inputs.images import Outcome, named_images, read_or_refuse, square_of
 from gansegctl.pipeline.project.projector import (
@@ -94,7 +93,7 @@ def project(
 
 
 def results(out: Path, images: Sequence[Path]) -> dict[str, dict[str, Any]]:
-    """What NAME.json says of every image that has one."""
+    """The facts in NAME.json of every image that is done, by name."""
     found = {name: _facts(out / name) for name in named_images(images)}
     return {name: facts for name, facts in found.items() if facts is not None}
 
@@ -138,11 +137,9 @@ def _write(
     save_png(_beside(stem, ".reconstruction.png"), drawn)
     if segmenter is not None and annotation is not None:
         labels = annotation.labels[0].cpu().numpy()
-        mask = Image.fromarray(labels)
-        mask.putpalette(segmenter.labels.flat_palette())
         save_png(_beside(stem, ".overlay.png"), overlay(target, labels, segmenter.labels))
         save_png(_beside(stem, ".confidence.png"), annotation.confidence[0].cpu().numpy())
-        save_png(_beside(stem, ".mask.png"), mask)
+        save_png(_beside(stem, ".mask.png"), indexed(labels, segmenter.labels.flat_palette()))
     h, w = size
     side = min(h, w)
     crop = [(w - side) // 2, (h - side) // 2, side, side]  # left, top, width, height in the image
@@ -163,5 +160,5 @@ def _facts(stem: Path) -> dict[str, Any] | None:
         raise UsageError(f"got {path}: {e}", wanted="what project wrote", remedy="delete it: it is made again") from e
 
 
-def _write_json(path: Path, value: Any) -> None:
+def _write_json(path: Path, value: dict[str, Any]) -> None:
     write_text(path, json.dumps(value, indent=1) + "\n")

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from gansegctl.errors import UsageError
+from gansegctl.io.image import indexed
 from gansegctl.labels import LabelMap
 from gansegctl.store.manifest import Manifest
 
@@ -65,10 +66,7 @@ class Encoding:
 
     def mask_png(self, mask: np.ndarray) -> bytes:
         """The mask as PNG; the pixel values are the class ids either way."""
-        image = Image.fromarray(mask)
-        if self.palette:
-            image.putpalette(self.labels.flat_palette())
-        return _png(image, 6)
+        return _png(indexed(mask, self.labels.flat_palette()) if self.palette else Image.fromarray(mask), 6)
 
 
 @dataclass(frozen=True)
