@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from gansegctl.errors import GansegError, UsageError
+from gansegctl.features.probabilities import decide
 from gansegctl.io.image import from_uint8
 from gansegctl.students.student import Student
 
@@ -20,7 +21,7 @@ OPSET = 18
 
 
 class WholeStudent(nn.Module):
-    """From bytes to labels: what `Student.predict` does with images of the training's size."""
+    """From bytes to labels, as `Student.predict` labels images of the training's size."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -28,8 +29,7 @@ class WholeStudent(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """image uint8 [N,H,W,c] → labels uint8 [N,H,W], confidence uint8 [N,H,W] (255 sure)."""
-        top, label = self.model(from_uint8(image)).softmax(dim=1).max(dim=1)
-        return label.to(torch.uint8), (top * 255).round().to(torch.uint8)
+        return decide(self.model(from_uint8(image)).softmax(dim=1))
 
 
 def student_to_onnx(path: Path, out: Path) -> dict[str, Any]:
