@@ -32,7 +32,7 @@ FEW = {  # what a command is given besides, so that it takes a second here
     "annotate": ("--set", "steps=3"),
     "distill": ("--steps", "3"),
     "eval": ("--bootstrap", "3"),
-    "project": ("--steps", "3"),
+    "project": ("--steps", "3", "--calibration", "0"),
 }
 COUNT = re.compile(r"^(-n|--num)$")
 
