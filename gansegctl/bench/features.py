@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gansegctl.bench.checks import Head, check_conv, check_heads, picked, random_head, random_points, vote
 from gansegctl.bench.common import (
-    TOLERANCE,
     Row,
     check_equal,
     check_labels,
     compiled,
-    disagreement,
     interleaved,
     median_ratio,
     random_pyramid,
@@ -31,23 +29,11 @@ OPERATIONS = ("project", "conv", "ensemble", "kmeans")
 WIDTH, CLASSES, MEMBERS, CLUSTERS, ROUNDS, IMAGES = 128, 16, 10, 12, 10, 2
 DENSE, COMPILED, KEPT, OURS = "upsample and concatenate", "the same, torch.compile", "hypercolumns kept", "pyramid"
 _POINTS = 2048
-_TIE = 1e-4  # probabilities this near to each other may change places by rounding
-
-Head = list[tuple[Tensor, Tensor]]
 
 
 def hypercolumn(levels: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
     """[N,ΣC,H,W] the usual way: every level through F.interpolate, then one torch.cat."""
     return torch.cat([F.interpolate(x, size=size, mode="bilinear", align_corners=False) for x in levels], dim=1)
-
-
-def random_head(widths: Sequence[int], stream: torch.Generator, device: str) -> Head:
-    """Layers (weight, bias) of these widths that keep the scale of their input."""
-    layers = []
-    for c_in, c_out in pairwise(widths):
-        weight = torch.randn(c_out, c_in, generator=stream) * (2 / c_in) ** 0.5
-        layers.append((weight.to(device), (0.1 * torch.randn(c_out, generator=stream)).to(device)))
-    return layers
 
 
 @torch.no_grad()
@@ -82,7 +68,7 @@ def _project(shape: str, p: FeaturePyramid, repeats: int, device: str, try_compi
         return F.conv2d(hypercolumn(levels, p.size), weight[:, :, None, None])
 
     def at_points(points: Tensor) -> None:
-        check_equal("projections", _picked(p.project(weight), points), p.at(points) @ weight.T)
+        check_equal("projections", picked(p.project(weight), points), p.at(points) @ weight.T)
 
     ours = _native_bytes(p) + 2 * WIDTH * _small_pixels(p) * 4 + _map_bytes(p, WIDTH)
     moved = (_dense_bytes(p) + _map_bytes(p, WIDTH), ours)
@@ -123,7 +109,7 @@ def _ensemble(shape: str, p: FeaturePyramid, repeats: int, device: str, try_comp
                 y = F.conv2d(F.relu(y), weight[:, :, None, None], bias)
             return y
 
-        return _vote(logits, heads).argmax(dim=1)
+        return vote(logits, heads).argmax(dim=1)
 
     def at_points(points: Tensor) -> None:
         check_heads(p, heads, points)
@@ -221,54 +207,6 @@ def _against(
     yield _row(shape, operation, OURS, seconds, peaks[OURS], moved[1])
 
 
-def check_heads(p: FeaturePyramid, heads: Sequence[Head], points: Tensor) -> None:
-    """GansegError unless `classify` gives at the points what the heads give on the points' own hypercolumns."""
-    x = p.at(points)
-
-    def logits(head: Head) -> Tensor:
-        y = x @ head[0][0].T + head[0][1]
-        for weight, bias in head[1:]:
-            y = F.relu(y) @ weight.T + bias
-        return y
-
-    mean = _vote(logits, heads)
-    labels, confidence, _ = p.classify(heads)
-    n, row, column = points.unbind(dim=1)
-    best = mean.topk(2, dim=1).values
-    sure = best[:, 0] - best[:, 1] > _TIE
-    check_labels("labels at sampled pixels", labels[n, row, column][sure], mean.argmax(dim=1)[sure])
-    off = float((confidence[n, row, column] / 255 - best[:, 0]).abs().max())
-    if off > 0.5 / 255 + TOLERANCE:
-        raise disagreement("confidences at sampled pixels", f"{off:.4f} apart", "the rounding to 1/255 alone")
-
-
-def _vote(logits: Callable[[Head], Tensor], heads: Sequence[Head]) -> Tensor:
-    """The mean over the heads of their probabilities, softmax over dimension 1; one head's are held at a time."""
-    mean = logits(heads[0]).softmax(dim=1) / len(heads)
-    for head in heads[1:]:
-        mean = mean + logits(head).softmax(dim=1) / len(heads)
-    return mean
-
-
-def check_conv(p: FeaturePyramid, weight: Tensor, points: Tensor) -> None:
-    """GansegError unless `conv` (3×3) gives at the points the sum of nine products with their neighbours."""
-    h, w = p.size
-    inner = points[(points[:, 1] > 0) & (points[:, 1] < h - 1) & (points[:, 2] > 0) & (points[:, 2] < w - 1)][:256]
-    wanted = torch.zeros(len(inner), len(weight), device=weight.device)
-    for i in range(3):
-        for j in range(3):
-            moved = inner + torch.tensor([0, i - 1, j - 1], device=inner.device)
-            wanted += p.at(moved) @ weight[:, :, i, j].T
-    check_equal("3×3 convolutions", _picked(p.conv(weight), inner), wanted)
-
-
-def random_points(p: FeaturePyramid, count: int) -> Tensor:
-    """int64 [count,3] of (sample, row, column), the same on every call."""
-    stream = torch.Generator().manual_seed(2)
-    columns = [torch.randint(limit, (count,), generator=stream) for limit in (p.batch, *p.size)]
-    return torch.stack(columns, dim=1).to(p.levels[0].device)
-
-
 def _row(
     shape: str,
     operation: str,
@@ -281,11 +219,6 @@ def _row(
     own = seconds[path]
     ratio = median_ratio(seconds[DENSE], own) if DENSE in seconds else None
     return Row(shape, operation, path, statistics.median(own), min(own), peak, moved, ratio, note)
-
-
-def _picked(maps: Tensor, points: Tensor) -> Tensor:
-    n, row, column = points.unbind(dim=1)
-    return maps[n, :, row, column]
 
 
 def _native_bytes(p: FeaturePyramid) -> int:

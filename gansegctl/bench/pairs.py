@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gansegctl.bench.checks import check_conv, check_heads, random_head, random_points
 from gansegctl.bench.common import Row, interleaved, make_generator, median_ratio
-from gansegctl.bench.features import check_conv, check_heads, random_head, random_points
 from gansegctl.contracts import Annotation, Generator
 from gansegctl.errors import UsageError, did_you_mean
 from gansegctl.features.pyramid import FeaturePyramid
