@@ -24,14 +24,11 @@ from gansegctl.annotation.ui.session import Session
 from gansegctl.errors import GansegError, UsageError
 from gansegctl.io.image import as_rgb
 
+SCRIPTS = ("app", "page", "tools", "input", "canvas", "strokes", "proposals", "api")
 PAGE = {
     "index.html": "text/html; charset=utf-8",
     "style.css": "text/css; charset=utf-8",
-    "app.js": "text/javascript; charset=utf-8",
-    "canvas.js": "text/javascript; charset=utf-8",
-    "api.js": "text/javascript; charset=utf-8",
-    "strokes.js": "text/javascript; charset=utf-8",
-    "proposals.js": "text/javascript; charset=utf-8",
+    **{f"{name}.js": "text/javascript; charset=utf-8" for name in SCRIPTS},
     "icon.svg": "image/svg+xml",
 }
 _UNSURE = 0.25  # a proposal's opacity where the segmenter knows nothing; its full colour where it is sure

@@ -1,8 +1,8 @@
 // The three canvases: the image, the mask in its classes' colours, and the ink on top (parts, cursor, corners).
 
+import { $ } from "./page.js";
 import { EMPTY } from "./strokes.js";
 
-const $ = (id) => document.getElementById(id);
 const SHARPEST = 2048; // pixels a side of the ink canvas, at most
 
 export class Canvas {

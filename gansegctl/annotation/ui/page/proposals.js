@@ -1,8 +1,7 @@
 // The right-hand side: what a segmenter fitted on the strokes so far makes of other images, and what to paint next.
 
 import { getJson } from "./api.js";
-
-const $ = (id) => document.getElementById(id);
+import { $ } from "./page.js";
 
 export function element(tag, attributes = {}, ...children) {
   const made = document.createElement(tag);
