@@ -61,13 +61,13 @@ def licence_to_state(manifest: Manifest, stated: str, dataset: Path) -> str:
         raise UsageError(
             f"got {dataset}, whose manifest states no licence",
             wanted="a licence: nobody may use what comes without one",
-            remedy="ask the author of the generator, and pass --licence TEXT, as in --licence CC-BY-4.0",
+            remedy="ask the author of the generator, and pass --license TEXT, as in --license CC-BY-4.0",
         )
     if manifest.licence and stated.strip() and manifest.licence != stated.strip():
         raise UsageError(
-            f"got --licence {stated.strip()}",
+            f"got --license {stated.strip()}",
             wanted=f"{manifest.licence}, which {dataset} states",
-            remedy="leave --licence out",
+            remedy="leave --license out",
         )
     return manifest.licence or stated.strip()
 

@@ -40,7 +40,7 @@ def test_it_exports_and_tells_what(dataset, tmp_path, call):
         (("--where", "eyes > 1"), 2, "unknown name 'eyes'"),
         (("--split", "train=2"), 2, "add to 1"),
         (("--min-class", "fase:3"), 2, "did you mean 'face'"),
-        (("--licence", "MIT"), 2, "leave --licence out"),
+        (("--licence", "MIT"), 2, "leave --license out"),
         (("--where", "score > 5"), 4, "no sample"),
         (("--polygons",), 2, "--format coco"),
     ],
@@ -52,4 +52,4 @@ def test_what_cannot_be_is_told(dataset, tmp_path, call, words, status, said):
 
 def test_without_a_licence_nothing_is_written(tmp_path, call):
     status, _, err = call("export", make(tmp_path / "d", licence=""), "--format", "hf", "-o", tmp_path / "o")
-    assert status == 2 and "--licence TEXT" in err and not (tmp_path / "o").exists()
+    assert status == 2 and "--license TEXT" in err and not (tmp_path / "o").exists()

@@ -304,7 +304,7 @@ def test_a_folder_of_other_settings_or_things_is_refused(dataset, tmp_path):
 
 def test_no_export_without_a_licence(tmp_path):
     dataset = make(tmp_path / "d", licence="")
-    with pytest.raises(UsageError, match=r"states no licence[\s\S]*--licence TEXT"):
+    with pytest.raises(UsageError, match=r"states no licence[\s\S]*--license TEXT"):
         put(dataset, tmp_path / "o", "png")
     assert not (tmp_path / "o").exists()
     assert "| MIT |" in (put(dataset, tmp_path / "o", "png", licence="MIT") / "README.md").read_text()
