@@ -18,6 +18,8 @@ Nothing is imported before it is used, so that `gansegctl --help` answers at onc
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from gansegctl.version import __version__
+
 if TYPE_CHECKING:
     from gansegctl.contracts import Exemplar as Exemplar
     from gansegctl.features.pyramid import FeaturePyramid as FeaturePyramid
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
     from gansegctl.store.dataset import open_dataset as open_dataset
     from gansegctl.students.student import load_student as open_student
 
-__version__ = "0.1.0"
 
 __all__ = [
     "open_generator",

@@ -25,7 +25,7 @@ LAYERS = {
     "features": 2,
     "kernels": 1,
 }
-LEAVES = ("contracts", "config", "choices", "errors", "io", "labels", "presets", "visualize", "__init__")
+LEAVES = ("contracts", "config", "choices", "errors", "io", "labels", "presets", "version", "visualize", "__init__")
 LONGEST_FILE = 400
 MOST_FILES = 20
 ONE_FILE_A_COMMAND = ("gansegctl/cli", "tests/cli")

@@ -17,7 +17,7 @@ def command(as_json: bool) -> None:
 
     import torch
 
-    from gansegctl import __version__
+    from gansegctl.version import __version__
     from gansegctl.kernels.backend import available
 
     def installed(name: str) -> str:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gansegctl import __version__
+from gansegctl.version import __version__
 from gansegctl.errors import DatasetError
 from gansegctl.io.atomic import clean_parts, write_bytes
 from gansegctl.io.run_folder import claim, differences, require_same
