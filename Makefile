@@ -62,6 +62,7 @@ types: $(READY) ## mypy over the whole package, kernels and presets where they a
 	rm -rf build/types && mkdir -p build/types/gansegctl
 	ln -s $(CURDIR)/gansegctl/* $(CURDIR)/kernels $(CURDIR)/presets build/types/gansegctl/
 	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p gansegctl
+	MYPYPATH=build/types $(BIN)/mypy --strict --follow-imports=silent tests/helpers/user_code.py
 
 format: $(READY) ## reformat the code
 	$(BIN)/ruff check --fix .
