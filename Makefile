@@ -27,12 +27,15 @@ demo: $(READY) ## the main job on the built-in domain, into demo-out/
 test: $(READY) ## the tests (GPU tests skip without a GPU)
 	$(BIN)/pytest -q -m 'not slow and not browser' --durations=10
 
-test-lowest: ## the tests with the lowest versions that setup.cfg admits, in build/lowest (Python 3.11 or 3.12; NumPy 1.26 has no other)
+LOWEST := build/lowest/bin
+LOWEST_INSTALL := $(LOWEST)/uv pip install --quiet --python $(LOWEST)/python --resolution lowest-direct
+
+test-lowest: ## the tests with the lowest versions that setup.cfg admits (PYTHON 3.11 or 3.12: NumPy 1.26 has no other)
 	$(PYTHON) -m venv build/lowest
-	build/lowest/bin/python -m pip install --quiet uv pytest-xdist
-	build/lowest/bin/uv pip install --quiet --python build/lowest/bin/python --resolution lowest-direct \
-		$(addprefix --extra-index-url ,$(TORCH_INDEX)) --index-strategy unsafe-best-match -e '.[cpu,test,zstd,ui,onnx]'
-	build/lowest/bin/pytest -q -m 'not slow and not browser' -p no:cacheprovider
+	$(LOWEST)/python -m pip install --quiet uv
+	$(LOWEST_INSTALL) $(addprefix --extra-index-url ,$(TORCH_INDEX)) '$(shell grep -o 'torch>=[0-9.]*' setup.cfg)'
+	$(LOWEST_INSTALL) -e '.[cpu,test,zstd,ui,onnx]'
+	$(LOWEST)/pytest -q -m 'not slow and not browser' -p no:cacheprovider
 
 coverage: $(READY) ## lines of gansegctl/, kernels/ and presets/ that the tests reach (twice the time of make test)
 	$(BIN)/python -m pip install --quiet -c constraints.txt pytest-cov
