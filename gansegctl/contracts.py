@@ -152,7 +152,10 @@ class Method(Protocol):
     name: str  # what --method takes
     needs: frozenset[str]  # beside a generator: of "exemplars", "discriminator"
     takes: frozenset[str]  # what it can use, and works without: of "exemplars"
-    settings_type: type[DataclassInstance]  # of its own settings
+
+    @property
+    def settings_type(self) -> type[DataclassInstance]:
+        """Of the method's own settings, a frozen dataclass."""
 
     def fit(
         self,
@@ -161,7 +164,6 @@ class Method(Protocol):
         labels: LabelMap | None,
         settings: Any,
         seed: int = 0,
-        **given: Any,
     ) -> Segmenter:
         """Fit on the exemplars; deterministic for one `seed` on one machine."""
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gansegctl.features.kmeans_points import plus_plus
 from gansegctl.features.pyramid import FeaturePyramid
 
 _SHUFFLED = 1 << 22  # pixels, up to which a sample is drawn without repetition
@@ -56,7 +57,7 @@ def kmeans(
 
     stream = torch.Generator().manual_seed(seed)
     sample = _sample(pyramids, min(pixels, min(max(32 * k, 512), max(16384, k))), stream)  # [S, ΣC]
-    centroids = _plus_plus(sample, k, stream) if start is None else start.detach().to(sample)
+    centroids = plus_plus(sample, k, stream) if start is None else start.detach().to(sample)
     power = sum(float(one.sqnorm().double().sum()) for one in _samples(pyramids))  # Σ‖x‖²
 
     previous, moved = float("inf"), 0
@@ -111,18 +112,6 @@ def _sample(pyramids: Sequence[FeaturePyramid], size: int, stream: torch.Generat
         rows.append(one.at(points.to(one.levels[0].device)))
         first += area
     return torch.cat(rows)
-
-
-def _plus_plus(sample: Tensor, k: int, stream: torch.Generator) -> Tensor:
-    """Each next centroid is drawn with probability ∝ squared distance to those before; uniformly when all are 0."""
-    chosen = [int(torch.randint(len(sample), (1,), generator=stream))]
-    distance = (sample - sample[chosen[0]]).square().sum(dim=1)
-    while len(chosen) < k:
-        odds = distance.double().cpu()
-        odds = odds if bool(odds.sum() > 0) else torch.ones_like(odds)
-        chosen.append(int(torch.multinomial(odds, 1, generator=stream)))
-        distance = torch.minimum(distance, (sample - sample[chosen[-1]]).square().sum(dim=1))
-    return sample[chosen]
 
 
 def _reseed(centroids: Tensor, counts: Tensor, sample: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ def parallel_kmeans(
     mask = keep.to(x.dtype)[:, None]  # [R, 1, D]
     if start is None:
         some = x[torch.randperm(rows, generator=stream)[:_SEEDING].to(x.device)]
-        centroids = torch.stack([_plus_plus(some * m, k, stream) for m in mask])  # [R, K, D]
+        centroids = torch.stack([plus_plus(some * m, k, stream) for m in mask])  # [R, K, D]
     else:
         onehot = torch.nn.functional.one_hot(start, k).to(x.dtype)
         means = (onehot.T @ x) / onehot.sum(dim=0).clamp(min=1)[:, None]
@@ -54,7 +54,11 @@ def _nearest(x: Tensor, centroids: Tensor) -> Tensor:
     return scores.view(-1, runs, k).argmax(dim=2).T
 
 
-def _plus_plus(x: Tensor, k: int, stream: torch.Generator) -> Tensor:
+def plus_plus(x: Tensor, k: int, stream: torch.Generator) -> Tensor:
+    """k of the rows of x [P,D] to start from (k-means++, Arthur & Vassilvitskii 2007): [k,D].
+
+    Each next row is drawn with probability ∝ squared distance to those before; uniformly when all are 0.
+    """
     chosen = [int(torch.randint(len(x), (1,), generator=stream))]
     distance = (x - x[chosen[0]]).square().sum(dim=1)
     while len(chosen) < k:

@@ -8,33 +8,28 @@ layer has a 1x1 convolution without bias; its maps are upsampled and summed. Wri
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
 from gansegctl.contracts import Annotation, Exemplar, Generator, Synthesis
-from gansegctl.errors import GansegError, UsageError
+from gansegctl.errors import GansegError
 from gansegctl.features.pyramid import FeaturePyramid, fold_affine
+from gansegctl.kernels.interpolation import MODES
 from gansegctl.labels import LabelMap
+from gansegctl.methods.base.annotations import annotation_by_heads
+from gansegctl.methods.base.exemplars import check_exemplars, choose_taps, device_of, masks_of, resynthesize
 from gansegctl.methods.base.fitting import cross_entropy, feature_statistics, grown, soft_targets, standardised
-from gansegctl.methods.base.segmenter import (
-    BaseSegmenter,
-    annotation_by_heads,
-    check_exemplars,
-    choose_taps,
-    device_of,
-    read_segmenter,
-    resynthesize,
-)
-from gansegctl.methods.base.settings import filled, one_of, within
+from gansegctl.methods.base.method import BaseMethod
+from gansegctl.methods.base.segmenter import BaseSegmenter, check_tensors, read_segmenter
+from gansegctl.methods.base.settings import at_least, check, filled, more_than, read_settings
 
-MODES = ("bilinear", "nearest", "bilinear-corners")
-
-PROFILES: dict[str, dict] = {
+PROFILES: dict[str, dict[str, Any]] = {
     "fixed": {
         "mode": "bilinear",
         "init": "small",
@@ -75,53 +70,33 @@ EPOCHS, IMAGES = 50, 128  # of the release; images an epoch
 
 @dataclass(frozen=True)
 class LinearSettings:
-    """Settings of `linear`; None takes the profile's value.
+    """Settings of `linear`; None takes the profile's value. UsageError for values out of range."""
 
-    min_resolution, max_resolution: of the taps to read, in pixels. mode: bilinear | nearest | bilinear-corners.
-    combine: sum (few-shot) | softplus (full: layer l times softplus(v_l)/Σ softplus(v), v learned). standardise:
-    channels over their root mean square in `statistics_samples` random samples, with a bias; with centre, to mean 0
-    and deviation 1.
-    init: small (deviation 0.1/√ΣC) | torch (within ±1/√C of each layer). steps: of `batch` exemplars each, whose mean
-    losses count alike (None: fixed 600·√exemplars of 1, release see there). schedule: cosine (to 0) | drop (tenfold
-    after 40 %) | constant. redraw_noise: every so many steps the exemplars are made again with new noise (0 = never).
-    balance: none | sqrt-inverse. feature_dropout: share of channels left out of a step. Errors: UsageError for values
-    out of range.
-    """
-
-    profile: str = "fixed"
-    min_resolution: int = 0
-    max_resolution: int | None = None
-    mode: str | None = None
-    combine: str = "sum"
-    init: str | None = None
-    standardise: bool | None = None
-    centre: bool = False
-    statistics_samples: int = 16
-    steps: int | None = None
-    batch: int | None = None
-    lr: float | None = None
-    weight_decay: float | None = None
-    schedule: str | None = None
-    redraw_noise: int | None = None
-    balance: str = "none"
-    feature_dropout: float | None = None
+    profile: str = "fixed"  # fixed | release: see PROFILES
+    min_resolution: int = 0  # of the taps to read [px]
+    max_resolution: int | None = None  # of the taps to read [px]; None = no bound
+    mode: str | None = None  # of upsampling: bilinear | nearest | bilinear-corners
+    combine: str = "sum"  # sum (few-shot) | softplus (layer l times softplus(v_l)/Σ softplus(v), v learned)
+    init: str | None = None  # small (deviation 0.1/√ΣC) | torch (within ±1/√C of each layer)
+    standardise: bool | None = None  # channels over their root mean square, and a bias is learned
+    centre: bool = False  # standardise to mean 0 and deviation 1 instead
+    statistics_samples: int = 16  # random samples that channels are standardised over, 0 … 10,000; 0 = the exemplars
+    steps: int | None = None  # ≥ 1; None: fixed 600·√exemplars, release 50 epochs
+    batch: int | None = None  # exemplars a step, ≥ 1; their mean losses count alike
+    lr: float | None = None  # learning rate, > 0
+    weight_decay: float | None = None  # ≥ 0
+    schedule: str | None = None  # of lr: cosine (to 0) | drop (tenfold after 40 % of the steps) | constant
+    redraw_noise: int | None = None  # steps after which the exemplars are made again with new noise; 0 = never
+    balance: str = "none"  # none | sqrt-inverse (a class's pixels weigh 1/√share)
+    feature_dropout: float | None = None  # share of channels left out of a step, 0 … 0.99
 
     def __post_init__(self) -> None:
-        one_of("profile", self.profile, tuple(PROFILES))
-        one_of("mode", self.mode, MODES)
-        one_of("combine", self.combine, ("sum", "softplus"))
-        one_of("init", self.init, ("small", "torch"))
-        one_of("schedule", self.schedule, ("cosine", "drop", "constant"))
-        one_of("balance", self.balance, ("none", "sqrt-inverse"))
-        within("statistics_samples", self.statistics_samples, 0, 10_000)
-        within("steps", self.steps, 1)
-        within("batch", self.batch, 1)
-        within("lr", self.lr, 0, above=True)
-        within("weight_decay", self.weight_decay, 0)
-        within("redraw_noise", self.redraw_noise, 0)
-        within("feature_dropout", self.feature_dropout, 0, 0.99)
+        check(self, profile=tuple(PROFILES), mode=MODES, combine=("sum", "softplus"), init=("small", "torch"))
+        check(self, schedule=("cosine", "drop", "constant"), balance=("none", "sqrt-inverse"))
+        check(self, statistics_samples=at_least(0, 10_000), steps=at_least(1), batch=at_least(1), lr=more_than(0))
+        check(self, weight_decay=at_least(0), redraw_noise=at_least(0), feature_dropout=at_least(0, 0.99))
 
-    def resolved(self, exemplars: int) -> LinearSettings:
+    def resolved(self, exemplars: int) -> LinearValues:
         """The same settings with values in place of None, for that many exemplars."""
         values = dict(PROFILES[self.profile])
         if self.profile == "release":
@@ -129,7 +104,23 @@ class LinearSettings:
             values |= {"batch": exemplars, "steps": EPOCHS * epoch, "redraw_noise": epoch}
         else:
             values["steps"] = grown(values["steps"], exemplars)
-        return filled(self, values)
+        return filled(self, LinearValues, values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearValues(LinearSettings):
+    """`LinearSettings` in which every value is known."""
+
+    mode: str
+    init: str
+    standardise: bool
+    steps: int
+    batch: int
+    lr: float
+    weight_decay: float
+    schedule: str
+    redraw_noise: int
+    feature_dropout: float
 
     def rate(self, step: int) -> float:
         """Learning rate of a step."""
@@ -138,7 +129,7 @@ class LinearSettings:
         return self.lr * 0.1 if self.schedule == "drop" and step >= 0.4 * self.steps else self.lr
 
 
-class Linear:
+class Linear(BaseMethod):
     """The method (protocol `contracts.Method`)."""
 
     name = "linear"
@@ -149,31 +140,31 @@ class Linear:
         self,
         generator: Generator,
         exemplars: Sequence[Exemplar],
-        labels: LabelMap,
+        labels: LabelMap | None,
         settings: LinearSettings | None = None,
         seed: int = 0,
     ) -> LinearSegmenter:
         """Fit the matrix on the exemplars; the same seed gives the same one. Errors: as `check_exemplars`."""
-        check_exemplars(generator, exemplars, labels)
-        settings = (settings or LinearSettings()).resolved(len(exemplars))
+        labels = check_exemplars(generator, exemplars, labels)
+        values = (settings or LinearSettings()).resolved(len(exemplars))
         device, stream = device_of(generator), torch.Generator().manual_seed(seed)
-        taps = choose_taps(generator.spec, settings.min_resolution, settings.max_resolution)
-        raw = resynthesize(generator, exemplars, taps, device).with_mode(settings.mode)
-        mean = scale = None
-        if settings.standardise:
-            samples, noise = settings.statistics_samples, exemplars[0].noise
-            mean, scale = feature_statistics(generator, taps, samples, noise, raw, stream, settings.centre)
-        masks = torch.stack([torch.from_numpy(ex.mask.astype("int64")) for ex in exemplars]).to(device)  # [N, H, W]
-        targets, pixel_weights = soft_targets(masks, len(labels), 0.0, settings.balance)
+        taps = choose_taps(generator.spec, values.min_resolution, values.max_resolution)
+        raw = resynthesize(generator, exemplars, taps, device).with_mode(values.mode)
+        statistics = None
+        if values.standardise:
+            samples, noise = values.statistics_samples, exemplars[0].noise
+            statistics = feature_statistics(generator, taps, samples, noise, raw, stream, values.centre)
+        targets, pixel_weights = soft_targets(masks_of(exemplars, device), len(labels), 0.0, values.balance)
 
         def features(step: int) -> FeaturePyramid:
             made = raw
             if step:
-                made = _with_new_noise(generator, exemplars, taps, device, stream).with_mode(settings.mode)
-            return made if mean is None else standardised(made, mean, scale)
+                made = _with_new_noise(generator, exemplars, taps, device, stream).with_mode(values.mode)
+            return made if statistics is None else standardised(made, *statistics)
 
-        weight, bias, losses = _descend(features, targets, pixel_weights, settings, stream)
-        if mean is not None:
+        weight, bias, losses = _descend(features, targets, pixel_weights, values, stream)
+        if statistics is not None:
+            mean, scale = statistics
             weight, bias = fold_affine(weight, bias, scale, -mean * scale)
         return LinearSegmenter(
             method=self.name,
@@ -181,7 +172,7 @@ class Linear:
             taps=taps,
             widths=tuple(raw.widths),
             generator_sha256=generator.sha256,
-            settings=asdict(settings),
+            settings=asdict(values),
             facts={"exemplars": len(exemplars), "loss": round(losses[-1], 6), "seed": seed},
             weight=weight,
             bias=bias,
@@ -189,17 +180,22 @@ class Linear:
 
     def load(self, path: Path) -> LinearSegmenter:
         """Read what `save` wrote, onto the CPU. Errors: UsageError for a file of another kind or method."""
-        stored, tensors = read_segmenter(Path(path), self.name)
-        known = {f.name for f in fields(LinearSettings)}
-        LinearSettings(**{k: v for k, v in stored["settings"].items() if k in known})
-        wanted = {"weight": (len(stored["labels"]), sum(stored["widths"])), "bias": (len(stored["labels"]),)}
-        if {k: tuple(v.shape) for k, v in tensors.items()} != wanted:
-            raise UsageError(f"got {path} with other tensors", wanted=f"the tensors of this segmenter: {wanted}")
-        return LinearSegmenter(**stored, **tensors)
+        stored, tensors = read_segmenter(path, self.name)
+        read_settings(LinearValues, stored["settings"], f"settings of {path}")
+        classes, channels = len(stored["labels"]), sum(stored["widths"])
+        check_tensors(path, tensors, {"weight": (classes, channels), "bias": (classes,)})
+        return LinearSegmenter(**stored, weight=tensors["weight"], bias=tensors["bias"])
 
 
 @torch.no_grad()
-def _with_new_noise(generator, exemplars, taps, device, stream) -> FeaturePyramid:
+def _with_new_noise(
+    generator: Generator,
+    exemplars: Sequence[Exemplar],
+    taps: Sequence[str],
+    device: torch.device,
+    stream: torch.Generator,
+) -> FeaturePyramid:
+    """The exemplars' activations under noise that is drawn anew."""
     pyramids = []
     for ex in exemplars:
         seed = int(torch.randint(2**31, (1,), generator=stream))
@@ -216,7 +212,13 @@ def _start(classes: int, widths: Sequence[int], init: str, stream: torch.Generat
     return torch.cat(parts, dim=1)
 
 
-def _descend(features, targets: Tensor, pixel_weights: Tensor, settings: LinearSettings, stream: torch.Generator):
+def _descend(
+    features: Callable[[int], FeaturePyramid],
+    targets: Tensor,
+    pixel_weights: Tensor,
+    settings: LinearValues,
+    stream: torch.Generator,
+) -> tuple[Tensor, Tensor, list[float]]:
     """Adam on the matrix, each exemplar once before any comes again → weight [K,ΣC], bias [K], losses.
 
     A bias is learned on standardised channels; raw ones are taken as released, without.
@@ -262,27 +264,26 @@ def _descend(features, targets: Tensor, pixel_weights: Tensor, settings: LinearS
     return combined().detach(), bias.detach(), losses
 
 
-@dataclass
+@dataclass(repr=False, kw_only=True)
 class LinearSegmenter(BaseSegmenter):
     """A fitted matrix (protocol `contracts.Segmenter`): weight [K,ΣC], bias [K] (0 unless standardised)."""
 
-    weight: Tensor | None = None
-    bias: Tensor | None = None
+    weight: Tensor
+    bias: Tensor
 
     @torch.no_grad()
     def logits(self, generator: Generator, synthesis: Synthesis) -> Tensor:
         """Class scores before the softmax, float32 [N,K,H,W]."""
-        pyramid = self.features(generator, synthesis).with_mode(self.settings["mode"])
+        pyramid = self.features(generator, synthesis)
         device = pyramid.levels[0].device
         return pyramid.project(self.weight.to(device), self.bias.to(device))
 
     def predict(self, generator: Generator, synthesis: Synthesis, probabilities: bool = False) -> Annotation:
         """Masks of the images in `synthesis`, which must hold the taps of this segmenter."""
-        pyramid = self.features(generator, synthesis).with_mode(self.settings["mode"])
+        pyramid = self.features(generator, synthesis)
         device = pyramid.levels[0].device
-        return annotation_by_heads(
-            pyramid, [[(self.weight.to(device), self.bias.to(device))]], probabilities=probabilities
-        )
+        layers = [(self.weight.to(device), self.bias.to(device))]
+        return annotation_by_heads(pyramid, [layers], probabilities=probabilities)
 
     def tensors(self) -> dict[str, Tensor]:
         """The matrix and its bias."""

@@ -4,8 +4,8 @@ A small ensemble of perceptrons on single pixels of standardised activations (as
 them), kept from leaning on what one image happens to show:
 - pixels are drawn so that rare classes are seen often (weight share^-balance);
 - every draw of a pixel is moved by Gaussian noise of random strength, in deviations of each channel over the
-  generator's world, so that classes are learned as regions and not as the points of one image;
-- a draw of pixels wears the style of another image: its channels get the mean and deviation that they have in a
+  generator's images, so that classes are learned as regions and not as the points of one image;
+- a draw of pixels takes the style of another image: its channels get the mean and deviation that they have in a
   random sample of the generator, in part or whole (as in style transfer, Huang & Belongie 2017), so that tone and
   texture of one exemplar do not stand for a class;
 - channels of a level count less the more of them there are, so that coarse levels, which are wide, do not outvote the
@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -35,17 +35,14 @@ from torch import Tensor
 from gansegctl.contracts import Annotation, Exemplar, Generator, Synthesis
 from gansegctl.errors import GansegError, UsageError
 from gansegctl.features.pyramid import FeaturePyramid, fold_affine
-from gansegctl.labels import IGNORE, LabelMap
+from gansegctl.kernels.interpolation import MODES
+from gansegctl.labels import LabelMap
+from gansegctl.methods.base.annotations import annotation_by_heads
+from gansegctl.methods.base.exemplars import check_exemplars, choose_taps, device_of, painted_pixels, resynthesize
 from gansegctl.methods.base.fitting import feature_statistics, random_pyramids, standardised
-from gansegctl.methods.base.segmenter import (
-    BaseSegmenter,
-    annotation_by_heads,
-    check_exemplars,
-    choose_taps,
-    device_of,
-    read_segmenter,
-    resynthesize,
-)
+from gansegctl.methods.base.method import BaseMethod
+from gansegctl.methods.base.segmenter import BaseSegmenter, check_tensors, read_segmenter
+from gansegctl.methods.base.settings import at_least, check, filled, more_than, read_settings, widths_of
 
 SLOPE = 0.2
 
@@ -58,78 +55,39 @@ LEAST_SHARE = 1e-4
 
 @dataclass(frozen=True)
 class OneShotSettings:
-    """Settings of `oneshot`; None takes what is right for the number K of exemplars: steps 300·√K, restyle 1/√K,
-    noise 1/√K, level_dropout 0.2/√K, temperature 1.5 + 0.5/√K. More images show more of what these make up for, and
-    take longer to learn.
+    """Settings of `oneshot`; None takes a value for the number K of exemplars. UsageError for values out of range.
 
-    members: perceptrons. hidden: their hidden widths, a list or "128,64". steps: of `batch` pixels a member. lr: peak,
-    falling as a cosine. restyle: share of draws that wear another image's style, by a random part of the way; styles
-    are those of the statistics samples. noise: largest deviation of the Gaussian noise, in those of each channel.
-    level_balance: a channel of a level of C channels is multiplied by C^-level_balance, and all by what makes the mean
-    square 1 (0: channels count alike, 0.5: levels do, 1: a level counts the less the wider it is). level_dropout: share
-    of levels left out of a draw. balance: a pixel of a class with share s is drawn with weight s^-balance. prior: its
-    logit is moved by prior·log s, after the fit. temperature: logits are divided by it after that; it moves confidences
-    and scores, and hardly a mask. statistics_samples: random samples over which channels are standardised (0 = over the
-    exemplars): divided by their root mean square; with centre, to mean 0 and deviation 1. pixels: of an exemplar that
-    are kept, drawn once.
-    min_resolution, max_resolution: of the taps to read, in pixels. mode: bilinear | nearest |
-    bilinear-corners. Errors: UsageError for values out of range.
+    More images show more of what steps, restyle, noise, level_dropout and temperature make up for.
     """
 
-    members: int = 5
-    hidden: tuple[int, ...] | str = (128, 64)
-    steps: int | None = None
-    batch: int = 512
-    lr: float = 4e-3
-    weight_decay: float = 1e-4
-    restyle: float | None = None
-    noise: float | None = None
-    level_balance: float = 1.0
-    level_dropout: float | None = None
-    balance: float = 0.5
-    prior: float = 0.25
-    temperature: float | None = None
-    statistics_samples: int = 32
-    pixels: int = 16_384
-    min_resolution: int = 0
-    max_resolution: int | None = None
-    centre: bool = False
-    mode: str = "bilinear"
+    members: int = 5  # perceptrons, 1 … 100
+    hidden: tuple[int, ...] | str = (128, 64)  # their hidden widths, a list or "128,64"
+    steps: int | None = None  # ≥ 1; None: 300·√K
+    batch: int = 512  # pixels of a member in a step, ≥ 1
+    lr: float = 4e-3  # highest learning rate, > 0; it falls as a cosine
+    weight_decay: float = 1e-4  # ≥ 0
+    restyle: float | None = None  # share of draws moved towards another image's style, 0 … 1; None: 1/√K
+    noise: float | None = None  # largest deviation of the noise, in those of each channel, ≥ 0; None: 1/√K
+    level_balance: float = 1.0  # a channel of a level of C counts C^-this, 0 … 2 (0: channels alike, 0.5: levels)
+    level_dropout: float | None = None  # share of levels left out of a draw, 0 … 0.9; None: 0.2/√K
+    balance: float = 0.5  # a pixel of a class of share s is drawn with weight s^-this, 0 … 1
+    prior: float = 0.25  # logits of that class are moved by this times log s after the fit, 0 … 1
+    temperature: float | None = None  # logits are divided by it, > 0: confidences, hardly masks; None: 1.5 + 0.5/√K
+    statistics_samples: int = 32  # random samples that channels are standardised over, 0 … 10,000; 0 = the exemplars
+    pixels: int = 16_384  # of an exemplar that are kept, drawn once, ≥ 1
+    min_resolution: int = 0  # of the taps to read [px]
+    max_resolution: int | None = None  # of the taps to read [px]; None = no bound
+    centre: bool = False  # standardise to mean 0 and deviation 1; else divide by the root mean square
+    mode: str = "bilinear"  # of upsampling: bilinear | nearest | bilinear-corners
 
     def __post_init__(self) -> None:
-        widths = str(self.hidden).split(",") if isinstance(self.hidden, str | int) else self.hidden
-        try:
-            object.__setattr__(self, "hidden", tuple(int(w) for w in widths))
-        except ValueError:
-            raise UsageError(f"got hidden {self.hidden!r}", wanted='widths, as in [128, 64] or "128,64"') from None
-        if not self.hidden or min(self.hidden) < 1:
-            raise UsageError(f"got hidden {list(self.hidden)}", wanted="one positive width or more")
-        for name, low, high in (
-            ("members", 1, 100),
-            ("steps", 1, None),
-            ("batch", 1, None),
-            ("pixels", 1, None),
-            ("statistics_samples", 0, 10_000),
-            ("weight_decay", 0, None),
-            ("noise", 0, None),
-            ("restyle", 0, 1),
-            ("level_balance", 0, 2),
-            ("level_dropout", 0, 0.9),
-            ("balance", 0, 1),
-            ("prior", 0, 1),
-        ):
-            value = getattr(self, name)
-            if value is not None and (value < low or (high is not None and value > high)):
-                upper = "" if high is None else f" and at most {high}"
-                raise UsageError(f"got {name} {value}", wanted=f"at least {low}{upper}")
-        if self.temperature is not None and not self.temperature > 0:
-            raise UsageError(f"got temperature {self.temperature}", wanted="a positive number; 1 changes nothing")
-        if not self.lr > 0:
-            raise UsageError(f"got lr {self.lr}", wanted="a positive learning rate")
-        if self.mode not in ("bilinear", "nearest", "bilinear-corners"):
-            raise UsageError(f"got mode {self.mode!r}", wanted="bilinear | nearest | bilinear-corners")
+        object.__setattr__(self, "hidden", widths_of("hidden", self.hidden))
+        check(self, members=at_least(1, 100), steps=at_least(1), batch=at_least(1), lr=more_than(0), pixels=at_least(1))
+        check(self, weight_decay=at_least(0), restyle=at_least(0, 1), noise=at_least(0), level_balance=at_least(0, 2))
+        check(self, level_dropout=at_least(0, 0.9), balance=at_least(0, 1), prior=at_least(0, 1))
+        check(self, temperature=more_than(0), statistics_samples=at_least(0, 10_000), mode=MODES)
 
-    def resolved(self, exemplars: int) -> OneShotSettings:
+    def resolved(self, exemplars: int) -> OneShotValues:
         """The same settings with values in place of None, for that many exemplars.
 
         Styles are those of the statistics samples: without any, restyle is 0. UsageError where it was set higher.
@@ -137,17 +95,33 @@ class OneShotSettings:
         if not self.statistics_samples and self.restyle:
             raise UsageError(
                 f"got restyle {self.restyle} with statistics_samples 0",
-                wanted="samples whose styles exemplars can wear",
+                wanted="random samples whose styles exemplars can take",
                 remedy="raise the method's statistics_samples, or set restyle to 0",
             )
         root = math.sqrt(exemplars)
-        values = {"steps": round(300 * root), "restyle": 1 / root, "noise": 1 / root, "level_dropout": 0.2 / root}
-        values["temperature"] = 1.5 + 0.5 / root
-        values["restyle"] *= self.statistics_samples > 0
-        return replace(self, **{k: round(v, 6) for k, v in values.items() if getattr(self, k) is None})
+        values = {
+            "steps": round(300 * root),
+            "restyle": round(1 / root, 6) if self.statistics_samples else 0.0,
+            "noise": round(1 / root, 6),
+            "level_dropout": round(0.2 / root, 6),
+            "temperature": round(1.5 + 0.5 / root, 6),
+        }
+        return filled(self, OneShotValues, values)
 
 
-class OneShot:
+@dataclass(frozen=True, kw_only=True)
+class OneShotValues(OneShotSettings):
+    """`OneShotSettings` in which every value is known."""
+
+    hidden: tuple[int, ...]
+    steps: int
+    restyle: float
+    noise: float
+    level_dropout: float
+    temperature: float
+
+
+class OneShot(BaseMethod):
     """The method (protocol `contracts.Method`)."""
 
     name = "oneshot"
@@ -158,7 +132,7 @@ class OneShot:
         self,
         generator: Generator,
         exemplars: Sequence[Exemplar],
-        labels: LabelMap,
+        labels: LabelMap | None,
         settings: OneShotSettings | None = None,
         seed: int = 0,
     ) -> OneShotSegmenter:
@@ -166,27 +140,25 @@ class OneShot:
 
         Errors: UsageError for masks of another size, undeclared values, or taps that the generator lacks.
         """
-        check_exemplars(generator, exemplars, labels)
-        settings = (settings or OneShotSettings()).resolved(len(exemplars))
+        labels = check_exemplars(generator, exemplars, labels)
+        values = (settings or OneShotSettings()).resolved(len(exemplars))
         device, stream = device_of(generator), torch.Generator().manual_seed(seed)
-        taps = choose_taps(generator.spec, settings.min_resolution, settings.max_resolution)
-        raw = resynthesize(generator, exemplars, taps, device).with_mode(settings.mode)
-        mean, scale = feature_statistics(
-            generator, taps, settings.statistics_samples, exemplars[0].noise, raw, stream, settings.centre
-        )  # [ΣC] each
-        points, classes = _painted_pixels(exemplars, settings.pixels, stream)
+        taps = choose_taps(generator.spec, values.min_resolution, values.max_resolution)
+        raw = resynthesize(generator, exemplars, taps, device).with_mode(values.mode)
+        samples, noise = values.statistics_samples, exemplars[0].noise
+        mean, scale = feature_statistics(generator, taps, samples, noise, raw, stream, values.centre)  # [ΣC] each
+        points, classes = _painted_points(exemplars, values.pixels, stream)
         shown = standardised(raw, mean, scale)
         del raw
         styles = None
-        if settings.restyle:
-            samples = settings.statistics_samples
-            drawn = random_pyramids(generator, taps, samples, exemplars[0].noise, stream, device)
+        if values.restyle:
+            drawn = random_pyramids(generator, taps, samples, noise, stream, device)
             others = [style_of(standardised(p, mean, scale)) for p in drawn]  # [2, 1, ΣC] each
             styles = (style_of(shown), torch.cat(others, dim=1))
-        weights, biases, loss = _fit_members(shown, points, classes, len(labels), settings, stream, styles)
-        weights[0] = weights[0] * channel_weights(shown.widths, settings.level_balance)[:, None].to(device)
-        biases[-1] += settings.prior * _shares(classes, len(labels)).clamp(min=LEAST_SHARE).log().to(device)
-        weights[-1], biases[-1] = weights[-1] / settings.temperature, biases[-1] / settings.temperature
+        weights, biases, loss = _fit_members(shown, points, classes, len(labels), values, stream, styles)
+        weights[0] = weights[0] * channel_weights(shown.widths, values.level_balance)[:, None].to(device)
+        biases[-1] += values.prior * _shares(classes, len(labels)).clamp(min=LEAST_SHARE).log().to(device)
+        weights[-1], biases[-1] = weights[-1] / values.temperature, biases[-1] / values.temperature
         first, offset = [], []
         for w, b in zip(weights[0], biases[0], strict=True):  # raw activations in, from here on
             folded = fold_affine(w.T, b[0], scale, -mean * scale)
@@ -199,7 +171,7 @@ class OneShot:
             taps=taps,
             widths=tuple(shown.widths),
             generator_sha256=generator.sha256,
-            settings=asdict(settings),
+            settings=asdict(values),
             facts={"exemplars": len(exemplars), "loss": round(loss, 6), "seed": seed},
             weights=weights,
             biases=biases,
@@ -207,31 +179,29 @@ class OneShot:
 
     def load(self, path: Path) -> OneShotSegmenter:
         """Read what `save` wrote, onto the CPU. Errors: UsageError for a file of another kind or method."""
-        stored, tensors = read_segmenter(Path(path), self.name)
-        known = {f.name for f in fields(OneShotSettings)}
-        settings = OneShotSettings(**{k: v for k, v in stored["settings"].items() if k in known})
-        sizes = (sum(stored["widths"]), *settings.hidden, len(stored["labels"]))
-        wanted = {}
+        stored, tensors = read_segmenter(path, self.name)
+        values = read_settings(OneShotValues, stored["settings"], f"settings of {path}")
+        sizes = (sum(stored["widths"]), *values.hidden, len(stored["labels"]))
+        wanted: dict[str, tuple[int, ...]] = {}
         for i, (c_in, c_out) in enumerate(pairwise(sizes)):
-            wanted |= {f"weight{i}": (settings.members, c_in, c_out), f"bias{i}": (settings.members, 1, c_out)}
-        if {k: tuple(v.shape) for k, v in tensors.items()} != wanted:
-            raise UsageError(f"got {path}: other tensors than its settings say", wanted=str(wanted))
+            wanted |= {f"weight{i}": (values.members, c_in, c_out), f"bias{i}": (values.members, 1, c_out)}
+        check_tensors(path, tensors, wanted)
         layers = range(len(sizes) - 1)
         return OneShotSegmenter(
             **stored, weights=[tensors[f"weight{i}"] for i in layers], biases=[tensors[f"bias{i}"] for i in layers]
         )
 
 
-@dataclass
+@dataclass(repr=False, kw_only=True)
 class OneShotSegmenter(BaseSegmenter):
     """A fitted ensemble (protocol `contracts.Segmenter`): weights [M,C_in,C_out] and biases [M,1,C_out] a layer."""
 
-    weights: list[Tensor] | None = None
-    biases: list[Tensor] | None = None
+    weights: list[Tensor]
+    biases: list[Tensor]
 
     def predict(self, generator: Generator, synthesis: Synthesis, probabilities: bool = False) -> Annotation:
         """Masks of the images in `synthesis`: the mean of the members' probabilities; score: their divergence."""
-        pyramid: FeaturePyramid = self.features(generator, synthesis).with_mode(self.settings["mode"])
+        pyramid = self.features(generator, synthesis)
         device = pyramid.levels[0].device
         self.weights, self.biases = [w.to(device) for w in self.weights], [b.to(device) for b in self.biases]
         return annotation_by_heads(pyramid, self.heads(), SLOPE, probabilities)
@@ -247,17 +217,16 @@ class OneShotSegmenter(BaseSegmenter):
         return both | {f"bias{i}": b for i, b in enumerate(self.biases)}
 
 
-def _painted_pixels(exemplars: Sequence[Exemplar], most: int, stream: torch.Generator) -> tuple[Tensor, Tensor]:
-    """points int64 [P,3] (sample, row, column) and their classes int64 [P]; ignored pixels left out."""
+def _painted_points(exemplars: Sequence[Exemplar], most: int, stream: torch.Generator) -> tuple[Tensor, Tensor]:
+    """points int64 [P,3] (sample, row, column), at most `most` of a sample, and their classes int64 [P]."""
     points, classes = [], []
     for i, exemplar in enumerate(exemplars):
-        mask = torch.from_numpy(exemplar.mask.astype("int64"))
-        rows, columns = (mask != IGNORE).nonzero(as_tuple=True)
+        rows, columns, painted = painted_pixels(exemplar)
         if len(rows) > most:
             kept = torch.randperm(len(rows), generator=stream)[:most]
-            rows, columns = rows[kept], columns[kept]
+            rows, columns, painted = rows[kept], columns[kept], painted[kept]
         points.append(torch.stack([torch.full_like(rows, i), rows, columns], dim=1))
-        classes.append(mask[rows, columns])
+        classes.append(painted)
     return torch.cat(points), torch.cat(classes)
 
 
@@ -267,7 +236,7 @@ def _shares(classes: Tensor, count: int) -> Tensor:
 
 
 def channel_weights(widths: Sequence[int], level_balance: float) -> Tensor:
-    """What each channel [ΣC] is multiplied by, from the number of channels of each level: mean square 1."""
+    """The factor of every channel [ΣC], from the number of channels of each level; their mean square is 1."""
     of_level = torch.tensor(widths, dtype=torch.float32).pow(-level_balance)
     weights = of_level.repeat_interleave(torch.tensor(widths))
     return weights / weights.square().mean().sqrt()
@@ -281,7 +250,7 @@ def style_of(pyramid: FeaturePyramid) -> Tensor:
 
 
 def _reader(shown: FeaturePyramid, points: Tensor) -> Callable[[Tensor], Tensor]:
-    """What gives rows int64 [M,B] of the points [P,3] their hypercolumns [M,B,ΣC]: the same bits held or not."""
+    """Rows int64 [M,B] of the points [P,3] → their hypercolumns [M,B,ΣC], as a function: the same bits held or not."""
     device = shown.levels[0].device
     points = points.to(device)
     if 4 * len(points) * shown.channels > HELD:
@@ -292,8 +261,8 @@ def _reader(shown: FeaturePyramid, points: Tensor) -> Callable[[Tensor], Tensor]
     return lambda rows: x[rows]
 
 
-def _restyled(x: Tensor, worn: Tensor, styles: Tensor, share: float, stream: torch.Generator) -> Tensor:
-    """x [M,B,ΣC] of style worn [2,M|1,B|1,ΣC] → the same pixels on their way to the styles [2,S,ΣC] of other images.
+def _restyled(x: Tensor, own: Tensor, styles: Tensor, share: float, stream: torch.Generator) -> Tensor:
+    """x [M,B,ΣC] of style own [2,M|1,B|1,ΣC] → the same pixels on their way to the styles [2,S,ΣC] of other images.
 
     Pixels of a member go in eight groups, each in one direction: a style belongs to an image, not to a pixel.
     """
@@ -304,8 +273,8 @@ def _restyled(x: Tensor, worn: Tensor, styles: Tensor, share: float, stream: tor
     way = way * (torch.rand(members, groups, 1, generator=stream) < share)
     of_pixel = torch.arange(batch) * groups // batch  # [B]
     way = way.to(x)[:, of_pixel]  # [M, B, 1]
-    mean, deviation = torch.lerp(worn, styles[:, whose.to(x.device)][:, :, of_pixel], way)
-    return (x - worn[0]) / worn[1] * deviation + mean
+    mean, deviation = torch.lerp(own, styles[:, whose.to(x.device)][:, :, of_pixel], way)
+    return (x - own[0]) / own[1] * deviation + mean
 
 
 def _fit_members(
@@ -313,7 +282,7 @@ def _fit_members(
     points: Tensor,
     classes: Tensor,
     count: int,
-    settings: OneShotSettings,
+    settings: OneShotValues,
     stream: torch.Generator,
     styles: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[list[Tensor], list[Tensor], float]:
@@ -340,9 +309,9 @@ def _fit_members(
         chosen = chosen.view(s.members, s.batch)
         y = read(chosen.to(device))  # [M, B, ΣC]
         if styles is not None:
-            own = styles[0]
-            worn = own[:, image[chosen].to(device)] if own.shape[1] > 1 else own[:, :, None]
-            y = _restyled(y, worn, styles[1], s.restyle, stream)
+            ours, others = styles
+            own = ours[:, image[chosen].to(device)] if ours.shape[1] > 1 else ours[:, :, None]
+            y = _restyled(y, own, others, s.restyle, stream)
         if s.noise:
             strength = s.noise * torch.rand(s.members, s.batch, 1, generator=stream)
             y = y + (torch.randn(y.shape, generator=stream) * strength).to(device)

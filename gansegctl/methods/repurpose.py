@@ -9,34 +9,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
 
-from gansegctl.contracts import Annotation, Exemplar, Generator, Synthesis
-from gansegctl.errors import UsageError, did_you_mean
-from gansegctl.features.pyramid import FeaturePyramid
+from gansegctl.contracts import Exemplar, Generator
+from gansegctl.kernels.interpolation import MODES
 from gansegctl.labels import LabelMap
+from gansegctl.methods.base.exemplars import check_exemplars, choose_taps, device_of, masks_of, resynthesize
 from gansegctl.methods.base.fitting import feature_statistics, fit_head, grown, soft_targets, standardised
-from gansegctl.methods.base.heads import HEADS, Head, make_head
-from gansegctl.methods.base.segmenter import (
-    BaseSegmenter,
-    annotation_by_heads,
-    annotation_of,
-    check_exemplars,
-    choose_taps,
-    device_of,
-    read_segmenter,
-    resynthesize,
-)
+from gansegctl.methods.base.head_segmenter import HeadSegmenter
+from gansegctl.methods.base.heads import HEADS, make_head
+from gansegctl.methods.base.method import BaseMethod
+from gansegctl.methods.base.segmenter import loaded, read_segmenter
+from gansegctl.methods.base.settings import at_least, check, filled, more_than, read_settings, widths_of
 
-AT_ONCE_ON_CPU = 2
-"""Samples a head labels at one time. Temporaries of more leave the cache and are paged in anew for every batch: the
-demo's batches of 32 went at 21 images a second on two cores at once, and at 33 in pairs."""
-
-PROFILES: dict[str, dict] = {
+PROFILES: dict[str, dict[str, Any]] = {
     "fixed": {
         "min_resolution": 0,
         "mode": "bilinear",
@@ -74,7 +64,7 @@ release: as the public re-implementation for 256 px StyleGAN2 runs (with head of
 - a learning rate that falls tenfold every 50 steps, so that little is learned after the 100th.
 """
 
-OFFICIAL = {
+OFFICIAL: dict[str, Any] = {
     "min_resolution": 8,
     "mode": "bilinear-corners",
     "init": "torch",
@@ -93,66 +83,37 @@ images other than of 512 px are read at 512, larger maps by area; exemplars come
 
 @dataclass(frozen=True)
 class RepurposeSettings:
-    """Settings of `repurpose`; None takes the profile's value.
+    """Settings of `repurpose`; None takes the profile's value. UsageError for values out of range."""
 
-    head: cnn-s | cnn-m | cnn-l (of the re-implementation) | official (the authors' own: 1×1, then dilated 3×3; profile
-    release trains it as they do, `OFFICIAL`, fixed as any other) | mlp. mlp_hidden: hidden widths of mlp, a list or
-    "2000,200" (None = 2000, 200, no more than ΣC and ΣC/4). min_resolution, max_resolution: of the taps to read, in
-    pixels (None = no bound; official under release: from 8). mode: bilinear | nearest | bilinear-corners. init: he |
-    torch, how weights are drawn. standardise: channels over their root mean square in `statistics_samples` random
-    samples (0 = in the exemplars); with centre, to mean 0 and deviation 1. steps: of `batch` exemplars each (None:
-    fixed 80·√exemplars; release 100, official 1,000 epochs). schedule: cosine (to 0) | step (tenfold down every 50)
-    | stairs (times 0.9 at every twentieth of the steps) | constant. balance: none | sqrt-inverse (a class's pixels
-    weigh 1/√share). label_smoothing: share of a target spread over all classes. feature_dropout: share of channels
-    left out of a step. flip: exemplars are mirrored at random (only for classes without a left and a right). Errors:
-    UsageError for values out of range.
-    """
-
-    head: str = "cnn-s"
-    profile: str = "fixed"
-    mlp_hidden: tuple[int, ...] | str | None = None
-    min_resolution: int | None = None
-    max_resolution: int | None = None
-    mode: str | None = None
-    init: str | None = None
-    standardise: bool | None = None
-    centre: bool = False
-    statistics_samples: int = 16
-    steps: int | None = None
-    lr: float | None = None
-    weight_decay: float | None = None
-    schedule: str | None = None
-    batch: int | None = None
-    balance: str = "none"
-    label_smoothing: float = 0.0
-    feature_dropout: float | None = None
-    flip: bool = False
+    head: str = "cnn-s"  # cnn-s | cnn-m | cnn-l (re-implementation) | official (the authors': 1×1, then 3×3) | mlp
+    profile: str = "fixed"  # fixed | release: see PROFILES, and OFFICIAL for the release of head official
+    mlp_hidden: tuple[int, ...] | str | None = None  # widths of mlp, as "2000,200"; None: those, at most ΣC, ΣC/4
+    min_resolution: int | None = None  # of the taps to read [px]; None = no bound (official under release: 8)
+    max_resolution: int | None = None  # of the taps to read [px]; None = no bound
+    mode: str | None = None  # of upsampling: bilinear | nearest | bilinear-corners
+    init: str | None = None  # how weights are drawn: he | torch
+    standardise: bool | None = None  # channels over their root mean square
+    centre: bool = False  # standardise to mean 0 and deviation 1 instead
+    statistics_samples: int = 16  # random samples that channels are standardised over, 0 … 10,000; 0 = the exemplars
+    steps: int | None = None  # ≥ 1; None: fixed 80·√exemplars, release 100, official under release 1,000 epochs
+    lr: float | None = None  # learning rate, > 0
+    weight_decay: float | None = None  # ≥ 0
+    schedule: str | None = None  # of lr: cosine (to 0) | step (tenfold each 50) | stairs (20 times × 0.9) | constant
+    batch: int | None = None  # exemplars a step, ≥ 1
+    balance: str = "none"  # none | sqrt-inverse (a class's pixels weigh 1/√share)
+    label_smoothing: float = 0.0  # share of a target spread over all classes, 0 … 0.99
+    feature_dropout: float | None = None  # share of channels left out of a step, 0 … 0.99
+    flip: bool = False  # mirror exemplars at random: only for classes without a left and a right
 
     def __post_init__(self) -> None:
         if self.mlp_hidden is not None:
-            object.__setattr__(self, "mlp_hidden", _widths(self.mlp_hidden))
-        _one_of("head", self.head, HEADS)
-        _one_of("profile", self.profile, PROFILES)
-        _one_of("mode", self.mode, (None, "bilinear", "nearest", "bilinear-corners"))
-        _one_of("init", self.init, (None, "he", "torch"))
-        _one_of("schedule", self.schedule, (None, "cosine", "step", "stairs", "constant"))
-        _one_of("balance", self.balance, ("none", "sqrt-inverse"))
-        for name, low, high in (
-            ("statistics_samples", 0, 10_000),
-            ("steps", 1, None),
-            ("batch", 1, None),
-            ("weight_decay", 0, None),
-            ("label_smoothing", 0, 0.99),
-            ("feature_dropout", 0, 0.99),
-        ):
-            value = getattr(self, name)
-            if value is not None and (value < low or (high is not None and value > high)):
-                upper = "" if high is None else f" and at most {high}"
-                raise UsageError(f"got {name} {value}", wanted=f"at least {low}{upper}")
-        if self.lr is not None and not self.lr > 0:
-            raise UsageError(f"got lr {self.lr}", wanted="a positive learning rate")
+            object.__setattr__(self, "mlp_hidden", widths_of("mlp_hidden", self.mlp_hidden))
+        check(self, head=HEADS, profile=tuple(PROFILES), mode=MODES, init=("he", "torch"))
+        check(self, schedule=("cosine", "step", "stairs", "constant"), balance=("none", "sqrt-inverse"))
+        check(self, statistics_samples=at_least(0, 10_000), steps=at_least(1), batch=at_least(1), lr=more_than(0))
+        check(self, weight_decay=at_least(0), label_smoothing=at_least(0, 0.99), feature_dropout=at_least(0, 0.99))
 
-    def resolved(self, exemplars: int, channels: int) -> RepurposeSettings:
+    def resolved(self, exemplars: int, channels: int) -> RepurposeValues:
         """The same settings with values in place of None, for that many exemplars and feature channels ΣC."""
         values = self._defaults()
         if self.profile == "fixed":
@@ -160,36 +121,35 @@ class RepurposeSettings:
         elif self.head == "official":
             values["steps"] *= math.ceil(exemplars / (self.batch or values["batch"]))
         values["mlp_hidden"] = (min(2000, channels), min(200, max(channels // 4, 1)))
-        filled = asdict(self)
-        return RepurposeSettings(**filled | {name: v for name, v in values.items() if filled[name] is None})
+        return filled(self, RepurposeValues, values)
 
     def lowest(self) -> int:
         """Resolution of the coarsest taps to read, in pixels; 0 = no bound."""
-        return self._defaults()["min_resolution"] if self.min_resolution is None else self.min_resolution
+        return int(self._defaults()["min_resolution"]) if self.min_resolution is None else self.min_resolution
 
-    def _defaults(self) -> dict:
+    def _defaults(self) -> dict[str, Any]:
         official = self.profile == "release" and self.head == "official"
         return dict(OFFICIAL if official else PROFILES[self.profile])
 
 
-def _widths(given: Sequence[int] | str) -> tuple[int, ...]:
-    parts = given.split(",") if isinstance(given, str) else given
-    try:
-        widths = tuple(int(part) for part in parts)
-    except (TypeError, ValueError):
-        widths = ()
-    if not widths or min(widths) < 1:
-        raise UsageError(f"got mlp_hidden {given!r}", wanted='positive widths, as in [2000, 200] or "2000,200"')
-    return widths
+@dataclass(frozen=True, kw_only=True)
+class RepurposeValues(RepurposeSettings):
+    """`RepurposeSettings` in which every value is known."""
+
+    mlp_hidden: tuple[int, ...]
+    min_resolution: int
+    mode: str
+    init: str
+    standardise: bool
+    steps: int
+    lr: float
+    weight_decay: float
+    schedule: str
+    batch: int
+    feature_dropout: float
 
 
-def _one_of(name: str, value: str | None, known: Sequence[str | None]) -> None:
-    if value not in known:
-        names = [k for k in known if k is not None]
-        raise UsageError(f"got {name} {value!r}", wanted=" | ".join(names), remedy=did_you_mean(str(value), names))
-
-
-class Repurpose:
+class Repurpose(BaseMethod):
     """The method (protocol `contracts.Method`)."""
 
     name = "repurpose"
@@ -200,7 +160,7 @@ class Repurpose:
         self,
         generator: Generator,
         exemplars: Sequence[Exemplar],
-        labels: LabelMap,
+        labels: LabelMap | None,
         settings: RepurposeSettings | None = None,
         seed: int = 0,
     ) -> RepurposeSegmenter:
@@ -209,73 +169,44 @@ class Repurpose:
         Errors: UsageError for masks of another size, undeclared values, or taps that the generator lacks.
         """
         settings = settings or RepurposeSettings()
-        check_exemplars(generator, exemplars, labels)
+        labels = check_exemplars(generator, exemplars, labels)
         device, stream = device_of(generator), torch.Generator().manual_seed(seed)
         taps = choose_taps(generator.spec, settings.lowest(), settings.max_resolution)
         channels = sum(t.channels for t in generator.spec.taps if t.name in taps)
-        settings = settings.resolved(len(exemplars), channels)
-        raw = resynthesize(generator, exemplars, taps, device).with_mode(settings.mode)
-        widths, pyramid, mean, scale = tuple(raw.widths), raw, None, None
-        if settings.standardise:
-            noise = exemplars[0].noise
-            samples = settings.statistics_samples
-            mean, scale = feature_statistics(generator, taps, samples, noise, raw, stream, settings.centre)
-            pyramid = standardised(raw, mean, scale)
+        values = settings.resolved(len(exemplars), channels)
+        raw = resynthesize(generator, exemplars, taps, device).with_mode(values.mode)
+        widths, pyramid, statistics = tuple(raw.widths), raw, None
+        if values.standardise:
+            samples, noise = values.statistics_samples, exemplars[0].noise
+            statistics = feature_statistics(generator, taps, samples, noise, raw, stream, values.centre)
+            pyramid = standardised(raw, *statistics)
         del raw
-        masks = torch.stack([torch.from_numpy(ex.mask.astype("int64")) for ex in exemplars]).to(device)  # [N, H, W]
-        targets, weights = soft_targets(masks, len(labels), settings.label_smoothing, settings.balance)
-        head = make_head(settings.head, channels, len(labels), settings.mlp_hidden, stream, settings.init).to(device)
+        masks = masks_of(exemplars, device)
+        targets, weights = soft_targets(masks, len(labels), values.label_smoothing, values.balance)
+        head = make_head(values.head, channels, len(labels), values.mlp_hidden, stream, values.init).to(device)
         if head.kernel > 1:  # what a convolution does at every step, done once
             pyramid = pyramid.joined()
-        losses = fit_head(head, pyramid, targets, weights, settings, stream)
-        if mean is not None:
-            head.fold(mean, scale)
-        facts = {
-            "exemplars": len(exemplars),
-            "loss": round(losses[-1], 6),
-            "seed": seed,
-        }
-        head.requires_grad_(False).eval()
-        names = {"method": self.name, "labels": labels, "taps": taps, "widths": widths}
+        losses = fit_head(head, pyramid, targets, weights, values, stream)
+        if statistics is not None:
+            head.fold(*statistics)
         return RepurposeSegmenter(
-            **names, generator_sha256=generator.sha256, settings=asdict(settings), facts=facts, head=head
+            method=self.name,
+            labels=labels,
+            taps=taps,
+            widths=widths,
+            generator_sha256=generator.sha256,
+            settings=asdict(values),
+            facts={"exemplars": len(exemplars), "loss": round(losses[-1], 6), "seed": seed},
+            head=head.requires_grad_(False).eval(),
         )
 
     def load(self, path: Path) -> RepurposeSegmenter:
         """Read what `save` wrote, onto the CPU. Errors: UsageError for a file of another kind or method."""
-        stored, tensors = read_segmenter(Path(path), self.name)
-        known = {f.name for f in fields(RepurposeSettings)}
-        settings = RepurposeSettings(**{k: v for k, v in stored["settings"].items() if k in known})
-        head = make_head(settings.head, sum(stored["widths"]), len(stored["labels"]), settings.mlp_hidden)
-        try:
-            head.load_state_dict(tensors)
-        except RuntimeError as e:
-            raise UsageError(f"got {path}: {e}", wanted="the tensors of this segmenter's head, no other") from None
-        return RepurposeSegmenter(**stored, head=head.requires_grad_(False).eval())
+        stored, tensors = read_segmenter(path, self.name)
+        values = read_settings(RepurposeValues, stored["settings"], f"settings of {path}")
+        head = make_head(values.head, sum(stored["widths"]), len(stored["labels"]), values.mlp_hidden)
+        return RepurposeSegmenter(**stored, head=loaded(head, tensors, path, "this segmenter's head"))
 
 
-@dataclass
-class RepurposeSegmenter(BaseSegmenter):
-    """A fitted head (protocol `contracts.Segmenter`); it follows the activations to their device."""
-
-    head: Head | None = None
-
-    @torch.no_grad()
-    def logits(self, generator: Generator, synthesis: Synthesis) -> Tensor:
-        """Class scores before the softmax, float32 [N,K,H,W]."""
-        pyramid: FeaturePyramid = self.features(generator, synthesis).with_mode(self.settings["mode"])
-        head = self.head.to(pyramid.levels[0].device)
-        step = AT_ONCE_ON_CPU if pyramid.levels[0].device.type == "cpu" else pyramid.batch
-        return torch.cat([head(pyramid[i : i + step]) for i in range(0, pyramid.batch, step)])
-
-    def predict(self, generator: Generator, synthesis: Synthesis, probabilities: bool = False) -> Annotation:
-        """Masks of the images in `synthesis`, which must hold the taps of this segmenter."""
-        if self.head.per_pixel:
-            pyramid = self.features(generator, synthesis).with_mode(self.settings["mode"])
-            head = self.head.to(pyramid.levels[0].device)
-            return annotation_by_heads(pyramid, [head.layers()], head.slope, probabilities)
-        return annotation_of(self.logits(generator, synthesis), probabilities)
-
-    def tensors(self) -> dict[str, Tensor]:
-        """The head's weights, by name."""
-        return dict(self.head.state_dict())
+class RepurposeSegmenter(HeadSegmenter):
+    """A fitted head (protocol `contracts.Segmenter`)."""

@@ -10,8 +10,9 @@ shapes, 40 images: 11 MB each of half-precision maps of 8 to 64 px (0.45 GB), an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +23,17 @@ from gansegctl.contracts import Annotation, Exemplar, Generator, Synthesis
 from gansegctl.errors import UsageError
 from gansegctl.features.kmeans import kmeans
 from gansegctl.features.pyramid import FeaturePyramid, fold_affine
+from gansegctl.kernels.interpolation import MODES
 from gansegctl.labels import IGNORE, LabelMap
+from gansegctl.methods.base.annotations import annotation_of
 from gansegctl.methods.base.clusters import FOREGROUND, RULES, check_sides, foreground_clusters, segments
-from gansegctl.methods.base.fitting import feature_statistics, standardised
-from gansegctl.methods.base.segmenter import (
-    BaseSegmenter,
-    annotation_of,
-    check_exemplars,
-    choose_taps,
-    device_of,
-    read_segmenter,
-    resynthesize,
-)
-from gansegctl.methods.base.settings import filled, one_of, within
+from gansegctl.methods.base.exemplars import check_exemplars, choose_taps, device_of, masks_of, resynthesize
+from gansegctl.methods.base.fitting import feature_statistics, random_pyramids, standardised
+from gansegctl.methods.base.method import BaseMethod
+from gansegctl.methods.base.segmenter import BaseSegmenter, check_tensors, read_segmenter
+from gansegctl.methods.base.settings import at_least, check, filled, more_than, read_settings
 
-PROFILES: dict[str, dict] = {
+PROFILES: dict[str, dict[str, Any]] = {
     "fixed": {"standardise": True, "images": 40, "truncation": 1.0, "mode": "bilinear", "softness": 0.3},
     "release": {"standardise": False, "images": 50, "truncation": 0.7, "mode": "bilinear-corners", "softness": 0.0},
 }
@@ -47,75 +44,69 @@ belongs to its nearest cluster alone. Not repeated by either: masks at 128 px; t
 clusters, for whom exemplars stand (`naming` balanced is ours)."""
 
 
+COORDINATES = {"none": 0, "x": 1, "xy": 2}
+"""Coordinate channels by the name of the setting."""
+
+
 @dataclass(frozen=True)
 class SegmentInStyleSettings:
-    """Settings of `segment_in_style`; None takes the profile's value.
+    """Settings of `segment_in_style`; None takes the profile's value. UsageError for values out of range."""
 
-    k: clusters (None: 9 as released where nobody names them, 6 a class with exemplars). images: random samples to
-    cluster. min_resolution, max_resolution: of the levels to cluster, in pixels (None: fixed 8 to 64, release the last
-    layer of 64 alone). mode: bilinear (fixed) | nearest | bilinear-corners (release).
-    truncation: of the clustered samples. standardise: channels to mean 0 and deviation 1. coordinates: none | x | xy as
-    channels, which alone tell left from right; coordinate_weight: their share of the distance, against all channels
-    together (on standardised ones). iterations: of k-means. naming: majority (a cluster is the class most of its
-    exemplar pixels have) | balanced (classes count alike). names: class → cluster numbers; what is not listed is
-    "background". output, without exemplars and names: segments | foreground, by `rule` (see `foreground_clusters`) and
-    `sides` (of t, l, r, b) over the clustered images. softness: how far a pixel may belong to several clusters, in
-    units of the mean squared distance (fixed 0.3; release 0 = not at all). Errors: UsageError for values out of range.
-    """
-
-    profile: str = "fixed"
-    k: int | None = None
-    images: int | None = None
-    min_resolution: int | None = None
-    max_resolution: int | None = None
-    mode: str | None = None
-    truncation: float | None = None
-    standardise: bool | None = None
-    statistics_samples: int = 16
-    coordinates: str = "none"
-    coordinate_weight: float = 0.1
-    iterations: int = 30
-    naming: str = "balanced"
-    names: dict[str, Any] | None = field(default=None, hash=False)
-    output: str = "segments"
-    rule: str = "border"
-    sides: str = "tlr"
-    softness: float | None = None
+    profile: str = "fixed"  # fixed | release: see PROFILES
+    k: int | None = None  # clusters, 2 … 255; None: 6 a class with exemplars, 9 without
+    images: int | None = None  # random samples to cluster, 1 … 10,000
+    min_resolution: int | None = None  # of the taps to cluster [px]; None: fixed 8, release the last tap of 64 alone
+    max_resolution: int | None = None  # of the taps to cluster [px]; None: 64
+    mode: str | None = None  # of upsampling: bilinear | nearest | bilinear-corners
+    truncation: float | None = None  # psi of the clustered samples
+    standardise: bool | None = None  # channels to mean 0 and deviation 1 in random samples
+    statistics_samples: int = 16  # those samples, 1 … 10,000
+    coordinates: str = "none"  # none | x | xy as channels, which alone tell left from right
+    coordinate_weight: float = 0.1  # their share of the distance, against all (standardised) channels together, > 0
+    iterations: int = 30  # of k-means, ≥ 1
+    naming: str = "balanced"  # by exemplars: majority (of a cluster's pixels) | balanced (classes count alike)
+    names: dict[str, Any] | None = field(default=None, hash=False)  # class → cluster numbers; others: "background"
+    output: str = "segments"  # without exemplars and names: segments | foreground (by rule)
+    rule: str = "border"  # least-central | centre | border | agreement: see `foreground_clusters`
+    sides: str = "tlr"  # which border counts: letters of t, l, r, b
+    softness: float | None = None  # how far a pixel belongs to several clusters, in mean squared distances, ≥ 0
 
     def __post_init__(self) -> None:
-        one_of("profile", self.profile, tuple(PROFILES))
-        one_of("mode", self.mode, ("bilinear", "nearest", "bilinear-corners"))
-        one_of("coordinates", self.coordinates, ("none", "x", "xy"))
-        one_of("naming", self.naming, ("majority", "balanced"))
-        one_of("output", self.output, ("segments", "foreground"))
-        one_of("rule", self.rule, RULES)
-        within("k", self.k, 2, IGNORE)
-        within("images", self.images, 1, 10_000)
-        within("statistics_samples", self.statistics_samples, 1, 10_000)
-        within("iterations", self.iterations, 1)
-        within("coordinate_weight", self.coordinate_weight, 0, above=True)
-        within("softness", self.softness, 0)
+        check(self, profile=tuple(PROFILES), mode=MODES, coordinates=tuple(COORDINATES), rule=RULES)
+        check(self, naming=("majority", "balanced"), output=("segments", "foreground"))
+        check(self, k=at_least(2, IGNORE), images=at_least(1, 10_000), statistics_samples=at_least(1, 10_000))
+        check(self, iterations=at_least(1), coordinate_weight=more_than(0), softness=at_least(0))
         check_sides(self.sides)
-        if self.names is not None:
-            for name, clusters in self.names.items():
-                if not isinstance(clusters, list) or not all(type(c) is int and c >= 0 for c in clusters):
-                    raise UsageError(
-                        f"got names.{name} = {clusters!r}", wanted="a list of cluster numbers, as in [0, 4]"
-                    )
+        for name, clusters in (self.names or {}).items():
+            if not isinstance(clusters, list) or not all(type(c) is int and c >= 0 for c in clusters):
+                raise UsageError(f"got names.{name} = {clusters!r}", wanted="a list of cluster numbers, as in [0, 4]")
 
-    def resolved(self, resolution: int, classes: int) -> SegmentInStyleSettings:
+    def resolved(self, resolution: int, classes: int) -> SegmentInStyleValues:
         """The same with values in place of None; classes: those that exemplars have, 0 without any."""
         highest = self.max_resolution or min(resolution, 64)
         lowest = self.min_resolution or (highest if self.profile == "release" else min(8, highest))
         values = {"k": min(6 * classes, IGNORE) or 9, "max_resolution": highest, "min_resolution": lowest}
-        return filled(self, PROFILES[self.profile] | values)
+        return filled(self, SegmentInStyleValues, PROFILES[self.profile] | values)
 
 
-class SegmentInStyle:
+@dataclass(frozen=True, kw_only=True)
+class SegmentInStyleValues(SegmentInStyleSettings):
+    """`SegmentInStyleSettings` in which every value is known."""
+
+    k: int
+    images: int
+    min_resolution: int
+    max_resolution: int
+    mode: str
+    truncation: float
+    standardise: bool
+    softness: float
+
+
+class SegmentInStyle(BaseMethod):
     """The method (protocol `contracts.Method`). It takes exemplars, and needs none."""
 
     name = "segment_in_style"
-    needs: frozenset[str] = frozenset()
     takes = frozenset({"exemplars"})
     settings_type = SegmentInStyleSettings
 
@@ -133,47 +124,46 @@ class SegmentInStyle:
         or beyond the clusters.
         """
         settings = settings or SegmentInStyleSettings()
-        if exemplars:
-            check_exemplars(generator, exemplars, labels)
-            if settings.names:
-                raise UsageError("got names and exemplars", wanted="one of them", remedy="pass --shots 0 with names")
+        known = check_exemplars(generator, exemplars, labels) if exemplars else None
+        if known and settings.names:
+            raise UsageError("got names and exemplars", wanted="one of them", remedy="pass --shots 0 with names")
         last_alone = settings.profile == "release" and settings.min_resolution is None
-        settings = settings.resolved(generator.spec.resolution, len(labels) if exemplars else 0)
+        values = settings.resolved(generator.spec.resolution, len(known) if known else 0)
         device, stream = device_of(generator), torch.Generator().manual_seed(seed)
-        taps = choose_taps(generator.spec, settings.min_resolution, settings.max_resolution)
+        taps = choose_taps(generator.spec, values.min_resolution, values.max_resolution)
         taps = taps[-1:] if last_alone else taps
         noise = exemplars[0].noise if exemplars else "const"
-        images, (mean, scale) = _images(generator, taps, settings, noise, device, stream)
+        images, (mean, scale) = _images(generator, taps, values, noise, device, stream)
         widths = tuple(images[0].widths)
-        coords = _coordinates(images[0].size, settings.coordinates, sum(widths), settings.coordinate_weight)
+        coords = _coordinates(images[0].size, values.coordinates, sum(widths), values.coordinate_weight)
         coords = coords.to(device)
-        found = kmeans([_with(p, coords) for p in images], settings.k, settings.iterations, seed)
+        found = kmeans([_with(p, coords) for p in images], values.k, values.iterations, seed)
         channels, places = found.centroids.split([sum(widths), len(coords)], dim=1)
         # argmin‖x − c‖² = argmax c·x − ½‖c‖²; x = (raw − mean)·scale goes into the weights
         weight, bias = fold_affine(channels, -0.5 * found.centroids.square().sum(dim=1), scale, -mean * scale)
         segmenter = SegmentInStyleSegmenter(
             method=self.name,
-            labels=segments(settings.k),
+            labels=segments(values.k),
             taps=taps,
             widths=widths,
             generator_sha256=generator.sha256,
-            settings=asdict(settings),
+            settings=asdict(values),
             facts={"exemplars": len(exemplars), "seed": seed, "iterations": found.iterations},
             weight=weight,
             bias=bias,
             places=places,
             spread=torch.tensor([max(found.inertia, 1e-12) / max(int(found.counts.sum()), 1)], device=device),
-            table=torch.eye(settings.k, device=device),
+            table=torch.eye(values.k, device=device),
         )
-        if exemplars:
-            raw = resynthesize(generator, exemplars, taps, device).with_mode(settings.mode)
-            segmenter.labels = labels
-            segmenter.table = _named(segmenter.clusters(raw), exemplars, found.centroids, labels, settings.naming)
-        elif settings.names:
-            segmenter.labels, segmenter.table = _by_hand(settings.names, settings.k)
-        elif settings.output == "foreground":
+        if known:
+            raw = resynthesize(generator, exemplars, taps, device).with_mode(values.mode)
+            segmenter.labels = known
+            segmenter.table = _named(segmenter.clusters(raw), exemplars, found.centroids, known, values.naming)
+        elif values.names:
+            segmenter.labels, segmenter.table = _by_hand(values.names, values.k)
+        elif values.output == "foreground":
             maps = torch.cat([_with(p, coords).map(lambda x: x.float()).assign(found.centroids) for p in images])
-            inside = foreground_clusters(maps, settings.k, settings.rule, settings.sides)
+            inside = foreground_clusters(maps, values.k, values.rule, values.sides)
             segmenter.labels = FOREGROUND
             segmenter.table = torch.stack([~inside, inside], dim=1).float()
         segmenter.table = segmenter.table.to(device)
@@ -181,42 +171,43 @@ class SegmentInStyle:
 
     def load(self, path: Path) -> SegmentInStyleSegmenter:
         """Read what `save` wrote, onto the CPU. Errors: UsageError for a file of another kind or method."""
-        stored, tensors = read_segmenter(Path(path), self.name)
-        known = {f.name for f in fields(SegmentInStyleSettings)}
-        settings = SegmentInStyleSettings(**{k: v for k, v in stored["settings"].items() if k in known})
+        stored, tensors = read_segmenter(path, self.name)
+        values = read_settings(SegmentInStyleValues, stored["settings"], f"settings of {path}")
         wanted = {
-            "weight": (settings.k, sum(stored["widths"])),
-            "bias": (settings.k,),
-            "table": (settings.k, len(stored["labels"])),
-            "places": (settings.k, {"none": 0, "x": 1, "xy": 2}[settings.coordinates]),
+            "weight": (values.k, sum(stored["widths"])),
+            "bias": (values.k,),
+            "table": (values.k, len(stored["labels"])),
+            "places": (values.k, COORDINATES[values.coordinates]),
             "spread": (1,),
         }
-        if {k: tuple(v.shape) for k, v in tensors.items()} != wanted:
-            raise UsageError(f"got {path} with other tensors", wanted=f"the tensors of this segmenter: {wanted}")
-        return SegmentInStyleSegmenter(**stored, **tensors)
+        check_tensors(path, tensors, wanted)
+        return SegmentInStyleSegmenter(
+            **stored,
+            weight=tensors["weight"],
+            bias=tensors["bias"],
+            places=tensors["places"],
+            spread=tensors["spread"],
+            table=tensors["table"],
+        )
 
 
-@torch.no_grad()
-def _images(generator, taps, settings, noise, device, stream):
+def _images(
+    generator: Generator,
+    taps: Sequence[str],
+    settings: SegmentInStyleValues,
+    noise: str,
+    device: torch.device,
+    stream: torch.Generator,
+) -> tuple[list[FeaturePyramid], tuple[Tensor, Tensor]]:
     """Standardised half-precision (release: raw float32) pyramids of random samples, one each; mean and 1/deviation."""
-    mean = scale = None
-    made = []
-    for _ in range(settings.images):
-        z = torch.randn(1, generator.spec.z_dim, generator=stream)
-        noise_seed = int(torch.randint(2**31, (1,), generator=stream))
-        c = None
-        if generator.spec.c_dim:
-            one = int(torch.randint(generator.spec.c_dim, (1,), generator=stream))
-            c = torch.eye(generator.spec.c_dim, device=device)[one : one + 1]
-        ws = generator.map(z.to(device), c, settings.truncation)
-        pyramid = generator.synthesize(ws, noise=noise, taps=taps, seeds=[noise_seed]).pyramid
-        pyramid = pyramid.map(lambda x: x.float()).with_mode(settings.mode)
-        if mean is None:
-            mean, scale = torch.zeros(2, pyramid.channels, device=device)
-            scale = scale + 1
-            if settings.standardise:
-                samples = settings.statistics_samples
-                mean, scale = feature_statistics(generator, taps, samples, noise, pyramid, stream)
+    made: list[FeaturePyramid] = []
+    drawn = random_pyramids(generator, taps, settings.images, noise, stream, device, settings.truncation)
+    first = next(drawn).with_mode(settings.mode)
+    mean, scale = torch.zeros(first.channels, device=device), torch.ones(first.channels, device=device)
+    if settings.standardise:
+        mean, scale = feature_statistics(generator, taps, settings.statistics_samples, noise, first, stream)
+    for pyramid in chain([first], drawn):
+        pyramid = pyramid.with_mode(settings.mode)
         if settings.standardise:  # values of a few units: half precision keeps three digits of them
             pyramid = standardised(pyramid, mean, scale).map(lambda x: x.half())
         made.append(pyramid)
@@ -225,7 +216,7 @@ def _images(generator, taps, settings, noise, device, stream):
 
 def _coordinates(size: tuple[int, int], which: str, channels: int, weight: float) -> Tensor:
     """Coordinate channels [0|1|2,H,W], zero in the middle, their squares summing to `weight` times the channels'."""
-    (height, width), count = size, {"none": 0, "x": 1, "xy": 2}[which]
+    (height, width), count = size, COORDINATES[which]
     if not count:
         return torch.zeros(0, height, width)
     y, x = ((torch.arange(n) + 0.5) / n * 2 - 1 for n in (height, width))
@@ -234,6 +225,7 @@ def _coordinates(size: tuple[int, int], which: str, channels: int, weight: float
 
 
 def _with(pyramid: FeaturePyramid, coords: Tensor) -> FeaturePyramid:
+    """The pyramid with coordinate channels [C,H,W] as its last level."""
     if not len(coords):
         return pyramid
     level = coords.to(pyramid.levels[0].dtype).expand(pyramid.batch, -1, -1, -1)
@@ -242,7 +234,7 @@ def _with(pyramid: FeaturePyramid, coords: Tensor) -> FeaturePyramid:
 
 def _named(clusters: Tensor, exemplars: Sequence[Exemplar], centroids: Tensor, labels: LabelMap, naming: str) -> Tensor:
     """Distribution over classes of each cluster's exemplar pixels [k,K]; one without any is as its neighbour."""
-    masks = torch.stack([torch.from_numpy(e.mask.astype("int64")) for e in exemplars]).to(clusters.device)
+    masks = masks_of(exemplars, clusters.device)
     counted = masks != IGNORE
     k, classes = len(centroids), len(labels)
     cells = torch.bincount(clusters[counted] * classes + masks[counted], minlength=k * classes)
@@ -255,7 +247,7 @@ def _named(clusters: Tensor, exemplars: Sequence[Exemplar], centroids: Tensor, l
     return table / table.sum(dim=1, keepdim=True)
 
 
-def _by_hand(names: dict[str, list[int]], k: int) -> tuple[LabelMap, Tensor]:
+def _by_hand(names: Mapping[str, Sequence[int]], k: int) -> tuple[LabelMap, Tensor]:
     """Classes in the order given, "background" first for what is not listed. UsageError for clusters named wrongly."""
     labels = LabelMap(tuple(names) if "background" in names else ("background", *names))
     table = torch.zeros(k, len(labels))
@@ -269,7 +261,7 @@ def _by_hand(names: dict[str, list[int]], k: int) -> tuple[LabelMap, Tensor]:
     return labels, table
 
 
-@dataclass
+@dataclass(repr=False, kw_only=True)
 class SegmentInStyleSegmenter(BaseSegmenter):
     """Clusters and their names (protocol `contracts.Segmenter`).
 
@@ -277,11 +269,11 @@ class SegmentInStyleSegmenter(BaseSegmenter):
     spread [1]: mean squared distance of a pixel to its centroid.
     """
 
-    weight: Tensor | None = None
-    bias: Tensor | None = None
-    places: Tensor | None = None
-    spread: Tensor | None = None
-    table: Tensor | None = None
+    weight: Tensor
+    bias: Tensor
+    places: Tensor
+    spread: Tensor
+    table: Tensor
 
     def scores(self, pyramid: FeaturePyramid) -> Tensor:
         """c·x − ½‖c‖² for every cluster: [N,k,H,W], largest for the nearest."""
@@ -298,7 +290,7 @@ class SegmentInStyleSegmenter(BaseSegmenter):
     @torch.no_grad()
     def predict(self, generator: Generator, synthesis: Synthesis, probabilities: bool = False) -> Annotation:
         """Masks of the images in `synthesis`: the classes of the clusters that a pixel is near."""
-        pyramid = self.features(generator, synthesis).with_mode(self.settings["mode"])
+        pyramid = self.features(generator, synthesis)
         table, softness = self.table.to(pyramid.levels[0].device), self.settings["softness"]
         logits = []
         for i in range(pyramid.batch):

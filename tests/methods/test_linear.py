@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from methods.contract import LABELS, MethodContract
-from methods.tiny import TinyGenerator, exemplars_of, linear_truth
+from helpers.methods.contract import LABELS, MethodContract
+from helpers.methods.tiny_generator import TinyGenerator, exemplars_of, linear_truth
 
 from gansegctl import methods
 from gansegctl.errors import UsageError
 from gansegctl.labels import LabelMap
 from gansegctl.methods import linear
-from gansegctl.methods.base import segmenter_file as files
+from gansegctl.methods.base import segmenter_file
 from gansegctl.methods.linear import Linear, LinearSettings
 
 QUICK = LinearSettings(steps=40, statistics_samples=3, lr=5e-2)
@@ -112,7 +112,7 @@ def test_a_step_is_adam_on_the_mean_of_the_exemplars_mean_losses():
 
 
 def test_the_rate_falls_as_its_schedule_says():
-    rates = {s: LinearSettings(schedule=s, lr=1.0, steps=10) for s in ("cosine", "drop", "constant")}
+    rates = {s: LinearSettings(schedule=s, lr=1.0, steps=10).resolved(1) for s in ("cosine", "drop", "constant")}
     assert [rates["drop"].rate(i) for i in (0, 3, 4, 9)] == [1.0, 1.0, 0.1, 0.1]
     assert rates["constant"].rate(9) == 1.0
     assert rates["cosine"].rate(0) == 1.0 and rates["cosine"].rate(5) == pytest.approx(0.5)
@@ -129,7 +129,7 @@ def test_only_the_chosen_taps_are_read():
 def test_a_file_with_other_tensors_is_refused(tmp_path):
     generator = TinyGenerator()
     Linear().fit(generator, exemplars_of(generator, (3,)), LABELS, QUICK).save(tmp_path / "s")
-    files.write(tmp_path / "wrong", methods.read_header(tmp_path / "s"), {"weight": torch.zeros(3, 4)})
+    segmenter_file.write(tmp_path / "wrong", methods.read_header(tmp_path / "s"), {"weight": torch.zeros(3, 4)})
     with pytest.raises(UsageError, match="other tensors"):
         methods.load(tmp_path / "wrong")
 

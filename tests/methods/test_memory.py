@@ -16,7 +16,7 @@ from gansegctl import methods
 from gansegctl.bench.common import make_generator
 from gansegctl.contracts import Exemplar
 from gansegctl.labels import LabelMap
-from gansegctl.methods.labels4free.collapse_guard import AreaGuard
+from gansegctl.methods.labels4free.collapse_guard import CollapseGuard
 from gansegctl.pipeline.annotate.adversary import beyond_generator
 from gansegctl.pipeline.runtime.memory import peak_extra
 
@@ -72,8 +72,8 @@ def test_a_one_shot_fit_and_a_prediction_stay_below_a_gigabyte(material, name, c
     generator, exemplar = material
     method, made = methods.get(name), []
     settings = method.settings_type(**CASES[name] | change)
-    monkeypatch.setattr(AreaGuard, "_kind", lambda self, areas: "")  # two steps decide nothing, which it would say
-    learns = "exemplars" in method.needs | getattr(method, "takes", frozenset())
+    monkeypatch.setattr(CollapseGuard, "_kind", lambda self, areas: "")  # two steps decide nothing, which it would say
+    learns = "exemplars" in method.needs | method.takes
     what = ([exemplar], LABELS) if learns else ([], None)
     given = beyond_generator(method, generator, settings)
     fit = peak_extra(lambda: made.append(method.fit(generator, *what, settings, 0, **given)))

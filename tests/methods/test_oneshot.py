@@ -7,14 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from methods.contract import LABELS, MethodContract
-from methods.tiny import SIDE, TinyGenerator, exemplars_of, linear_truth
+from helpers.methods.contract import LABELS, MethodContract
+from helpers.methods.tiny_generator import SIDE, TinyGenerator, exemplars_of, linear_truth
 
 from gansegctl import methods
 from gansegctl.errors import GansegError, UsageError
 from gansegctl.features.pyramid import FeaturePyramid
 from gansegctl.methods import oneshot
-from gansegctl.methods.oneshot import OneShotSettings, _painted_pixels, _restyled, channel_weights, style_of
+from gansegctl.methods.oneshot import OneShotSettings, _painted_points, _restyled, channel_weights, style_of
 
 QUICK = OneShotSettings(members=2, hidden=(12,), steps=60, batch=128, lr=0.02, statistics_samples=4, noise=0.3)
 
@@ -102,12 +102,12 @@ def test_pixels_of_an_exemplar_are_bounded_and_ignored_ones_left_out():
     exemplar = exemplars_of(g, (3,))[0]
     exemplar.mask[:4] = 255
     stream = torch.Generator().manual_seed(0)
-    points, classes = _painted_pixels([exemplar, exemplar], 50, stream)
+    points, classes = _painted_points([exemplar, exemplar], 50, stream)
     assert len(points) == len(classes) == 100
     assert points[:, 0].bincount().tolist() == [50, 50]
     assert int(points[:, 1].min()) >= 4
     assert len(points[:50].unique(dim=0)) == 50
-    everything, _ = _painted_pixels([exemplar], 10_000, stream)
+    everything, _ = _painted_points([exemplar], 10_000, stream)
     assert len(everything) == (SIDE - 4) * SIDE
     assert np.array_equal(classes[:50].numpy(), exemplar.mask[points[:50, 1], points[:50, 2]])
 
@@ -151,12 +151,12 @@ def test_a_file_whose_tensors_are_not_its_settings_is_refused(tmp_path):
 def test_a_restyled_pixel_has_the_place_in_the_other_style_that_it_had_in_its_own():
     """All of the way: (x − own mean)/own deviation is what stays; no way: x stays."""
     stream = torch.Generator().manual_seed(0)
-    x, worn = torch.randn(2, 16, 5, generator=stream), torch.rand(2, 2, 16, 5, generator=stream) + 0.5
+    x, own = torch.randn(2, 16, 5, generator=stream), torch.rand(2, 2, 16, 5, generator=stream) + 0.5
     other = torch.tensor([[3.0], [0.1]]).expand(2, 5)[:, None]  # one style: mean 3, deviation 0.1
-    same = _restyled(x, worn, other, 0.0, torch.Generator().manual_seed(1))
+    same = _restyled(x, own, other, 0.0, torch.Generator().manual_seed(1))
     torch.testing.assert_close(same, x)
-    y = _restyled(x, worn, other, 1.0, torch.Generator().manual_seed(1))
-    place = (x - worn[0]) / worn[1]
+    y = _restyled(x, own, other, 1.0, torch.Generator().manual_seed(1))
+    place = (x - own[0]) / own[1]
     way = ((y - x) / (place * 0.1 + 3.0 - x))[..., 0]  # both lerps are linear in it
     assert float(way.min()) > -1e-4 and float(way.max()) < 1 + 1e-4
     torch.testing.assert_close(way[:, ::2], way[:, 1::2], atol=1e-3, rtol=1e-3)  # two pixels a group of sixteen
@@ -237,11 +237,11 @@ def test_pixels_gathered_at_every_step_teach_the_same(seeds, monkeypatch):
 
 def test_styles_are_kept_by_image_not_by_pixel(monkeypatch):
     g, seen = TinyGenerator(), []
-    monkeypatch.setattr(oneshot, "_restyled", lambda x, worn, *rest: seen.append(worn) or _restyled(x, worn, *rest))
+    monkeypatch.setattr(oneshot, "_restyled", lambda x, own, *rest: seen.append(own) or _restyled(x, own, *rest))
     settings = OneShotSettings(members=2, hidden=(6,), batch=20, statistics_samples=2, steps=1)
     methods.get("oneshot").fit(g, exemplars_of(g, (3,)), LABELS, settings, 0)
     methods.get("oneshot").fit(g, exemplars_of(g, (3, 5)), LABELS, settings, 0)
-    assert [tuple(worn.shape) for worn in seen] == [(2, 1, 1, 19), (2, 2, 20, 19)]
+    assert [tuple(own.shape) for own in seen] == [(2, 1, 1, 19), (2, 2, 20, 19)]
     assert len(seen[1].flatten(1, 2)[0].unique(dim=0)) == 2
 
 

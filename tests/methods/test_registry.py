@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -15,8 +16,10 @@ from gansegctl import methods
 from gansegctl.errors import UsageError
 from gansegctl.io.digest import file_digest
 from gansegctl.labels import LabelMap
-from gansegctl.methods.base import segmenter_file as files
-from gansegctl.methods.base.segmenter import annotation_of, read_segmenter
+from gansegctl.methods.base import segmenter_file
+from gansegctl.methods.base.annotations import annotation_of
+from gansegctl.methods.base.segmenter import read_segmenter
+from gansegctl.methods.repurpose import RepurposeSettings
 
 HEADER = {
     "method": "repurpose",
@@ -48,9 +51,9 @@ def test_an_unknown_method_is_refused_with_the_nearest_name():
 
 def test_a_file_is_read_back_and_its_bytes_depend_on_its_content_alone(tmp_path):
     tensors = {"b": torch.arange(3.0), "a": torch.ones(2, 2)}
-    files.write(tmp_path / "one", HEADER, tensors)
+    segmenter_file.write(tmp_path / "one", HEADER, tensors)
     for _ in range(5):  # the library's own order differs from call to call
-        files.write(tmp_path / "two", dict(reversed(HEADER.items())), dict(reversed(tensors.items())))
+        segmenter_file.write(tmp_path / "two", dict(reversed(HEADER.items())), dict(reversed(tensors.items())))
         assert file_digest(tmp_path / "one") == file_digest(tmp_path / "two")
     with safe_open(str(tmp_path / "one"), "pt") as f:
         assert f.metadata() == methods.read_header(tmp_path / "one")
@@ -62,7 +65,7 @@ def test_a_file_is_read_back_and_its_bytes_depend_on_its_content_alone(tmp_path)
 
 def test_a_file_that_cannot_be_written_leaves_nothing_behind(tmp_path):
     with pytest.raises(TypeError):
-        files.write(tmp_path / "s", {**HEADER, "taps": 3}, {"a": torch.ones(1)})
+        segmenter_file.write(tmp_path / "s", {**HEADER, "taps": 3}, {"a": torch.ones(1)})
     assert not list(tmp_path.iterdir())
 
 
@@ -78,16 +81,17 @@ def test_other_files_are_refused_by_name(tmp_path):
     save_file({"a": torch.ones(1)}, tmp_path / "generator", other)
     with pytest.raises(UsageError, match=r"gansegctl\.generator"):
         methods.load(tmp_path / "generator")
-    files.write(tmp_path / "newer", {**HEADER, "format": "99"}, {"a": torch.ones(1)})
+    segmenter_file.write(tmp_path / "newer", {**HEADER, "format": "99"}, {"a": torch.ones(1)})
     with pytest.raises(UsageError, match="update"):
         methods.load(tmp_path / "newer")
-    files.write(tmp_path / "other", {**HEADER, "method": "linear"}, {"a": torch.ones(1)})
+    segmenter_file.write(tmp_path / "other", {**HEADER, "method": "linear"}, {"a": torch.ones(1)})
     with pytest.raises(UsageError, match="linear"):
         read_segmenter(tmp_path / "other", "repurpose")
 
 
 def test_tensors_that_do_not_belong_to_the_head_are_refused(tmp_path):
-    files.write(tmp_path / "s", HEADER | {"settings": json.dumps({"mlp_hidden": [4, 2]})}, {"a": torch.ones(1)})
+    settings = json.dumps(asdict(RepurposeSettings(head="mlp", mlp_hidden=(4, 2)).resolved(1, 3)))
+    segmenter_file.write(tmp_path / "s", HEADER | {"settings": settings}, {"a": torch.ones(1)})
     with pytest.raises(UsageError, match="tensors of this segmenter"):
         methods.load(tmp_path / "s")
 

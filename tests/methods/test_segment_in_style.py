@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from methods.contract import LABELS, MethodContract
-from methods.tiny import SIDE, TinyGenerator, exemplars_of
+from helpers.methods.contract import LABELS, MethodContract
+from helpers.methods.tiny_generator import SIDE, TinyGenerator, exemplars_of
 
 from gansegctl import methods
 from gansegctl.errors import UsageError
@@ -16,7 +16,7 @@ from gansegctl.features.kmeans import kmeans
 from gansegctl.features.pyramid import FeaturePyramid
 from gansegctl.labels import LabelMap
 from gansegctl.methods import segment_in_style
-from gansegctl.methods.base import segmenter_file as files
+from gansegctl.methods.base import segmenter_file
 from gansegctl.methods.base.fitting import feature_statistics
 from gansegctl.methods.segment_in_style import SegmentInStyle, SegmentInStyleSettings
 
@@ -213,7 +213,8 @@ def test_a_file_with_other_tensors_is_refused(tmp_path):
     generator = TinyGenerator()
     segmenter = SegmentInStyle().fit(generator, settings=QUICK)
     segmenter.save(tmp_path / "s")
-    files.write(tmp_path / "wrong", methods.read_header(tmp_path / "s"), segmenter.tensors() | {"bias": torch.zeros(3)})
+    tensors = segmenter.tensors() | {"bias": torch.zeros(3)}
+    segmenter_file.write(tmp_path / "wrong", methods.read_header(tmp_path / "s"), tensors)
     with pytest.raises(UsageError, match="other tensors"):
         methods.load(tmp_path / "wrong")
 

@@ -1,5 +1,4 @@
-"""What methods without exemplars share: class names of clusters, rules for what is foreground, many k-means at once,
-and boxes about the things of an image."""
+"""What methods without exemplars share: class names of clusters, and rules for which clusters are foreground."""
 
 from __future__ import annotations
 
@@ -9,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from gansegctl.contracts import Exemplar
 from gansegctl.errors import UsageError
 from gansegctl.labels import CLUSTER, LabelMap
 
@@ -24,7 +24,7 @@ def segments(count: int) -> LabelMap:
     return LabelMap(tuple(CLUSTER.format(i) for i in range(count)))
 
 
-def no_exemplars(name: str, exemplars: Sequence) -> None:
+def no_exemplars(name: str, exemplars: Sequence[Exemplar]) -> None:
     """UsageError when a method that reads no exemplars is given some."""
     if exemplars:
         raise UsageError(f"got {len(exemplars)} exemplars for {name}", wanted="none", remedy="pass --shots 0")
@@ -82,7 +82,8 @@ def foreground_clusters(labels: Tensor, k: int, rule: str, sides: str = SIDES) -
         inside = torch.ones_like(there)
         inside[least] = False
     if rule in ("border", "agreement"):
-        rim = border(*labels.shape[1:], sides).to(labels.device)
+        height, width = labels.shape[1:]
+        rim = border(height, width, sides).to(labels.device)
         area = torch.bincount(labels.flatten(), minlength=k) / labels.numel()
         touch = torch.bincount(labels[:, rim].flatten(), minlength=k) / (len(labels) * int(rim.sum()))
         inside = (touch < area) & (inside if rule == "agreement" else there)

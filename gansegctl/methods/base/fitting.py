@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from gansegctl.contracts import Generator, GeneratorSpec
@@ -31,31 +32,54 @@ def grown(steps: int, exemplars: int) -> int:
 
 
 class FitSettings(Protocol):
-    """What the loop reads of a method's settings, all of them set."""
+    """What the loop reads of a method's settings."""
 
-    steps: int
-    lr: float
-    weight_decay: float
-    schedule: str
-    batch: int
-    feature_dropout: float
-    flip: bool
+    @property
+    def steps(self) -> int: ...
+    @property
+    def lr(self) -> float: ...
+    @property
+    def weight_decay(self) -> float: ...
+    @property
+    def schedule(self) -> str: ...
+    @property
+    def batch(self) -> int: ...
+    @property
+    def feature_dropout(self) -> float: ...
+    @property
+    def flip(self) -> bool: ...
+
+
+def class_codes(classes: Tensor, spec: GeneratorSpec, device: torch.device) -> Tensor:
+    """Classes int64 [N] as a conditional generator takes them: one-hot [N,c_dim]."""
+    return F.one_hot(classes, spec.c_dim).float().to(device)
+
+
+def draw_class(spec: GeneratorSpec, stream: torch.Generator, device: torch.device) -> Tensor | None:
+    """A random class [1,c_dim] of a conditional generator, else None."""
+    if not spec.c_dim:
+        return None
+    return class_codes(torch.randint(spec.c_dim, (1,), generator=stream), spec, device)
 
 
 @torch.no_grad()
 def random_pyramids(
-    generator: Generator, taps: Sequence[str], samples: int, noise: str, stream: torch.Generator, device: torch.device
+    generator: Generator,
+    taps: Sequence[str],
+    samples: int,
+    noise: str,
+    stream: torch.Generator,
+    device: torch.device,
+    truncation: float = 1.0,
 ) -> Iterator[FeaturePyramid]:
-    """The activations of so many random images (and classes, of a generator that has them), one by one, float32."""
+    """The activations of so many random images (and classes, of a generator that has them), one by one, float32.
+
+    Nothing is drawn before it is asked for: others may draw from the stream between two images.
+    """
     for _ in range(samples):
         z = torch.randn(1, generator.spec.z_dim, generator=stream)
         seed = int(torch.randint(2**31, (1,), generator=stream))
-        c = None
-        if generator.spec.c_dim:
-            c = torch.zeros(1, generator.spec.c_dim)
-            c[0, int(torch.randint(generator.spec.c_dim, (1,), generator=stream))] = 1
-            c = c.to(device)
-        ws = generator.map(z.to(device), c)
+        ws = generator.map(z.to(device), draw_class(generator.spec, stream, device), truncation)
         yield generator.synthesize(ws, noise=noise, taps=taps, seeds=[seed]).pyramid.map(lambda x: x.float())
 
 
@@ -187,12 +211,3 @@ def _gain(dropout: float, channels: int, stream: torch.Generator, device: torch.
         return None
     kept = torch.rand(channels, generator=stream) >= dropout
     return (kept.float() / (1 - dropout)).to(device)
-
-
-def draw_class(spec: GeneratorSpec, stream: torch.Generator, device: torch.device) -> Tensor | None:
-    """A random class [1,c_dim] of a conditional generator, else None."""
-    if not spec.c_dim:
-        return None
-    c = torch.zeros(1, spec.c_dim)
-    c[0, int(torch.randint(spec.c_dim, (1,), generator=stream))] = 1
-    return c.to(device)

@@ -42,6 +42,8 @@ class Head(nn.Module):
     layer. Drawn from `generator` alone.
     """
 
+    border: Tensor  # [h,k,k]: the first layer's response to the means that `fold` took away
+
     def __init__(
         self,
         channels: int,

@@ -1,131 +1,23 @@
-"""What methods share: exemplars in, annotations out, segmenters to and from disk."""
+"""What every fitted method carries, to disk and back."""
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from gansegctl.contracts import Annotation, Exemplar, Generator, GeneratorSpec, Synthesis
+from gansegctl.contracts import Generator, Synthesis
 from gansegctl.errors import UsageError
-from gansegctl.features.pyramid import FeaturePyramid, Layers
-from gansegctl.labels import IGNORE, LabelMap
-from gansegctl.methods.base import segmenter_file as files
+from gansegctl.features.pyramid import FeaturePyramid
+from gansegctl.labels import LabelMap
+from gansegctl.methods.base import segmenter_file
 
 
-def choose_taps(spec: GeneratorSpec, lowest: int = 0, highest: int | None = None) -> tuple[str, ...]:
-    """Names of the taps with lowest ≤ resolution ≤ highest, coarse to fine. UsageError when there is none."""
-    chosen = tuple(t.name for t in spec.taps if lowest <= t.resolution <= (highest or spec.resolution))
-    if not chosen:
-        known = sorted({t.resolution for t in spec.taps})
-        raise UsageError(
-            f"got taps from {lowest} to {highest or spec.resolution} px, of which this generator has none",
-            wanted=f"a range that holds one of {', '.join(map(str, known))}",
-            remedy="change the method's min_resolution or max_resolution",
-        )
-    return chosen
-
-
-def check_exemplars(generator: Generator, exemplars: Sequence[Exemplar], labels: LabelMap) -> None:
-    """UsageError unless there are masks of the generator's size, of declared values, with pixels to learn from."""
-    if not exemplars:
-        raise UsageError("got no exemplars", wanted="one annotated image or more", remedy="raise --shots")
-    side = generator.spec.resolution
-    counted = 0
-    for exemplar in exemplars:
-        mask = exemplar.mask
-        if mask.shape != (side, side):
-            raise UsageError(
-                f"got a mask of shape {list(mask.shape)} for seed {exemplar.seed}",
-                wanted=f"[{side}, {side}], the size of the generator's images",
-                remedy="paint on the image itself, without resizing it",
-            )
-        values, counts = torch.from_numpy(mask.astype("int64")).unique(return_counts=True)
-        undeclared = [v for v in values.tolist() if v != IGNORE and not 0 <= v < len(labels)]
-        if undeclared:
-            raise UsageError(
-                f"got value {undeclared[0]} in the mask of seed {exemplar.seed}",
-                wanted=f"0 to {len(labels) - 1}, or {IGNORE} for pixels to ignore",
-                remedy="declare the class, or paint with declared ones",
-            )
-        counted += int(counts[values != IGNORE].sum())
-    if not counted:
-        raise UsageError("got exemplars in which every pixel is ignored", wanted="painted pixels")
-
-
-def resynthesize(
-    generator: Generator, exemplars: Sequence[Exemplar], taps: Sequence[str], device: torch.device
-) -> FeaturePyramid:
-    """The exemplars' activations, made again from their latents and noise: one pyramid of [N,C_i,h_i,w_i]."""
-    pyramids = []
-    with torch.no_grad():
-        for ex in exemplars:
-            synthesis = generator.synthesize(ex.ws.to(device), noise=ex.noise, taps=taps, seeds=[ex.seed])
-            pyramids.append(synthesis.pyramid.map(lambda x: x.float()))
-    return FeaturePyramid.cat(pyramids)
-
-
-def device_of(generator: Any) -> torch.device:
-    """Where the generator's weights lie; the CPU for one without parameters."""
-    parameters = getattr(generator, "parameters", None)
-    first = next(iter(parameters()), None) if parameters else None
-    return first.device if first is not None else torch.device("cpu")
-
-
-def annotation_of(logits: Tensor, probabilities: bool = False) -> Annotation:
-    """logits [N,K,H,W] → labels argmax, confidence round(255·max p), score mean entropy / log K; p as float16."""
-    log_p = logits.float().log_softmax(dim=1)
-    p = log_p.exp()
-    top, labels = p.max(dim=1)  # [N, H, W]
-    classes = logits.shape[1]
-    entropy = -(p * log_p).sum(dim=1).mean(dim=(1, 2))  # [N]
-    return Annotation(
-        labels=labels.to(torch.uint8),
-        confidence=(top * 255).round().to(torch.uint8),
-        score=entropy / math.log(classes) if classes > 1 else torch.zeros_like(entropy),
-        probabilities=p.half() if probabilities else None,
-    )
-
-
-@torch.no_grad()
-def vote_of_heads(
-    pyramid: FeaturePyramid, heads: Sequence[Layers], slope: float = 0.0, probabilities: bool = False
-) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """Per-pixel heads → labels, confidence uint8 and uncertainty float32, as `FeaturePyramid.classify`; p float16.
-
-    Only where probabilities are asked for do maps of all classes exist, for one image and head at a time.
-    """
-    if not probabilities:
-        return *pyramid.classify(heads, slope), None
-    if pyramid.batch > 1:  # maps of all classes at full size: one image at a time
-        alone = [vote_of_heads(pyramid[i : i + 1], heads, slope, True) for i in range(pyramid.batch)]
-        return tuple(torch.cat(parts) for parts in zip(*alone, strict=True))
-    p = each = 0.0
-    for layers in heads:
-        log_p = pyramid.perceptron(layers, slope).float().log_softmax(dim=1)  # [N, K, H, W]
-        p, each = p + log_p.exp() / len(heads), each - (log_p.exp() * log_p).sum(dim=1) / len(heads)
-    uncertainty = -(p * p.clamp(min=1e-30).log()).sum(dim=1)
-    uncertainty = (uncertainty if len(heads) == 1 else uncertainty - each) / math.log(max(p.shape[1], 2))
-    top, labels = p.max(dim=1)
-    confidence = (top * 255).round().to(torch.uint8)
-    return labels.to(torch.uint8), confidence, uncertainty.clamp(0, 1), p.half()
-
-
-def annotation_by_heads(
-    pyramid: FeaturePyramid, heads: Sequence[Layers], slope: float = 0.0, probabilities: bool = False
-) -> Annotation:
-    """`vote_of_heads` as an annotation; score: the mean uncertainty of an image's pixels."""
-    labels, confidence, uncertainty, p = vote_of_heads(pyramid, heads, slope, probabilities)
-    return Annotation(labels, confidence, uncertainty.mean(dim=(1, 2)), p)
-
-
-@dataclass
+@dataclass(repr=False)
 class BaseSegmenter:
     """What every fitted method carries: its classes, its taps and their widths, and the generator it belongs to.
 
@@ -154,7 +46,14 @@ class BaseSegmenter:
             "settings": json.dumps(self.settings, sort_keys=True),
             "facts": json.dumps(self.facts, sort_keys=True),
         }
-        files.write(path, header, self.tensors())
+        segmenter_file.write(path, header, self.tensors())
+
+    def __repr__(self) -> str:
+        """Method, classes, activations read and parameters, in one line."""
+        reads = f"{len(self.taps)} taps of {sum(self.widths):,} channels" if self.taps else "no taps"
+        parameters = sum(t.numel() for t in self.tensors().values())
+        classes = "1 class" if len(self.labels) == 1 else f"{len(self.labels)} classes"
+        return f"{type(self).__name__}({self.method}, {classes}, {reads}, {parameters:,} parameters)"
 
     def check_generator(self, generator: Generator) -> None:
         """UsageError for a generator other than the one it was fitted on."""
@@ -166,22 +65,25 @@ class BaseSegmenter:
             )
 
     def features(self, generator: Generator, synthesis: Synthesis) -> FeaturePyramid:
-        """The pyramid to read, float32. UsageError for another generator, or other taps than this segmenter's."""
+        """The pyramid to read, float32, upsampled as the settings say.
+
+        UsageError for another generator, or other taps than this segmenter's.
+        """
         self.check_generator(generator)
-        pyramid = synthesis.pyramid
-        widths = tuple(pyramid.widths) if pyramid is not None else ()
+        widths = () if synthesis.activations is None else tuple(synthesis.activations.widths)
         if widths != self.widths:
             raise UsageError(
                 f"got activations of {list(widths)} channels",
                 wanted=f"{list(self.widths)}, the taps {', '.join(self.taps)}",
                 remedy="synthesize with taps=segmenter.taps on the generator it was fitted on",
             )
-        return pyramid.map(lambda x: x.float())
+        pyramid = synthesis.pyramid.map(lambda x: x.float())
+        return pyramid.with_mode(self.settings.get("mode", pyramid.mode))
 
 
 def read_segmenter(path: Path, method: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The fields of `BaseSegmenter` and the tensors of a saved segmenter. UsageError for that of another method."""
-    header, tensors = files.read(path)
+    header, tensors = segmenter_file.read(path)
     if header["method"] != method:
         raise UsageError(
             f"got {path}: a segmenter of method {header['method']!r}", wanted=method, remedy="use methods.load"
@@ -197,3 +99,21 @@ def read_segmenter(path: Path, method: str) -> tuple[dict[str, Any], dict[str, T
         "facts": json.loads(header["facts"]),
     }
     return fields, tensors
+
+
+def check_tensors(path: Path, tensors: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ...]]) -> None:
+    """UsageError unless a file has just the tensors of these names and shapes."""
+    if {name: tuple(tensor.shape) for name, tensor in tensors.items()} != dict(wanted):
+        raise UsageError(f"got {path} with other tensors", wanted=f"the tensors of this segmenter: {wanted}")
+
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def loaded(module: M, tensors: Mapping[str, Tensor], path: Path, owner: str) -> M:
+    """The module with a file's tensors in it, for predictions alone. UsageError for others than `owner` has."""
+    try:
+        module.load_state_dict(tensors)
+    except RuntimeError as e:
+        raise UsageError(f"got {path}: {e}", wanted=f"the tensors of {owner}, no other") from None
+    return module.requires_grad_(False).eval()

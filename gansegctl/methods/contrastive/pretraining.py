@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +22,7 @@ from gansegctl.errors import GansegError
 from gansegctl.features.pyramid import FeaturePyramid
 from gansegctl.methods.base.fitting import draw_class, standardised, trim
 from gansegctl.methods.contrastive.larc import larc_
+from gansegctl.methods.contrastive.settings import ContrastiveValues
 from gansegctl.methods.contrastive.sinkhorn import AT_ONCE, codes, potentials, rows_at_once
 from gansegctl.methods.contrastive.views import Warp, draw_views, draw_warp, style_pairs
 
@@ -32,38 +32,18 @@ HELD = 1 << 24
 PCA_POINTS = 4096  # pixels of every random sample that the principal axes are taken from
 
 
-class PretrainSettings(Protocol):
-    """What is read of a method's settings, all of them set."""
-
-    pretrain_steps: int
-    pretrain_lr: float
-    momentum: float
-    trust: float
-    prototypes: int
-    pixels: int
-    draws: int
-    epsilon: float
-    temperature: float
-    sinkhorn_rounds: int
-    marginals: str
-    truncation: float
-    sigma: float
-    perturb_from: int
-    perturb_last: bool
-    aligned: bool
-    single_truncation: bool
-
-
 @dataclass
 class Source:
-    """Where activations come from: generator, taps, upsampling mode, noise mode; mean and 1/deviation [ΣC] or None."""
+    """Where activations come from: generator, taps, upsampling mode, noise mode.
+
+    statistics: mean and 1/deviation [ΣC] each, or None for activations as they come.
+    """
 
     generator: Generator
     taps: Sequence[str]
     mode: str
     noise: str
-    mean: Tensor | None
-    scale: Tensor | None
+    statistics: tuple[Tensor, Tensor] | None
     device: torch.device
 
     @torch.no_grad()
@@ -71,16 +51,14 @@ class Source:
         """Activations of ws as the projection reads them: float32, standardised where there is a mean."""
         raw = self.generator.synthesize(ws, noise=self.noise, taps=self.taps, seeds=seeds).pyramid
         raw = raw.map(lambda x: x.float()).with_mode(self.mode)
-        if self.mean is None:
+        if self.statistics is None:
             return raw
         levels, size = list(raw.levels), raw.size
+        means, scales = (x.split(raw.widths) for x in self.statistics)
         del raw  # so that raw and standardised activations exist together for one level only
-        for i, (mean, scale) in enumerate(zip(*self._by_level([x.shape[1] for x in levels]), strict=True)):
+        for i, (mean, scale) in enumerate(zip(means, scales, strict=True)):
             levels[i] = standardised(FeaturePyramid([levels[i]], size), mean, scale).levels[0]
         return FeaturePyramid(levels, size, self.mode)
-
-    def _by_level(self, widths: list[int]) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
-        return self.mean.split(widths), self.scale.split(widths)
 
 
 def random_projection(dimension: int, channels: int, stream: torch.Generator) -> Tensor:
@@ -117,7 +95,7 @@ def principal_axes(source: Source, dimension: int, channels: int, samples: int, 
 
 
 def pretrain(
-    source: Source, weight: Tensor, size: tuple[int, int], settings: PretrainSettings, stream: torch.Generator
+    source: Source, weight: Tensor, size: tuple[int, int], settings: ContrastiveValues, stream: torch.Generator
 ) -> tuple[Tensor, list[float]]:
     """weight [d,ΣC] → the learned projection [d,ΣC] and the loss of every step. GansegError where it diverges."""
     device, dimension = source.device, weight.shape[0]
@@ -171,13 +149,15 @@ class _View:
     def __init__(self, pyramid: FeaturePyramid, warp: Warp | None, weight: Tensor, hold: bool) -> None:
         self.pyramid, self.warp, self.weight, self.hold = pyramid, warp, weight, hold
         self.projected = self._project() if hold else None
-        self.pulls, self.total, self.shown = None, 0.0, None
+        self.pulls: Tensor | None = None  # gradients [H·W,d] that are not in `total` yet
+        self.total: Tensor | None = None  # gradient [d,ΣC]
+        self.shown: Tensor | None = None  # norms [H·W]
 
     def rows(self, chosen: Tensor) -> Tensor:
         """W·x at the places that `chosen` int64 [P] of this view show: [P,d], a leaf that takes gradients."""
         self.flat = (chosen if self.warp is None else self.warp.source[chosen]).to(self.weight.device)
         self.inside = None if self.warp is None else self.warp.inside[chosen].to(self.weight)[:, None]
-        rows = (self.projected if self.hold else self._project())[self.flat]
+        rows = (self._project() if self.projected is None else self.projected)[self.flat]
         return (rows if self.inside is None else rows * self.inside).requires_grad_()
 
     def pull(self, gradient: Tensor) -> None:
@@ -187,12 +167,15 @@ class _View:
             self.pulls = torch.zeros(h * w, len(self.weight), device=self.weight.device)
         self.pulls.index_add_(0, self.flat, gradient if self.inside is None else gradient * self.inside)
         if not self.hold:
-            self._settle()
+            self.gradient()
 
     def gradient(self) -> Tensor:
         """Σ_p g_p xᵀ_p over all draws: [d,ΣC]."""
-        self._settle()
-        return self.total
+        if self.pulls is not None:
+            pulls, self.pulls = self.pulls.T.contiguous(), None
+            pooled = self.pyramid.pool(pulls.view(1, -1, *self.pyramid.size))
+            self.total = pooled if self.total is None else self.total + pooled
+        return torch.zeros_like(self.weight) if self.total is None else self.total
 
     def norms(self) -> Tensor:
         """‖x‖ at every place of this view, 0 outside the image: [H·W]."""
@@ -206,14 +189,9 @@ class _View:
     def _project(self) -> Tensor:
         return self.pyramid.project(self.weight).flatten(2)[0].T.contiguous()  # [H·W, d]
 
-    def _settle(self) -> None:
-        if self.pulls is not None:
-            pulls, self.pulls = self.pulls.T.contiguous(), None
-            self.total = self.total + self.pyramid.pool(pulls.view(1, -1, *self.pyramid.size))
-
 
 def _draw(
-    views: Sequence[_View], parameters: list[Tensor], chosen: Tensor, draws: int, settings: PretrainSettings
+    views: Sequence[_View], parameters: list[Tensor], chosen: Tensor, draws: int, settings: ContrastiveValues
 ) -> float:
     """One draw of pixels, backward included: returns its share of the loss."""
     _, prototypes, bias = parameters
@@ -222,21 +200,25 @@ def _draw(
     total, block = 0.0, rows_at_once(len(prototypes), prototypes, AT_ONCE)
     for start in range(0, len(chosen), block):
         scores = [F.linear(F.normalize(x[start : start + block], dim=1), prototypes, bias) for x in rows]
-        loss = 0.0
-        for mine, other in ((0, 1), (1, 0)):
-            q = codes(scores[mine].detach() / settings.epsilon, a[mine])
-            loss = loss - (q * (scores[other] / settings.temperature).log_softmax(dim=1)).sum()
-        loss = loss / (2 * len(chosen) * draws)
+        swapped = [
+            (
+                codes(scores[mine].detach() / settings.epsilon, a[mine])
+                * (scores[other] / settings.temperature).log_softmax(dim=1)
+            ).sum()
+            for mine, other in ((0, 1), (1, 0))
+        ]
+        loss = -(swapped[0] + swapped[1]) / (2 * len(chosen) * draws)
         loss.backward()
         total += float(loss.detach())
     for x, view in zip(rows, views, strict=True):
-        view.pull(x.grad)
+        if x.grad is not None:
+            view.pull(x.grad)
     return total
 
 
 @torch.no_grad()
 def _potentials(
-    rows: Tensor, prototypes: Tensor, bias: Tensor, view: _View, chosen: Tensor, settings: PretrainSettings
+    rows: Tensor, prototypes: Tensor, bias: Tensor, view: _View, chosen: Tensor, settings: ContrastiveValues
 ) -> Tensor:
     """What prototypes are scaled by, for rows [P,d] at the places `chosen` [P] of a view.
 

@@ -59,11 +59,16 @@ class Ensemble(nn.Module):
         return (x - mean) * (variance + EPSILON).rsqrt() * self.gains[i] + self.shifts[i]
 
     @torch.no_grad()
-    def folded(self, mean: Tensor | None = None, scale: Tensor | None = None) -> StackedPerceptrons:
-        """The fitted stack, on (x − mean)·scale per channel [ΣC]; its batch-norm uses the remembered statistics."""
+    def folded(self, statistics: tuple[Tensor, Tensor] | None = None) -> StackedPerceptrons:
+        """The fitted stack, its batch-norm by the remembered statistics.
+
+        statistics: mean and scale [ΣC] each, where the ensemble was fitted on (x − mean)·scale.
+        """
         stack = StackedPerceptrons(self.members, self.sizes)
-        scales = [torch.ones(1, self.sizes[0], 1) if scale is None else scale.view(1, -1, 1).cpu()]
-        offsets = [torch.zeros(1, 1, self.sizes[0]) if mean is None else -(mean * scale).view(1, 1, -1).cpu()]
+        scales, offsets = [torch.ones(1, self.sizes[0], 1)], [torch.zeros(1, 1, self.sizes[0])]
+        if statistics is not None:
+            mean, scale = statistics
+            scales, offsets = [scale.view(1, -1, 1).cpu()], [-(mean * scale).view(1, 1, -1).cpu()]
         for i, (gain, shift) in enumerate(zip(self.gains, self.shifts, strict=True)):
             factor = gain * (getattr(self, f"variance{i}") + EPSILON).rsqrt()  # [M, 1, h]
             scales.append(factor.transpose(1, 2).cpu())

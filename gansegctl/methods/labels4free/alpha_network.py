@@ -76,10 +76,12 @@ class AlphaNetwork(nn.Module):
     @torch.no_grad()
     def fold(self, mean: Tensor, scale: Tensor) -> None:
         """Put (x − mean)·scale, per channel, into the first 1×1 layers: mean, scale [ΣC]."""
-        widths = [conv.in_channels for conv in self.reduce]
-        for conv, m, s in zip(self.reduce, mean.split(widths), scale.split(widths), strict=True):
-            conv.bias -= conv.weight[:, :, 0, 0] @ (m * s)
-            conv.weight *= s.view(1, -1, 1, 1)
+        weights = [layer.get_parameter("weight") for layer in self.reduce]
+        biases = [layer.get_parameter("bias") for layer in self.reduce]
+        widths = [weight.shape[1] for weight in weights]
+        for weight, bias, m, s in zip(weights, biases, mean.split(widths), scale.split(widths), strict=True):
+            bias.sub_(weight[:, :, 0, 0] @ (m * s))
+            weight.mul_(s.view(1, -1, 1, 1))
 
 
 def bicubic(x: Tensor, size: tuple[int, int]) -> Tensor:

@@ -36,7 +36,7 @@ class Look:
 
 
 @dataclass
-class AreaGuard:
+class CollapseGuard:
     """Judges every look; raises on collapse, and says when masks have settled.
 
     Collapse: `share` of the images or more have area beyond 1 − margin (all foreground) or below margin (all

@@ -23,15 +23,18 @@ from torch import Tensor
 
 from gansegctl.contracts import Annotation, Exemplar, Generator, Synthesis
 from gansegctl.errors import UsageError
+from gansegctl.features.probabilities import confidence
 from gansegctl.labels import LabelMap
 from gansegctl.methods.base.clusters import FOREGROUND, no_exemplars
-from gansegctl.methods.base.segmenter import BaseSegmenter, read_segmenter
-from gansegctl.methods.labels4free.alpha_network import AlphaNetwork
-from gansegctl.methods.labels4free.settings import Labels4FreeSettings
+from gansegctl.methods.base.method import BaseMethod
+from gansegctl.methods.base.segmenter import BaseSegmenter, loaded, read_segmenter
+from gansegctl.methods.base.settings import read_settings
+from gansegctl.methods.labels4free.alpha_network import AlphaNetwork, alpha_taps
+from gansegctl.methods.labels4free.settings import Labels4FreeSettings, Labels4FreeValues
 from gansegctl.methods.labels4free.training import Adversary, AlphaTraining
 
 
-class Labels4Free:
+class Labels4Free(BaseMethod):
     """The method (protocol `contracts.Method`); `fit` takes what it needs beyond the generator by name."""
 
     name = "labels4free"
@@ -55,7 +58,6 @@ class Labels4Free:
         images of another size; GansegError for a collapse, of alpha or of what its threshold leaves, or a loss that
         is not finite.
         """
-        settings = (settings or Labels4FreeSettings()).resolved()
         no_exemplars(self.name, exemplars)
         labels = labels or FOREGROUND
         if len(labels) != 2:
@@ -72,35 +74,34 @@ class Labels4Free:
             raise UsageError(
                 f"got images {list(images.shape)} {images.dtype}", wanted=f"uint8 [N, {', '.join(map(str, wanted))}]"
             )
-        training = AlphaTraining(generator, adversary, images, settings, seed)
+        taps = alpha_taps(spec)
+        values = (settings or Labels4FreeSettings()).resolved(tuple(t.resolution for t in taps))
+        training = AlphaTraining(generator, adversary, images, values, seed)
         facts = training.run() | {"seed": seed, "real_images": 0 if images is None else len(images)}
-        taps = training.taps
-        names = {"method": self.name, "labels": labels, "taps": tuple(t.name for t in taps)}
         return Labels4FreeSegmenter(
-            **names,
+            method=self.name,
+            labels=labels,
+            taps=tuple(t.name for t in taps),
             widths=tuple(t.channels for t in taps),
             generator_sha256=generator.sha256,
-            settings=asdict(settings) | {"resolutions": [t.resolution for t in taps]},
+            settings=asdict(values),
             facts=facts,
             network=training.finished(),
         )
 
     def load(self, path: Path) -> Labels4FreeSegmenter:
         """Read what `save` wrote, onto the CPU. Errors: UsageError for a file of another kind or method."""
-        stored, tensors = read_segmenter(Path(path), self.name)
-        network = AlphaNetwork(stored["settings"]["resolutions"], stored["widths"])
-        try:
-            network.load_state_dict(tensors)
-        except RuntimeError as e:
-            raise UsageError(f"got {path}: {e}", wanted="the tensors of an alpha network, no other") from None
-        return Labels4FreeSegmenter(**stored, network=network.requires_grad_(False).eval())
+        stored, tensors = read_segmenter(path, self.name)
+        values = read_settings(Labels4FreeValues, stored["settings"], f"settings of {path}")
+        network = AlphaNetwork(values.resolutions, stored["widths"])
+        return Labels4FreeSegmenter(**stored, network=loaded(network, tensors, path, "an alpha network"))
 
 
-@dataclass
+@dataclass(repr=False, kw_only=True)
 class Labels4FreeSegmenter(BaseSegmenter):
     """A trained alpha network (protocol `contracts.Segmenter`); it follows the activations to their device."""
 
-    network: AlphaNetwork | None = None
+    network: AlphaNetwork
 
     @torch.no_grad()
     def alpha(self, generator: Generator, synthesis: Synthesis) -> Tensor:
@@ -118,7 +119,7 @@ class Labels4FreeSegmenter(BaseSegmenter):
         bits = -(torch.xlogy(a, a) + torch.xlogy(1 - a, 1 - a)) / torch.log(torch.tensor(2.0))
         return Annotation(
             labels=labels.to(torch.uint8),
-            confidence=(torch.where(labels, a, 1 - a) * 255).round().to(torch.uint8),
+            confidence=confidence(torch.where(labels, a, 1 - a)),
             score=bits.mean(dim=(1, 2)),
             probabilities=p.half() if probabilities else None,
         )

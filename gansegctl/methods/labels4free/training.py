@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -15,13 +15,13 @@ from gansegctl.contracts import Generator, Synthesis
 from gansegctl.errors import GansegError
 from gansegctl.features.pyramid import FeaturePyramid
 from gansegctl.io.image import from_uint8
+from gansegctl.methods.base.exemplars import device_of
 from gansegctl.methods.base.fitting import draw_class, feature_statistics, standardised
-from gansegctl.methods.base.segmenter import device_of
 from gansegctl.methods.labels4free.alpha_network import AlphaNetwork, alpha_taps
-from gansegctl.methods.labels4free.collapse_guard import AreaGuard
+from gansegctl.methods.labels4free.collapse_guard import CollapseGuard
 
 if TYPE_CHECKING:
-    from gansegctl.methods.labels4free.settings import Labels4FreeSettings
+    from gansegctl.methods.labels4free.settings import Labels4FreeValues
 
 MIN_AREA = 0.25  # mean alpha below which an image pays (Labels4Free's area term)
 R1, R1_INTERVAL = 10.0, 16
@@ -47,7 +47,7 @@ class AlphaTraining:
         generator: Generator,
         adversary: Adversary,
         images: Tensor | np.ndarray | None,
-        settings: Labels4FreeSettings,
+        settings: Labels4FreeValues,
         seed: int,
     ) -> None:
         self.generator, self.adversary, self.settings = generator, adversary, settings
@@ -59,19 +59,17 @@ class AlphaTraining:
         self.alpha = AlphaNetwork(*sizes, self.stream).to(self.device)
         self.average = copy.deepcopy(self.alpha).requires_grad_(False)
         self.critic = copy.deepcopy(adversary.critic(seed)).to(self.device).train().requires_grad_(True)
-        self.mean = self.scale = None
+        self.statistics: tuple[Tensor, Tensor] | None = None  # mean and 1/deviation [ΣC]
         if settings.standardise:
-            first = self._sample(1)[1]
-            samples = settings.statistics_samples
-            self.mean, self.scale = feature_statistics(
-                generator, self.names, samples, settings.noise, first, self.stream
-            )
+            first = self._foregrounds(*self._draw(1)).pyramid
+            samples, noise = settings.statistics_samples, settings.noise
+            self.statistics = feature_statistics(generator, self.names, samples, noise, first, self.stream)
         lazy = R1_INTERVAL / (R1_INTERVAL + 1)  # Adam is rescaled for lazy penalties (Karras et al. 2020, app. B)
         self.a_optimizer = torch.optim.Adam(self.alpha.parameters(), lr=settings.lr * 0.8, betas=(0.0, 0.99**0.8))
         self.d_optimizer = torch.optim.Adam(self.critic.parameters(), lr=settings.lr * lazy, betas=(0.0, 0.99**lazy))
-        self.guard = AreaGuard(threshold=settings.threshold)
+        self.guard = CollapseGuard(threshold=settings.threshold)
 
-    def run(self) -> dict:
+    def run(self) -> dict[str, Any]:
         """Train until the iterations are done or masks have settled → facts."""
         s = self.settings
         # Codes, not activations, which are 115 MB an image at 256 px: these are made again for every look.
@@ -102,9 +100,10 @@ class AlphaTraining:
     def step(self, index: int) -> tuple[float, float]:
         """One step of both networks → their losses, alpha's first."""
         s = self.settings
-        fg, pyramid, bg = self._sample(s.batch, background=True)
-        a = self._alpha_of(self.alpha, pyramid)  # [N, 1, H, W]
-        composite = a * fg + (1 - a) * bg
+        codes = self._draw(s.batch)
+        made, bg = self._foregrounds(*codes), self._backgrounds(*codes)
+        a = self._alpha_of(self.alpha, made.pyramid)  # [N, 1, H, W]
+        composite = a * made.image + (1 - a) * bg
         real = self._real()
         self.critic.requires_grad_(True)
         loss_d = F.softplus(self.critic(composite.detach())).mean() + F.softplus(-self.critic(real)).mean()
@@ -126,28 +125,22 @@ class AlphaTraining:
     def finished(self) -> AlphaNetwork:
         """The network to keep: reads raw activations."""
         network = self.average if self.settings.ema else self.alpha
-        if self.mean is not None:
-            network.fold(self.mean, self.scale)
+        if self.statistics is not None:
+            network.fold(*self.statistics)
         return network.requires_grad_(False).eval()
 
     def _descend(self, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+        """One step down the loss."""
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
-
-    @torch.no_grad()
-    def _sample(self, n: int, background: bool = False) -> tuple[Tensor, FeaturePyramid, Tensor | None]:
-        """n foregrounds [n,c,H,W], their activations, and backgrounds of the same codes."""
-        z, c, seeds = self._draw(n)
-        synthesis = self._foregrounds(z, c, seeds)
-        bg = self.adversary.background(self.generator.map(z, c), self.settings.noise, seeds) if background else None
-        return synthesis.image, synthesis.pyramid, bg
 
     def _draw(self, n: int) -> tuple[Tensor, Tensor | None, list[int]]:
         """n new images: z [n,z_dim], classes [n,c_dim] or None, and the seeds of their noise."""
         spec = self.generator.spec
         z = torch.randn(n, spec.z_dim, generator=self.stream).to(self.device)
-        classes = [draw_class(spec, self.stream, self.device) for _ in range(n)] if spec.c_dim else None
+        drawn = [draw_class(spec, self.stream, self.device) for _ in range(n)]
+        classes = [c for c in drawn if c is not None]  # all of them, or none
         seeds = torch.randint(2**31, (n,), generator=self.stream).tolist()
         return z, torch.cat(classes) if classes else None, seeds
 
@@ -158,15 +151,21 @@ class AlphaTraining:
         made = self.generator.synthesize(ws, noise=self.settings.noise, taps=self.names, seeds=seeds)
         return Synthesis(made.image, made.pyramid.map(lambda x: x.float()))
 
+    @torch.no_grad()
+    def _backgrounds(self, z: Tensor, c: Tensor | None, seeds: list[int]) -> Tensor:
+        """Images of the same codes [N,c,H,W] without what is in front."""
+        return self.adversary.background(self.generator.map(z, c), self.settings.noise, seeds)
+
     def _real(self) -> Tensor:
+        """A batch [N,c,H,W] of the real images, or of samples where there are none."""
         n = self.settings.batch
         if self.images is None:
-            return self._sample(n)[0]
+            return self._foregrounds(*self._draw(n)).image
         chosen = self.images[torch.randint(len(self.images), (n,), generator=self.stream)]
         return from_uint8(chosen.to(self.device))  # [n, c, H, W]
 
     def _ready(self, pyramid: FeaturePyramid) -> FeaturePyramid:
-        return pyramid if self.mean is None else standardised(pyramid, self.mean, self.scale)
+        return pyramid if self.statistics is None else standardised(pyramid, *self.statistics)
 
     @torch.no_grad()
     def _alphas_of(self, held: Sequence[tuple[Tensor, Tensor | None, list[int]]]) -> Iterator[Tensor]:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from torch import Tensor
+
+from gansegctl.contracts import Synthesis
 from gansegctl.errors import UsageError
 from gansegctl.labels import IGNORE, LabelMap
 
@@ -18,6 +23,10 @@ def instances(count: int) -> LabelMap:
 
 Box = tuple[int, int, int, int]
 """left, top, right, bottom in pixels; right and bottom are the first column and row that lie outside."""
+
+
+Detector = Callable[[Synthesis], Sequence[Any]]
+"""What finds boxes: N images → N lists of [left, top, right, bottom] in pixels."""
 
 
 def read_boxes(source: str | Mapping[str, Any], side: int) -> dict[str, list[list[int]]]:
@@ -48,17 +57,17 @@ def check_boxes(seed: int, boxes: Any, height: int, width: int) -> list[Box]:
     UsageError for what is no list of four numbers each, for a box without pixels or beyond the image, and for more
     boxes than a mask has values.
     """
+    rows: list[Box] = []
     try:
-        rows = [tuple(round(float(value)) for value in box) for box in boxes]
-    except (TypeError, ValueError, OverflowError):  # round of nan and inf are of these
-        rows = [()]
-    for box in rows:
-        if len(box) != 4:
-            raise UsageError(f"got boxes {boxes!r:.80} for seed {seed}", wanted="[[left, top, right, bottom], …]")
-        left, top, right, bottom = box
+        for box in boxes:
+            left, top, right, bottom = (round(float(value)) for value in box)
+            rows.append((left, top, right, bottom))
+    except (TypeError, ValueError, OverflowError):  # other counts, and round of nan and inf, are of these
+        raise UsageError(f"got boxes {boxes!r:.80} for seed {seed}", wanted="[[left, top, right, bottom], …]") from None
+    for left, top, right, bottom in rows:
         if not (0 <= left < right <= width and 0 <= top < bottom <= height):
             raise UsageError(
-                f"got box {list(box)} for seed {seed}",
+                f"got box {[left, top, right, bottom]} for seed {seed}",
                 wanted=f"0 ≤ left < right ≤ {width} and 0 ≤ top < bottom ≤ {height}, in pixels of the image",
             )
     if len(rows) >= IGNORE:
@@ -68,3 +77,20 @@ def check_boxes(seed: int, boxes: Any, height: int, width: int) -> list[Box]:
             remedy="leave the boxes of the smallest things out",
         )
     return rows
+
+
+def of_instances(shares: Sequence[Tensor], boxes: Sequence[Box], votes: Tensor) -> Tensor:
+    """Shares of each box's pixels [P] → of the whole image's, written into votes [1+instances,H,W] of zeros."""
+    best = torch.zeros_like(votes[0])
+    owner = torch.zeros_like(best, dtype=torch.int64)
+    areas = [(right - left) * (bottom - top) for left, top, right, bottom in boxes]
+    for j in sorted(range(len(boxes)), key=areas.__getitem__):
+        left, top, right, bottom = boxes[j]
+        window = np.s_[top:bottom, left:right]
+        share = shares[j].view(bottom - top, right - left).to(best)
+        more = share > best[window]
+        owner[window] = owner[window].masked_fill(more, j + 1)
+        best[window] = torch.maximum(best[window], share)
+    votes.scatter_(0, owner[None], best[None])
+    votes[0] = 1 - best
+    return votes

@@ -6,8 +6,8 @@ from importlib import import_module
 
 import pytest
 import torch
-from methods.contract import LABELS
-from methods.tiny import TinyGenerator, exemplars_of
+from helpers.methods.contract import LABELS
+from helpers.methods.tiny_generator import TinyGenerator, exemplars_of
 
 from gansegctl import methods
 from gansegctl.features.pyramid import FeaturePyramid

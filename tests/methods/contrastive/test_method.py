@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from methods.contract import LABELS, MethodContract
-from methods.tiny import SIDE, TinyGenerator, exemplars_of, linear_truth
+from helpers.methods.contract import LABELS, MethodContract
+from helpers.methods.tiny_generator import SIDE, TinyGenerator, exemplars_of, linear_truth
 
 from gansegctl import methods
 from gansegctl.errors import UsageError

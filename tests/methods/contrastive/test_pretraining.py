@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
-from methods.test_sinkhorn import plain
-from methods.tiny import SIDE, TinyGenerator
+from helpers.methods.plain_sinkhorn import plain
+from helpers.methods.tiny_generator import SIDE, TinyGenerator
 
 from gansegctl.errors import GansegError
 from gansegctl.methods.contrastive import pretraining as projection
@@ -31,9 +31,8 @@ def stream(seed=0):
 def source(generator=None, mode="bilinear", standardise=False):
     generator = generator or TinyGenerator()
     channels = sum(t.channels for t in generator.spec.taps)
-    mean = torch.linspace(-1, 1, channels) if standardise else None
-    scale = torch.linspace(0.5, 2, channels) if standardise else None
-    return Source(generator, [t.name for t in generator.spec.taps], mode, "const", mean, scale, CPU)
+    statistics = (torch.linspace(-1, 1, channels), torch.linspace(0.5, 2, channels)) if standardise else None
+    return Source(generator, [t.name for t in generator.spec.taps], mode, "const", statistics, CPU)
 
 
 def written_down(src, weight, settings, seed, warp=None):
@@ -200,7 +199,7 @@ def test_principal_axes_lie_where_the_activations_do(monkeypatch):
 
     generator = SimpleNamespace(spec=TinyGenerator().spec, map=lambda z, c: z)
     monkeypatch.setattr(torch.Tensor, "cpu", lambda self: torch.eye(len(self)))
-    src = Elsewhere(generator, (), "bilinear", "const", None, None, torch.device("meta"))
+    src = Elsewhere(generator, (), "bilinear", "const", None, torch.device("meta"))
     axes = principal_axes(src, 4, 19, 1, stream())
     assert axes.shape == (4, 19) and axes.device.type == "meta"
 

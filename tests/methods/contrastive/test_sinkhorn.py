@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from helpers.methods.plain_sinkhorn import plain
 
 from gansegctl.methods.contrastive import sinkhorn as module
 from gansegctl.methods.contrastive.sinkhorn import codes, potentials, sinkhorn
@@ -11,19 +12,6 @@ from gansegctl.methods.contrastive.sinkhorn import codes, potentials, sinkhorn
 
 def scores(pixels=60, prototypes=7, seed=0):
     return torch.randn(pixels, prototypes, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def plain(logits, rounds, row=None, column=None):
-    """exp, then rows (prototypes) and columns (pixels) scaled in turn, written down as in the paper: [P,K]."""
-    q = logits.double().exp().T
-    q = q / q.sum()
-    k, p = q.shape
-    row = torch.full((k,), 1 / k, dtype=torch.float64) if row is None else row.double()
-    column = torch.full((p,), 1 / p, dtype=torch.float64) if column is None else column.double()
-    for _ in range(rounds):
-        q = q * (row / q.sum(dim=1))[:, None]
-        q = q * (column / q.sum(dim=0))[None]
-    return (q / q.sum(dim=0)).T
 
 
 @pytest.mark.parametrize("rounds", [0, 1, 2, 10])

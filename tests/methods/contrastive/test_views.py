@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from methods.tiny import TinyGenerator
+from helpers.methods.tiny_generator import TinyGenerator
 
 from gansegctl.contracts import FeatureTap, GeneratorSpec
 from gansegctl.errors import UsageError

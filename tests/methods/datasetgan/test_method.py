@@ -9,18 +9,19 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from methods.contract import LABELS, MethodContract
-from methods.tiny import SIDE, TinyGenerator, exemplars_of, linear_truth
+from helpers.methods.contract import LABELS, MethodContract
+from helpers.methods.tiny_generator import SIDE, TinyGenerator, exemplars_of, linear_truth
 
 from gansegctl import methods
 from gansegctl.errors import UsageError
 from gansegctl.features.pyramid import FeaturePyramid
 from gansegctl.labels import LabelMap
-from gansegctl.methods.base import segmenter_file as files
-from gansegctl.methods.datasetgan import ensemble
+from gansegctl.methods.base import segmenter_file
+from gansegctl.methods.datasetgan import ensemble, fitting
 from gansegctl.methods.datasetgan import method as datasetgan
-from gansegctl.methods.datasetgan.ensemble import Ensemble
-from gansegctl.methods.datasetgan.method import DatasetGAN, DatasetGANSettings
+from gansegctl.methods.datasetgan.ensemble import Ensemble, StackedPerceptrons
+from gansegctl.methods.datasetgan.method import DatasetGAN
+from gansegctl.methods.datasetgan.settings import DatasetGANSettings
 
 QUICK = DatasetGANSettings(members=3, hidden="12,8", steps=80, lr=1e-2, batch=32, statistics_samples=3)
 
@@ -71,7 +72,7 @@ def test_the_folded_stack_equals_the_ensemble_in_evaluation():
                     F.batch_norm(x[j].relu(), m[j], v[j], net.gains[i][j, 0], net.shifts[i][j, 0]) for j in range(4)
                 ]
                 x = torch.stack(rows)
-    found = net.folded(mean, scale)(FeaturePyramid([raw], (4, 4)))  # [1, M, K, H, W]
+    found = net.folded((mean, scale))(FeaturePyramid([raw], (4, 4)))  # [1, M, K, H, W]
     torch.testing.assert_close(found[0].flatten(2).transpose(1, 2), x, atol=1e-4, rtol=1e-4)
 
 
@@ -117,7 +118,9 @@ def test_pixels_are_gathered_a_batch_at_a_time(monkeypatch):
 
 def segmenter_of(**settings):
     filled = {"vote": "mean", "divergence": "probabilities", "score_share": 0.1} | settings
-    return datasetgan.DatasetGANSegmenter("datasetgan", LABELS, (), (), "", filled)
+    return datasetgan.DatasetGANSegmenter(
+        "datasetgan", LABELS, (), (), "", filled, stack=StackedPerceptrons(2, (2, 2, 2))
+    )
 
 
 def test_divergence_is_entropy_of_the_mean_less_mean_entropy():
@@ -165,7 +168,7 @@ def test_small_classes_become_background_where_asked():
     mask = np.zeros((SIDE, SIDE), np.uint8)
     mask[:3, :3], mask[8:, 8:], mask[0, 15] = 1, 2, 255
     for min_pixels, kept in ((0, [0, 1, 2]), (9, [0, 1, 2]), (10, [0, 2])):
-        points, targets = datasetgan._taught([replace(exemplar, mask=mask)], min_pixels)
+        points, targets = fitting.all_pixels([replace(exemplar, mask=mask)], min_pixels)
         assert targets.unique().tolist() == kept and len(points) == SIDE**2 - 1
     assert not ((points[:, 1] == 0) & (points[:, 2] == 15)).any()
 
@@ -195,9 +198,9 @@ def scripted(monkeypatch, losses, pixels, batch):
     def step_loss(ensemble, x, target, step):
         return sum(p.sum() * 0 for p in ensemble.parameters()) + torch.tensor([losses(step)])
 
-    monkeypatch.setattr(datasetgan, "_losses", step_loss)
+    monkeypatch.setattr(fitting, "_losses", step_loss)
     settings = DatasetGANSettings(profile="release", members=1, batch=batch).resolved(1)
-    steps, _ = datasetgan._fit_epochs(net, gather, pixels, settings, torch.Generator().manual_seed(0))
+    steps, _ = fitting.fit_by_epochs(net, gather, pixels, settings, torch.Generator().manual_seed(0))
     assert steps == len(asked)
     return steps, asked
 
@@ -221,7 +224,7 @@ def test_the_last_batch_of_an_epoch_is_as_small_as_what_is_left(monkeypatch):
 def test_steps_grow_with_the_root_of_the_exemplars(monkeypatch):
     steps = [DatasetGANSettings().resolved(k).steps for k in (1, 4, 10)]
     assert steps == [220, 440, 696] and DatasetGANSettings(steps=9).resolved(10).steps == 9
-    monkeypatch.setattr(datasetgan, "_fit_steps", lambda net, gather, targets, filled, stream: (filled.steps, 0.0))
+    monkeypatch.setattr(datasetgan, "fit_by_steps", lambda net, gather, targets, filled, stream: (filled.steps, 0.0))
     generator = TinyGenerator()
     settings = replace(QUICK, steps=None, members=1, hidden="3,2")
     segmenter = DatasetGAN().fit(generator, exemplars_of(generator, (3, 5)), LABELS, settings)
@@ -230,8 +233,8 @@ def test_steps_grow_with_the_root_of_the_exemplars(monkeypatch):
 
 def test_a_stopped_member_stays_as_it_was(monkeypatch):
     """With a patience of 0 every member stops at its first worse batch; the last one decides how many steps."""
-    monkeypatch.setattr(datasetgan, "PATIENCE", 0)
-    monkeypatch.setattr(datasetgan, "FIRST_STOP", 0)
+    monkeypatch.setattr(fitting, "PATIENCE", 0)
+    monkeypatch.setattr(fitting, "FIRST_STOP", 0)
     generator, taken = TinyGenerator(), {}
     exemplars = exemplars_of(generator, (3, 5))
     for members in (1, 6):
@@ -249,7 +252,7 @@ def test_a_file_of_another_size_is_refused(tmp_path):
     segmenter = DatasetGAN().fit(generator, exemplars_of(generator, (3,)), LABELS, replace(QUICK, steps=2))
     segmenter.save(tmp_path / "s")
     tensors = {k: v[:2] for k, v in segmenter.tensors().items()}
-    files.write(tmp_path / "wrong", methods.read_header(tmp_path / "s"), tensors)
+    segmenter_file.write(tmp_path / "wrong", methods.read_header(tmp_path / "s"), tensors)
     with pytest.raises(UsageError, match="ensemble"):
         methods.load(tmp_path / "wrong")
 
@@ -266,7 +269,7 @@ def test_settings_out_of_range_are_refused(wrong):
 def test_balanced_draws_are_not_bounded_by_what_multinomial_takes():
     targets = torch.zeros(2**24 + 2, dtype=torch.uint8)
     targets[-1] = 3
-    rows = datasetgan._balanced(*datasetgan._by_class(targets), (1000,), torch.Generator().manual_seed(0))
+    rows = fitting._balanced(*fitting._by_class(targets), (1000,), torch.Generator().manual_seed(0))
     assert 400 < int((rows == len(targets) - 1).sum()) < 600
 
 
@@ -284,7 +287,7 @@ def test_an_ensemble_without_steps_is_refused(sampling):
 def test_balanced_pixels_are_of_every_class_alike_however_many_there_are():
     targets = torch.tensor([2] * 900 + [0] * 90 + [5] * 10)
     stream = torch.Generator().manual_seed(0)
-    rows = datasetgan._balanced(*datasetgan._by_class(targets), (3, 4000), stream)
+    rows = fitting._balanced(*fitting._by_class(targets), (3, 4000), stream)
     assert rows.shape == (3, 4000)
     shares = torch.bincount(targets[rows.flatten()], minlength=6) / rows.numel()
     torch.testing.assert_close(shares[[0, 2, 5]], torch.full((3,), 1 / 3), atol=0.02, rtol=0)

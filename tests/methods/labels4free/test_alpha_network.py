@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from methods.tiny import TinyGenerator
+from helpers.methods.tiny_generator import TinyGenerator
 
 from gansegctl.contracts import FeatureTap, GeneratorSpec
 from gansegctl.errors import UsageError

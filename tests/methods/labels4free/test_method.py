@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from methods.contract import methods_json
-from methods.tiny import SIDE, TinyGenerator, exemplars_of
+from helpers.methods.contract import methods_json
+from helpers.methods.tiny_generator import SIDE, TinyGenerator, exemplars_of
 from torch import nn
 
 from gansegctl import methods
@@ -221,7 +221,7 @@ def test_a_collapse_that_is_provoked_is_named(change, adversary, kind):
 
 def test_settled_masks_end_a_fit_early_and_facts_say_so(monkeypatch):
     monkeypatch.setattr(
-        alpha_training.AreaGuard,
+        alpha_training.CollapseGuard,
         "look",
         lambda self, a, i, last: self.looks.append(Look(i, [1.0], 0.05, 0.0)) or i >= 4,
     )
@@ -257,7 +257,7 @@ def test_the_average_follows_the_network_and_release_keeps_the_raw_one():
     release = AlphaTraining(
         TinyGenerator(), TinyAdversary(TinyGenerator()), None, replace(QUICK, profile="release").resolved(), 0
     )
-    assert release.finished() is release.alpha and release.mean is None
+    assert release.finished() is release.alpha and release.statistics is None
 
 
 def test_the_biased_penalty_pulls_down_the_score_of_real_images():
@@ -348,13 +348,13 @@ def test_the_guard_holds_the_activations_of_one_image_at_a_time():
 
 def test_the_guard_sees_the_same_images_again(monkeypatch):
     seen = []
-    plain = alpha_training.AreaGuard.look
+    plain = alpha_training.CollapseGuard.look
 
     def watched(self, alpha, *args, **options):
         seen.append(torch.cat(list(alpha)))
         return plain(self, seen[-1], *args, **options)
 
-    monkeypatch.setattr(alpha_training.AreaGuard, "look", watched)
+    monkeypatch.setattr(alpha_training.CollapseGuard, "look", watched)
     monkeypatch.setattr(AlphaTraining, "step", lambda self, index: (0.0, 0.0))  # nothing is learned between looks
     fit(replace(QUICK, noise="seed"))
     assert len(seen) == 3 and seen[0].shape == (3, 1, SIDE, SIDE)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import sys
 from dataclasses import replace
 from types import SimpleNamespace
@@ -11,53 +10,20 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from methods.tiny import SIDE, TinyGenerator
+from helpers.methods.recoloured import SEEDS, Recoloured, made
+from helpers.methods.tiny_generator import SIDE, TinyGenerator
 
 from gansegctl import methods
-from gansegctl.contracts import FeatureTap, GeneratorSpec, Segmenter, Synthesis
+from gansegctl.contracts import FeatureTap, GeneratorSpec, Segmenter
 from gansegctl.errors import UsageError
+from gansegctl.methods.stylemix import clustering, variants
 from gansegctl.methods.stylemix import method as stylemix
-from gansegctl.methods.stylemix.method import PROFILES, StyleMix, StyleMixSettings, crossover_slots, faiss_options
+from gansegctl.methods.stylemix.clustering import cluster, faiss_options
+from gansegctl.methods.stylemix.method import StyleMix
+from gansegctl.methods.stylemix.settings import PROFILES, StyleMixSettings
+from gansegctl.methods.stylemix.variants import Original, crossover_slots, make_variants
 
 QUICK = StyleMixSettings(variants=6, repeats=5, k=3, iterations=5)
-SEEDS = (11, 12, 13)
-
-
-def made(generator, seeds=SEEDS, noise="const"):
-    ws = generator.latents(seeds)
-    synthesis = generator.synthesize(ws, noise, (), list(seeds))
-    return replace(synthesis, ws=ws, noise=noise, seeds=tuple(seeds))
-
-
-class Recoloured:
-    """A disc whose colours come from the fine style and whose place from the coarse one; no activations."""
-
-    sha256 = "d" * 64
-
-    def __init__(self, classes=0):
-        self.spec = GeneratorSpec("discs", 24, 3, 8, 8, classes, 6, ())
-        self.passes, self.asked = 0, []
-
-    def map(self, z, c=None, truncation=1.0, cutoff=None):
-        return (z if c is None else z + c[:, :1]).unsqueeze(1).repeat(1, 6, 1) * truncation
-
-    def synthesize(self, ws, noise="const", taps=None, seeds=None):
-        self.passes += len(ws)
-        self.asked.append((noise, tuple(seeds or ())))
-        inside = self.truth(ws)
-        colours = torch.tanh(ws[:, -1, :6]).view(-1, 2, 3)
-        image = colours[:, 0, :, None, None].where(inside[:, None] == 0, colours[:, 1, :, None, None])
-        grain = torch.rand(24, 24, generator=torch.Generator().manual_seed(5))
-        return Synthesis(image + 0.05 * grain, None)
-
-    def truth(self, ws):
-        y, x = torch.meshgrid(torch.arange(24.0), torch.arange(24.0), indexing="ij")
-        middle = 12 + 2 * torch.tanh(ws[:, 0, :2])
-        return ((y - middle[:, :1, None]) ** 2 + (x - middle[:, 1:2, None]) ** 2 < 36).long()
-
-    def latents(self, seeds):
-        stream = (torch.Generator().manual_seed(s) for s in seeds)
-        return self.map(torch.cat([torch.randn(1, 8, generator=g) for g in stream]))
 
 
 def test_annotation_of_the_contract():
@@ -120,15 +86,16 @@ def test_the_variants_are_of_this_very_image():
         return plain(ws, noise, taps, seeds)
 
     generator.synthesize = watched
-    segmenter = StyleMix().fit(generator, settings=replace(QUICK, crossover_low=0.5, crossover_high=0.5, passes=2))
-    variants = segmenter._variants(generator, synthesis, 1, torch.Generator().manual_seed(0))
-    assert torch.equal(variants[0], synthesis.image[1]) and variants.shape == (6, 3, SIDE, SIDE)
+    settings = replace(QUICK, crossover_low=0.5, crossover_high=0.5, passes=2).resolved()
+    original = Original(synthesis.image[1:2], synthesis.ws[1:2], "seed", SEEDS[1])
+    found = make_variants(generator, original, settings, torch.Generator().manual_seed(0))
+    assert torch.equal(found[0], synthesis.image[1]) and found.shape == (6, 3, SIDE, SIDE)
     assert [len(ws) for ws, _, _ in asked] == [2, 2, 1]
     for ws, noise, seeds in asked:
         assert noise == "seed" and set(seeds) == {SEEDS[1]}
         assert torch.equal(ws[:, :2], synthesis.ws[1:2, :2].expand(len(ws), -1, -1))  # 0.5 of 3 slots: the first two
         assert not bool((ws[:, 2] == synthesis.ws[1, 2]).any())
-    assert not torch.equal(variants[1], variants[2])
+    assert not torch.equal(found[1], found[2])
 
 
 def test_large_images_are_made_a_few_at_a_time(monkeypatch):
@@ -138,7 +105,7 @@ def test_large_images_are_made_a_few_at_a_time(monkeypatch):
     )
     masks = []
     for pixels in (1 << 18, 3 * SIDE * SIDE, 1):
-        monkeypatch.setattr(stylemix, "AT_ONCE", pixels)
+        monkeypatch.setattr(variants, "AT_ONCE", pixels)
         g = TinyGenerator()
         segmenter = StyleMix().fit(g, settings=replace(QUICK, variants=12))
         ws = g.latents([4])
@@ -204,7 +171,7 @@ def test_half_of_the_votes_are_foreground(monkeypatch):
     rules = iter([torch.tensor([False, True, True]), torch.tensor([False, False, True])] * 3)
     monkeypatch.setattr(stylemix, "foreground_clusters", lambda *a: next(rules))
     labels = torch.arange(SIDE * SIDE) % 3
-    monkeypatch.setattr(stylemix, "parallel_kmeans", lambda *a, **o: labels.expand(2, -1))
+    monkeypatch.setattr(clustering, "parallel_kmeans", lambda *a, **o: labels.expand(2, -1))
     segmenter = StyleMix().fit(generator, settings=replace(QUICK, repeats=2))
     a = segmenter.predict(generator, made(generator, (1,)))
     assert a.labels[0].flatten()[:3].tolist() == [0, 1, 1]
@@ -239,11 +206,11 @@ def test_faiss_clusters_as_torch_does_or_is_refused(monkeypatch):
 
 
 def test_faiss_works_where_the_images_are_or_leaves_them_to_torch(monkeypatch):
-    told = []
+    seen = []
 
     class Kmeans:
         def __init__(self, width, k, **options):
-            told.append((k, options.get("gpu", False)))
+            seen.append((k, options.get("gpu", False)))
             self.index = SimpleNamespace(search=lambda x, n: (None, np.arange(len(x))[:, None] % k))
 
         def train(self, x):
@@ -253,167 +220,17 @@ def test_faiss_works_where_the_images_are_or_leaves_them_to_torch(monkeypatch):
     monkeypatch.setitem(sys.modules, "faiss", fake)
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
     assert faiss_options(cpu) == {} and faiss_options(gpu) == {"gpu": True}
-    segmenter = StyleMix().fit(TinyGenerator(), settings=replace(QUICK, clusterer="faiss"))
-    x, columns, stream = torch.rand(9, 6), torch.ones(2, 6, dtype=torch.bool), torch.Generator()
-    assert segmenter._cluster(x, columns, stream).tolist() == [[0, 1, 2] * 3] * 2
-    monkeypatch.setattr(stylemix, "faiss_options", lambda device: {"gpu": True})
-    segmenter._cluster(x[:2], columns, stream)  # two pixels: two clusters
-    assert told == [(3, False)] * 2 + [(2, True)] * 2
+    x, columns = torch.rand(9, 6), torch.ones(2, 6, dtype=torch.bool)
+    how = (3, 5, 0, "faiss", torch.Generator())  # clusters, iterations, all pixels
+    assert cluster(x, columns, *how).tolist() == [[0, 1, 2] * 3] * 2
+    monkeypatch.setattr(clustering, "faiss_options", lambda device: {"gpu": True})
+    cluster(x[:2], columns, *how)  # two pixels: two clusters
+    assert seen == [(3, False)] * 2 + [(2, True)] * 2
     for without in (SimpleNamespace(get_num_gpus=lambda: 0), SimpleNamespace()):
         monkeypatch.setitem(sys.modules, "faiss", without)
         assert faiss_options(gpu) is None and faiss_options(cpu) == {}
-    monkeypatch.setattr(stylemix, "faiss_options", lambda device: None)
-    assert segmenter._cluster(x, columns, stream).shape == (2, 9) and len(told) == 4
-
-
-class TwoDiscs(Recoloured):
-    """Two discs of colours of their own on a ground; the boxes about them are known."""
-
-    def truth(self, ws):
-        y, x = torch.meshgrid(torch.arange(24.0), torch.arange(24.0), indexing="ij")
-        shift = ws[:, 0, 0].tanh().view(-1, 1, 1)
-        left = (y - 7) ** 2 + (x - 6 - shift) ** 2 < 16
-        right = (y - 15) ** 2 + (x - 17 - shift) ** 2 < 16
-        return left.long() + 2 * right.long()
-
-    def synthesize(self, ws, noise="const", taps=None, seeds=None):
-        colours = torch.tanh(ws[:, -1, :6]).view(-1, 2, 3)
-        colours = torch.cat([colours, -colours[:, :1] + 0.3], dim=1)  # [N, 3, 3]
-        truth = self.truth(ws)
-        image = torch.stack([colours[i][truth[i]] for i in range(len(ws))]).permute(0, 3, 1, 2)
-        return Synthesis(image + 0.05 * torch.rand(24, 24, generator=torch.Generator().manual_seed(5)), None)
-
-
-PAIR = [[0, 1, 13, 14], [11, 9, 24, 22]]
-IN_BOXES = StyleMixSettings(k=2, variants=8, repeats=3)
-
-
-def test_instances_come_from_the_boxes_of_a_file(tmp_path):
-    generator = TwoDiscs()
-    synthesis = made(generator, (1, 2, 3, 4))
-    table = {"1": PAIR, "2": PAIR, "3": PAIR[1:], "4": []}
-    (tmp_path / "boxes.json").write_text(json.dumps(table))
-    segmenter = StyleMix().fit(generator, settings=replace(IN_BOXES, boxes=str(tmp_path / "boxes.json")))
-    assert segmenter.labels.names == ("background", "instance-1", "instance-2") and segmenter.labels.has_background
-    assert segmenter.settings["boxes"] == table and segmenter.settings["instances"] == 2
-    truth = generator.truth(synthesis.ws)
-    truth[2] = (truth[2] == 2).long()  # the third has a box about one of the two, which is its first instance
-    truth[3] = 0
-    (tmp_path / "boxes.json").unlink()  # what it said is kept
-    segmenter.save(tmp_path / "s.safetensors")
-    loaded = methods.load(tmp_path / "s.safetensors")
-    a, b = (s.predict(generator, synthesis, probabilities=True) for s in (segmenter, loaded))
-    for i in range(4):
-        assert float((a.labels[i] == truth[i]).float().mean()) > 0.98, i
-    assert a.probabilities.shape == (4, 3, 24, 24) and torch.equal(a.probabilities, b.probabilities)
-    torch.testing.assert_close(a.probabilities.float().sum(1), torch.ones(4, 24, 24), atol=2e-3, rtol=0)
-    assert loaded.settings == segmenter.settings
-
-
-def test_an_instance_is_that_of_its_own_box_in_any_company():
-    generator = TwoDiscs()
-    synthesis, found = made(generator, (5,)), []
-    for boxes in (PAIR, PAIR[::-1], PAIR[1:]):
-        table = replace(IN_BOXES, boxes={"5": boxes}, profile="release", crossover_by="depth")
-        found.append(StyleMix().fit(generator, settings=table).predict(generator, synthesis).labels)
-    assert torch.equal(found[0] == 2, found[1] == 1) and torch.equal(found[0] == 1, found[1] == 2)
-    box = np.s_[0, 14:22, 13:24]  # where the two do not overlap
-    assert torch.equal(found[0][box] == 2, found[2][box] == 1) and bool((found[2] == 1).any())
-
-
-def test_a_callable_finds_boxes_in_python_and_is_not_stored(tmp_path):
-    generator = TwoDiscs()
-    seen = []
-
-    def detect(synthesis):
-        seen.append(synthesis)
-        return [np.array(PAIR) + 0.3 for _ in synthesis.image]
-
-    synthesis = made(generator, (1, 2))
-    segmenter = StyleMix().fit(generator, settings=replace(IN_BOXES, instances=4), boxes=detect)
-    assert segmenter.labels.names[-1] == "instance-4"
-    labels = segmenter.predict(generator, synthesis).labels
-    assert seen == [synthesis]
-    table = replace(IN_BOXES, boxes={"1": PAIR, "2": PAIR})
-    assert torch.equal(labels, StyleMix().fit(generator, settings=table).predict(generator, synthesis).labels)
-    segmenter.save(tmp_path / "s.safetensors")
-    loaded = methods.load(tmp_path / "s.safetensors")
-    with pytest.raises(UsageError, match="set its boxes_of"):
-        loaded.predict(generator, synthesis)
-    loaded.boxes_of = detect
-    assert torch.equal(loaded.predict(generator, synthesis).labels, labels)
-    loaded.boxes_of = lambda synthesis: [PAIR]
-    with pytest.raises(UsageError, match="boxes of 1 images"):
-        loaded.predict(generator, synthesis)
-    loaded.boxes_of = lambda synthesis: [PAIR * 3] * 2
-    with pytest.raises(UsageError, match="6 boxes for seed 1"):
-        loaded.predict(generator, synthesis)
-
-
-def test_where_boxes_overlap_the_surer_wins_and_of_equals_the_smaller():
-    boxes = [(0, 0, 3, 1), (1, 0, 3, 1), (2, 0, 4, 1)]
-    shares = [torch.tensor([1.0, 0.6, 0.9]), torch.tensor([0.6, 0.2]), torch.tensor([0.0, 0.0])]
-    votes = stylemix._of_instances(shares, boxes, torch.zeros(4, 1, 4))
-    wanted = [[0.0, 0.4, 0.1, 1.0], [1.0, 0.0, 0.9, 0.0], [0.0, 0.6, 0.0, 0.0], [0.0] * 4]
-    torch.testing.assert_close(votes[:, 0], torch.tensor(wanted))
-
-
-@pytest.mark.parametrize("clusterer", ["torch", "faiss"])
-def test_a_box_of_fewer_pixels_than_clusters_is_no_error(clusterer):
-    if not importlib.util.find_spec("faiss") and clusterer == "faiss":
-        pytest.skip("needs faiss")
-    generator = TinyGenerator()
-    table = replace(QUICK, clusterer=clusterer, boxes={"11": [[3, 4, 4, 5], [7, 7, 9, 8]]})
-    labels = StyleMix().fit(generator, settings=table).predict(generator, made(generator, (11,))).labels[0]
-    assert labels[4, 3] == 1 and set(labels[7, 7:9].tolist()) <= {0, 2}
-    labels[4, 3] = labels[7, 7:9] = 0
-    assert not bool(labels.any())
-
-
-@pytest.mark.parametrize(
-    ("boxes", "message"),
-    [
-        ({"11": [[0, 0, 4, SIDE + 1]]}, r"box \[0, 0, 4, 17\] for seed 11"),
-        ({"11": [[-1, 0, 4, 4]]}, "seed 11"),
-        ({"11": [[4, 0, 4, 4]]}, "left < right"),
-        ({"11": [[0, 5, 4, 4]]}, "top < bottom"),
-        ({"11": [[0, 0, 4]]}, "left, top"),
-        ({"11": [[0, 0, 4, float("nan")]]}, "left, top"),
-        ({"11": [[0, 0, 4, None]]}, "left, top"),
-        ({"11": 3}, "left, top"),
-        ({"cat": []}, "cat"),
-        ({"11": []}, "without any box"),
-        ({"11": [[0, 0, 2, 2]] * 255}, "255 boxes"),
-        ("[]", "list"),
-        ("{", "no JSON"),
-        (None, "No such file"),
-    ],
-)
-def test_wrong_boxes_are_refused(boxes, message, tmp_path):
-    path = tmp_path / "b.json"
-    if isinstance(boxes, str):
-        path.write_text(boxes)
-    with pytest.raises(UsageError, match=message):
-        StyleMix().fit(TinyGenerator(), settings=replace(QUICK, boxes=boxes if isinstance(boxes, dict) else str(path)))
-
-
-def test_boxes_that_do_not_fit_the_rest_are_refused():
-    generator, one = TinyGenerator(), {"11": [[0, 0, 8, 8]]}
-    segmenter = StyleMix().fit(generator, settings=replace(QUICK, boxes=one))
-    with pytest.raises(UsageError, match="no boxes for seed 12"):
-        segmenter.predict(generator, made(generator))
-    with pytest.raises(UsageError, match="output segments"):
-        replace(QUICK, output="segments", boxes=one)
-    with pytest.raises(UsageError, match="one of the two"):
-        StyleMix().fit(generator, settings=replace(QUICK, boxes=one), boxes=lambda s: [])
-    with pytest.raises(UsageError, match="set instances"):
-        StyleMix().fit(generator, settings=QUICK, boxes=lambda s: [])
-    with pytest.raises(UsageError, match="set boxes to a file"):
-        StyleMix().fit(generator, settings=replace(QUICK, instances=2))
-    with pytest.raises(UsageError, match="2 boxes in one image"):
-        StyleMix().fit(generator, settings=replace(QUICK, instances=1, boxes={"11": one["11"] * 2}))
-    with pytest.raises(UsageError, match="instances 255"):
-        replace(QUICK, instances=255)
+    monkeypatch.setattr(clustering, "faiss_options", lambda device: None)
+    assert cluster(x, columns, *how).shape == (2, 9) and len(seen) == 4
 
 
 def test_refusals():

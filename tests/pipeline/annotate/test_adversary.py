@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from methods.tiny import TinyGenerator
+from helpers.methods.tiny_generator import TinyGenerator
 
 from gansegctl import methods
 from gansegctl.errors import UsageError
