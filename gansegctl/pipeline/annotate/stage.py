@@ -202,7 +202,7 @@ def check_method(settings: AnnotateSettings) -> None:
             wanted="--shots 1 or more",
             remedy=f"or take a method that needs no exemplars: {', '.join(free)}",
         )
-    if settings.shots and not {"exemplars"} & (method.needs | getattr(method, "takes", frozenset())):
+    if settings.shots and not {"exemplars"} & (method.needs | method.takes):
         raise UsageError(
             f"got --shots {settings.shots} for {settings.method}, which reads no exemplars",
             wanted="--shots 0",
