@@ -11,11 +11,12 @@ from importlib import import_module
 
 import click
 
-from gansegctl import __version__
+from gansegctl.version import __version__
 from gansegctl.errors import ExitStatus, GansegError
 
 COMMANDS = {
     "generate": "Make a dataset of images, or of image/mask pairs, with a generator.",
+    "extract": "Write the features of every sample of a dataset into one HDF5 file.",
     "annotate": "Fit a segmenter on annotated exemplars and write masks into a dataset.",
     "distill": "Train a student on a dataset of pairs: a segmenter that needs no generator.",
     "eval": "Score a dataset, segmenter or student against true masks.",

@@ -220,6 +220,36 @@ class FeaturePyramid:
             variances.append((square - offset.square()).clamp(min=0))
         return torch.cat(means), torch.cat(variances)
 
+    def covariance(self) -> tuple[Tensor, Tensor]:
+        """Mean [ΣC] and covariance [ΣC,ΣC] of the channels over all N·H·W pixels of the hypercolumn, exactly.
+
+        ΣU(a)·U(b) = ⟨a, UᵀU(b)⟩, and UᵀU takes b from its native size to that of a by two small matrices, RaᵀRb along
+        rows and CaᵀCb along columns: so each pair of levels is multiplied at the smaller native size. In float64.
+        """
+        h, w = self.size
+        count = self.batch * h * w
+        levels = [x.detach().double() for x in self.joined().levels]
+        centres = [x.mean(dim=(0, 2, 3)) for x in levels]
+        levels = [x - c.view(1, -1, 1, 1) for x, c in zip(levels, centres, strict=True)]
+        rows = [axis_matrix(x.shape[2], h, self.mode, x) for x in levels]
+        columns = [axis_matrix(x.shape[3], w, self.mode, x) for x in levels]
+        offset = torch.cat(
+            [
+                torch.einsum("nchw,h,w->c", x, r.sum(dim=0), c.sum(dim=0)) / count
+                for x, r, c in zip(levels, rows, columns, strict=True)
+            ]
+        )
+        ends = torch.tensor([0, *(x.shape[1] for x in levels)]).cumsum(0).tolist()
+        square = torch.empty(self.channels, self.channels, dtype=torch.float64, device=levels[0].device)
+        for i in range(len(levels)):
+            for j in range(i, len(levels)):
+                small, large = sorted((i, j), key=lambda k: levels[k].shape[2] * levels[k].shape[3])
+                near = (rows[small].T @ rows[large]) @ levels[large] @ (columns[small].T @ columns[large]).T
+                block = torch.einsum("nchw,ndhw->cd", levels[small], near) / count
+                here, there = slice(ends[small], ends[small + 1]), slice(ends[large], ends[large + 1])
+                square[here, there], square[there, here] = block, block.T
+        return torch.cat(centres) + offset, square - torch.outer(offset, offset)
+
     def _check(self, weight: Tensor, dimensions: int) -> None:
         if weight.ndim != dimensions or weight.shape[1] != self.channels:
             wanted = f"{dimensions} dimensions, {self.channels} channels"

@@ -26,7 +26,8 @@ OPEN_FILES = 256
 class ShardDataset(torch.utils.data.Dataset):
     """Item i: {"image": uint8 [H,W,c], "mask": uint8 [H,W], …} for the fields asked for.
 
-    indices: the samples to show, in that order; all when None. partial: take the shards that are finished.
+    indices: the samples to show, in that order; all when None. partial: take the shards that are finished. open_files:
+    how many are kept open, `OPEN_FILES` when None; few are enough to read in order, and each takes some 200 kB.
     May be pickled, and read by forked and spawned workers.
     Errors: DatasetError when a shard of the plan is missing (unless `partial`), damaged, or has no such field.
     """
@@ -37,8 +38,9 @@ class ShardDataset(torch.utils.data.Dataset):
         fields: Sequence[str] = ("image", "mask"),
         partial: bool = False,
         indices: Sequence[int] | None = None,
+        open_files: int | None = None,
     ) -> None:
-        self.folder, self.fields = Path(folder), tuple(fields)
+        self.folder, self.fields, self.open_files = Path(folder), tuple(fields), open_files or OPEN_FILES
         self.manifest = Manifest.read(self.folder)
         if "mask" in self.fields and self.manifest.stage != "pairs":
             raise DatasetError(f"got {folder} without masks", wanted="pairs", remedy="run `gansegctl annotate` on it")
@@ -102,7 +104,7 @@ class ShardDataset(torch.utils.data.Dataset):
         if self._process != os.getpid():  # forked: the handles are the parent's
             self._files, self._process = {}, os.getpid()
         if shard not in self._files:
-            if len(self._files) >= OPEN_FILES:
+            if len(self._files) >= self.open_files:
                 self._files.pop(next(iter(self._files))).file.close()
             self._files[shard] = StoredFields(h5py.File(shard_path(self.folder, shard), "r", locking=False))
         return self._files[shard]
