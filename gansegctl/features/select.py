@@ -74,17 +74,18 @@ def most_typical(vectors: Tensor) -> int:
     return int((vectors - vectors.mean(dim=0)).square().sum(dim=1).argmin())
 
 
-def farthest_first(vectors: Tensor, count: int, first: int = 0) -> list[int]:
+def farthest_first(vectors: Tensor, count: int, first: int = 0, distinct: bool = False) -> list[int]:
     """Places of `count` of the vectors [N,D], none twice: `first`, then always the farthest from all before.
 
     k-centre greedy: no vector is left farther from its nearest chosen one than twice the best possible (Gonzalez 1985).
-    Error: ValueError when there are fewer vectors than asked for.
+    distinct: no vector equal to one before is chosen, so there may be fewer than `count`. Error: ValueError when there
+    are fewer vectors than asked for.
     """
     if not 1 <= count <= len(vectors):
         raise ValueError(f"got {count} of {len(vectors)} vectors; wanted between 1 and all")
     chosen = [first]
     distance = (vectors - vectors[first]).square().sum(dim=1)
-    while len(chosen) < count:
+    while len(chosen) < count and (not distinct or bool(distance.max() > 0)):
         distance[chosen] = -1.0
         chosen.append(int(distance.argmax()))
         distance = torch.minimum(distance, (vectors - vectors[chosen[-1]]).square().sum(dim=1))

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gansegctl.errors import UsageError
+from gansegctl.features.probabilities import decide
 from gansegctl.io.image import from_uint8, normalised
 from gansegctl.students.student import Student, resized
 
@@ -40,9 +41,9 @@ def label_image(student: Student, image: np.ndarray, tile: int = 0) -> tuple[np.
     labels, confidence = np.empty((h, w), np.uint8), np.empty((h, w), np.uint8)
     row = 0
     for p in _tiled(student, image, tile) if tile else _whole(student, image):
-        top, label = p.max(dim=0)  # [rows, W]
-        labels[row : row + len(label)] = label.to(torch.uint8).cpu().numpy()
-        confidence[row : row + len(label)] = (top * 255).round().to(torch.uint8).cpu().numpy()
+        label, sure = decide(p, dim=0)  # [rows, W]
+        labels[row : row + len(label)] = label.cpu().numpy()
+        confidence[row : row + len(label)] = sure.cpu().numpy()
         row += len(label)
     return labels, confidence
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from gansegctl.contracts import Annotation
 from gansegctl.errors import UsageError, did_you_mean
+from gansegctl.features.probabilities import decide, entropy
 from gansegctl.io.image import NORMALISATION, from_uint8
 from gansegctl.io.tensors import FileKind
 from gansegctl.labels import LabelMap
@@ -81,10 +82,9 @@ class Student:
             p = self.model(resized(x, self.size)).softmax(dim=1)  # [n, K, h, w]
             if size != tuple(self.size):
                 p = F.interpolate(p, size, mode="bilinear", align_corners=False)
-            top, label = p.max(dim=1)
-            entropy = -(p * p.clamp(min=1e-12).log()).sum(dim=1).mean(dim=(1, 2)) / math.log(max(len(self.labels), 2))
-            confidence = (top * 255).round().to(torch.uint8)
-            parts.append((label.to(torch.uint8), confidence, entropy.float(), p.half() if probabilities else None))
+            label, sure = decide(p)
+            score = entropy(p, p.clamp(min=1e-12).log()).mean(dim=(1, 2)) / math.log(max(len(self.labels), 2))
+            parts.append((label, sure, score.float(), p.half() if probabilities else None))
         labels, confidence, score, probability = zip(*parts, strict=True)
         return Annotation(
             torch.cat(labels),

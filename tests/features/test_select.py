@@ -87,3 +87,9 @@ def test_medoids_of_equal_vectors_and_too_many():
     assert sorted(k_medoids(torch.ones(4, 2), 4)[0]) == [0, 1, 2, 3]
     with pytest.raises(ValueError, match="got 5 of 4"):
         k_medoids(torch.ones(4, 2), 5)
+
+
+def test_distinct_vectors_end_where_all_others_are_equal_to_one_chosen():
+    x = torch.tensor([[0.0], [4.0], [4.0], [0.0]])
+    assert farthest_first(x, 3, distinct=True) == [0, 1]
+    assert len(farthest_first(x, 3)) == 3

@@ -15,6 +15,7 @@ from torch import Tensor
 from gansegctl.contracts import Generator
 from gansegctl.features.kmeans import kmeans
 from gansegctl.features.pyramid import FeaturePyramid
+from gansegctl.features.select import farthest_first
 
 DETAIL = (16, 48, 144)
 """Clusters at the three levels of detail."""
@@ -81,12 +82,8 @@ def _magnified(parts: np.ndarray, side: int) -> np.ndarray:
 
 def _lloyd(x: Tensor, count: int) -> Tensor:
     """Farthest-first start, then k-means on the rows of x [P,C]; labels int64 [P] from 0 without gaps."""
-    centres = [int((x - x.mean(dim=0)).square().sum(dim=1).argmax())]
-    distance = (x - x[centres[0]]).square().sum(dim=1)
-    while len(centres) < count and bool(distance.max() > 0):
-        centres.append(int(distance.argmax()))
-        distance = torch.minimum(distance, (x - x[centres[-1]]).square().sum(dim=1))
-    centroids = x[centres]
+    extreme = int((x - x.mean(dim=0)).square().sum(dim=1).argmax())
+    centroids = x[farthest_first(x, count, extreme, distinct=True)]
     labels = torch.cdist(x, centroids).argmin(dim=1)
     for _ in range(_ROUNDS):
         sums = torch.zeros_like(centroids).index_add_(0, labels, x)

@@ -20,7 +20,7 @@ from gansegctl.config import from_dict
 from gansegctl.contracts import Annotation, Exemplar, Segmenter
 from gansegctl.errors import UsageError
 from gansegctl.features.pyramid import FeaturePyramid
-from gansegctl.features.select import descriptors
+from gansegctl.features.select import descriptors, standardised
 from gansegctl.io.image import to_uint8
 from gansegctl.labels import IGNORE, LabelMap
 from gansegctl.methods.base.fitting import grown
@@ -163,8 +163,7 @@ class Workbench:
         advised: images that are advised already, for another reason.
         """
         seeds = list(dict.fromkeys([*self.first, *self.pool, *painted]))
-        rows = torch.stack([self._vector(s) for s in seeds]).double()
-        rows = (rows - rows.mean(dim=0)) / rows.std(dim=0, correction=0).clamp(min=1e-8)
+        rows = standardised(torch.stack([self._vector(s) for s in seeds]))
         others = [i for i, s in enumerate(seeds) if s not in painted and s not in advised]
         if not others or not painted:
             return []
