@@ -52,7 +52,7 @@ PROFILES: dict[str, dict[str, Any]] = {
         "feature_dropout": 0.0,
     },
 }
-"""What a profile puts where the settings leave None.
+"""Values that a profile puts where the settings leave None.
 
 fixed: the algorithm as meant, with what one exemplar needs: standardised channels, weight decay, dropped channels;
 steps are those of one exemplar, times the root of how many there are.

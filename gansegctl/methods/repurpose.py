@@ -52,7 +52,7 @@ PROFILES: dict[str, dict[str, Any]] = {
         "batch": 16,
     },
 }
-"""What a profile puts where the settings leave None.
+"""Values that a profile puts where the settings leave None.
 
 fixed: the algorithm as meant, and what one exemplar needs that no release has: standardised channels, He's weights,
 a share of 0.3 of the channels dropped at every step, a rate of 2e-3 that falls to 0 as a cosine, one exemplar a step;
@@ -76,7 +76,7 @@ OFFICIAL: dict[str, Any] = {
     "feature_dropout": 0.0,
     "batch": 1,
 }
-"""What profile release puts there with head official, as the authors' own code has it: activations of 8 px and more,
+"""Values of profile release with head official, as the authors' own code has it: activations of 8 px and more,
 upsampled with coinciding corners; 1,000 epochs of one exemplar a step, the rate times 0.9 every 50. Not repeated:
 images other than of 512 px are read at 512, larger maps by area; exemplars come in the order of their files."""
 

@@ -37,11 +37,13 @@ PROFILES: dict[str, dict[str, Any]] = {
     "fixed": {"standardise": True, "images": 40, "truncation": 1.0, "mode": "bilinear", "softness": 0.3},
     "release": {"standardise": False, "images": 50, "truncation": 0.7, "mode": "bilinear-corners", "softness": 0.0},
 }
-"""What a profile puts where the settings leave None. fixed: clusters of what the dataset will hold, untruncated, every
-channel heard. release: 50 images at psi 0.7 and raw channels of one layer, upsampled with coinciding corners; a pixel
-belongs to its nearest cluster alone. Not repeated by either: masks at 128 px; the library's k-means, 10 starts of up to
-300 iterations, of which the best is kept, where one of up to `iterations`, 30, is made here; a person who names the
-clusters, for whom exemplars stand (`naming` balanced is ours)."""
+"""Values that a profile puts where the settings leave None.
+
+fixed: clusters of samples as the dataset will hold them, untruncated; every channel counts. release: 50 images at psi
+0.7 and raw channels of one layer, upsampled with coinciding corners; a pixel belongs to its nearest cluster alone.
+Neither repeats: masks at 128 px; the library's k-means, 10 starts of up to 300 iterations, of which the best is kept
+(here one start of up to `iterations`); a person who names the clusters (here exemplars do; `naming` balanced is ours).
+"""
 
 
 COORDINATES = {"none": 0, "x": 1, "xy": 2}

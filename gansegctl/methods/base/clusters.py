@@ -1,4 +1,4 @@
-"""What methods without exemplars share: class names of clusters, and rules for which clusters are foreground."""
+"""Shared by methods without exemplars: class names of clusters, and rules for which clusters are foreground."""
 
 from __future__ import annotations
 

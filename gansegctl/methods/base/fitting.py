@@ -32,7 +32,7 @@ def grown(steps: int, exemplars: int) -> int:
 
 
 class FitSettings(Protocol):
-    """What the loop reads of a method's settings."""
+    """The settings of a method that the loop reads."""
 
     @property
     def steps(self) -> int: ...
@@ -93,7 +93,7 @@ def feature_statistics(
     stream: torch.Generator,
     centred: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """What to subtract from every channel and what to multiply it by, [ΣC] each: its mean and 1/deviation over random
+    """Statistics to standardise channels with, [ΣC] each: subtract the mean, multiply by 1/deviation, over random
     samples (over the exemplars when `samples` is 0); not centred, 0 and 1/(root mean square).
 
     A style multiplies channels (StyleGAN's modulation), so 0 means the same in every image and a mean does not: what

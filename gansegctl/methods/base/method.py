@@ -1,4 +1,4 @@
-"""What a method is unless it says otherwise."""
+"""The defaults of a method."""
 
 from __future__ import annotations
 

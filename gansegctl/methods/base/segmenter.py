@@ -1,4 +1,4 @@
-"""What every fitted method carries, to disk and back."""
+"""Segmenters: their common fields, to disk and back."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from gansegctl.methods.base import segmenter_file
 
 @dataclass(repr=False)
 class BaseSegmenter:
-    """What every fitted method carries: its classes, its taps and their widths, and the generator it belongs to.
+    """The base of all fitted methods: classes, taps and their widths, and the generator they belong to.
 
     settings: as JSON, all values filled in. facts: what fitting found (losses, seconds), for reports only.
     """

@@ -4,8 +4,8 @@ Manerikar and Kak, 2023. Pre-training (`projection`) asks that a pixel keep its 
 changes; the head sees the projected channels only. The controls are built in: with `projection` random or pca
 everything else is the same, and random is what contrastive starts from, number by number.
 
-What is saved is one head on raw activations: standardisation and projection are folded into its first layer, so neither
-the hypercolumn nor the projected map exists when images are labelled.
+The saved segmenter is one head on raw activations: standardisation and projection are folded into its first layer.
+Neither the hypercolumn nor the projected map exists when images are labelled.
 """
 
 from __future__ import annotations

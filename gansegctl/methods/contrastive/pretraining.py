@@ -220,7 +220,7 @@ def _draw(
 def _potentials(
     rows: Tensor, prototypes: Tensor, bias: Tensor, view: _View, chosen: Tensor, settings: ContrastiveValues
 ) -> Tensor:
-    """What prototypes are scaled by, for rows [P,d] at the places `chosen` [P] of a view.
+    """The scales of prototypes, as logarithms [K], for rows [P,d] at the places `chosen` [P] of a view.
 
     Shares: uniform; norm, a pixel by the norm of its hypercolumn; histogram, see `histogram_shares`.
     """

@@ -35,7 +35,7 @@ PROFILES: dict[str, dict[str, Any]] = {
         "truncation": 0.7,
     },
 }
-"""What a profile puts where the settings leave None.
+"""Values that a profile puts where the settings leave None.
 
 fixed: the algorithm as meant. Both views are read at the same pixels of the image; a projection of single pixels
 commutes with turning and mirroring, so once the views are aligned these would only resample, and are left out. Styles

@@ -29,7 +29,7 @@ def potentials(
     """logits [P,K] = scores/ε → a [K], the logarithms by which prototypes are scaled after `rounds` rounds.
 
     A round scales every prototype's column to its share (1/K, or prototype_share [K]) and then every pixel's row to
-    its own (1/P, or pixel_share [P]); shares sum to 1. What a pixel is scaled by in the last round does not matter,
+    its own (1/P, or pixel_share [P]); shares sum to 1. A pixel's scale in the last round does not matter,
     since `codes` normalises pixels: so `a` says it all. Rows are taken in blocks: nothing of the size of `logits` is
     made. With 0 rounds a = 0. Error: ValueError for negative rounds, or shares of another length.
     """

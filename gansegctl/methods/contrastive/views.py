@@ -20,7 +20,7 @@ MAX_ANGLE = 10.0
 def style_pairs(spec: GeneratorSpec, lowest: int = 0, last: bool = True) -> list[tuple[int, ...]]:
     """Slots (2k, 2k+1) of ws that feed taps of `lowest` px or more; without the last pair unless `last`.
 
-    Slots are told by the tap they feed, so that the rule means the same for every family and size. UsageError when
+    A slot is named by the tap it feeds, so that the rule means the same for every family and size. UsageError when
     no pair is left.
     """
     extra = max(spec.num_ws - 1 - len(spec.taps), 0)  # slots before the first tap, as StyleGAN3's input has one

@@ -38,10 +38,10 @@ PROFILES: dict[str, dict[str, Any]] = {
         "divergence": "probabilities",
     },
 }
-"""What a profile puts where the settings leave None.
+"""Values that a profile puts where the settings leave None.
 
 fixed: the algorithm as meant; steps are those of one exemplar, times the root of how many there are. release: as the
-authors' code runs since it was mended (bilinear maps, the divergence of mean probabilities), with its quirks:
+authors' code runs since it was corrected (bilinear maps, the divergence of mean probabilities), with its quirks:
 - channels as they come, weights drawn with deviation 0.02;
 - at most 100 epochs over all pixels, the last batch of each as small as what is left, but from the fifth epoch on a
   member stops once 51 batches of 64 pixels in a row had no lower loss than the lowest since that epoch began;

@@ -1,7 +1,7 @@
 """A watch over masks that nobody labelled: does the foreground still have a plausible size, and does it still change?
 
 Adversarial training of a mask collapses silently: every pixel foreground, or none. The guard looks at the same held-out
-images again and again; an area is the mean of alpha over an image. What is written in the end is the part of an
+images again and again; an area is the mean of alpha over an image. The written mask is the part of an
 image where alpha exceeds a threshold, and that may be nothing although the area is a plausible one.
 """
 
@@ -41,7 +41,7 @@ class CollapseGuard:
 
     Collapse: `share` of the images or more have area beyond 1 − margin (all foreground) or below margin (all
     background), in `patience` looks in a row, or in the last look: what is kept would be such masks. In the last look
-    the share of an image where alpha exceeds `threshold` is judged in the same way; before, alpha may still be on its
+    the share of an image where alpha exceeds `threshold` counts in the same way; before, alpha may still be on its
     way there. Settled: over `patience` looks in a row the mean area moved by less than `tolerance` a look, masks are
     decided (undecided below `decided`), and neither area nor what would be written is collapsed.
     """

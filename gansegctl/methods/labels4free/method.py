@@ -5,7 +5,7 @@ alpha network reads its activations; an image's foreground is laid over a backgr
 its coarse content silenced, x = A·fg + (1 − A)·bg; a discriminator tells such composites from images. Alpha learns
 to give away only what a background can stand in for.
 
-What it needs beyond a generator is handed in as an `Adversary` (the pipeline makes one): a discriminator, own or of a
+Its needs beyond a generator are handed in as an `Adversary` (the pipeline makes one): a discriminator, own or of a
 checkpoint, and backgrounds. Without real images the generator's own samples stand in for them: composites are then
 asked to look like samples. That keeps the generator's artefacts from giving composites away, but makes "everything is
 foreground" a perfect answer that only the area terms forbid: give bg_share some thought, and real images if you can.

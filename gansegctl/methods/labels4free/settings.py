@@ -37,7 +37,7 @@ PROFILES: dict[str, dict[str, Any]] = {
     "fixed": {"standardise": True, "ema": True, "threshold": 0.5, "biased_r1": False, "early_stop": True},
     "release": {"standardise": False, "ema": False, "threshold": 0.9, "biased_r1": True, "early_stop": False},
 }
-"""What a profile puts where the settings leave None.
+"""Values that a profile puts where the settings leave None.
 
 release, as the authors' code runs: activations as they come; the network that is kept as an average is the raw one;
 a pixel is foreground from alpha 0.9 on; D's score of one real image is added to its loss with every R1 penalty, which

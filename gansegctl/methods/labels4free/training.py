@@ -29,7 +29,7 @@ HALF_LIFE = 10_000 / 32  # iterations, of the averaged alpha network
 
 
 class Adversary(Protocol):
-    """What a generator alone does not bring."""
+    """Discriminator and backgrounds, which a generator alone does not bring."""
 
     def critic(self, seed: int) -> nn.Module:
         """A discriminator, images [N,c,H,W] → logits [N,1]: new from `seed`, or trained already. Its owner keeps it

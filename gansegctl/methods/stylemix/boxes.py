@@ -26,7 +26,7 @@ Box = tuple[int, int, int, int]
 
 
 Detector = Callable[[Synthesis], Sequence[Any]]
-"""What finds boxes: N images → N lists of [left, top, right, bottom] in pixels."""
+"""A function that finds boxes: N images → N lists of [left, top, right, bottom] in pixels."""
 
 
 def read_boxes(source: str | Mapping[str, Any], side: int) -> dict[str, list[list[int]]]:

@@ -33,7 +33,7 @@ def cluster(
 
 
 def faiss_options(device: torch.device) -> dict[str, bool] | None:
-    """What faiss's k-means is told for images on this device; None where torch's is quicker: on a GPU that this faiss
+    """Options of faiss's k-means for images on this device; None where torch's is quicker: on a GPU that this faiss
     was not built for, which would have it work on the CPU."""
     if device.type != "cuda":
         return {}

@@ -39,7 +39,7 @@ PROFILES: dict[str, dict[str, Any]] = {
         "sides": "tlrb",
     },
 }
-"""What a profile puts where the settings leave None.
+"""Values that a profile puts where the settings leave None.
 
 fixed: the idea as meant, at the cost of 11 more passes an image; the repeats that the vote is taken over are random
 halves of the same variants. release: as the community implementation runs, with its quirks:

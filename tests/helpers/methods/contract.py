@@ -1,4 +1,4 @@
-"""What every method promises. Inherit, and set `name` and `settings` (small, quick to fit)."""
+"""The promises of every method, as tests. Inherit, and set `name` and `settings` (small, quick to fit)."""
 
 from __future__ import annotations
 

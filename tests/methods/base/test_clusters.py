@@ -1,4 +1,4 @@
-"""What the unsupervised methods share: rules for foreground, seeds of images."""
+"""Shared by unsupervised methods: rules for foreground, seeds of images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What channels are divided by before a head is fitted, and what that makes of images in other styles."""
+"""Statistics of channels, and their effect on images in other styles."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every segmenter is: one line that says what it is, and a file that no other method reads."""
+"""Every segmenter: its repr, its refusals, and that no method imports another."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_exemplars_without_classes_are_refused():
 
 
 def test_no_method_imports_another_method():
-    """What two need is in base/: a method may be read, changed or removed without the others."""
+    """Shared parts are in base/: a method may be read, changed or removed without the others."""
     names = {p.stem for p in METHODS.iterdir() if p.name not in ("base", "__init__.py", "__pycache__")}
     assert len(names) == len(methods.METHODS)
     for path in METHODS.rglob("*.py"):

@@ -183,7 +183,7 @@ def test_the_release_profile_stops_early_in_its_fifth_epoch_or_later():
     epoch = 2 * SIDE * SIDE // 16
     assert 4 * epoch + 50 < steps < 100 * epoch
     filled = DatasetGANSettings(profile="release").resolved(4)
-    assert (filled.mode, filled.divergence) == ("bilinear", "probabilities")  # since the release was mended
+    assert (filled.mode, filled.divergence) == ("bilinear", "probabilities")  # since the release was corrected
     assert (filled.vote, filled.min_pixels, filled.steps) == ("majority", 30, 0)
 
 
