@@ -16,7 +16,7 @@ def test_the_result_and_the_bytes_it_holds():
         pytest.skip("this system does not say how much memory a process holds")
     result, peak = with_peak(lambda: np.ones(SIZE, np.uint8))
     assert result.sum() == SIZE
-    assert SIZE <= peak < 3 * SIZE
+    assert 0.99 * SIZE <= peak < 3 * SIZE  # memory is counted in pages, some of which were there before
 
 
 def test_the_call_is_made_also_where_memory_cannot_be_measured(monkeypatch):
