@@ -225,6 +225,8 @@ def filter_activate(
     (low, high) or None → [N,C,H,W], H = h + low + high − n + 1. gain > 0; clamp bounds the result, None: not at all.
     Without gradients x may be overwritten: give it up. Triton: filters [n,n], and no gradients.
     """
+    from gansegctl.kernels.reference import Activation
+
     if x.ndim != 4 or scale.shape != x.shape[:2] or bias.shape != x.shape[1:2]:
         raise ValueError(
             f"got x {list(x.shape)}, scale {list(scale.shape)}, bias {list(bias.shape)}; wanted [N,C,h,w], [N,C], [C]"
@@ -234,7 +236,7 @@ def filter_activate(
     given = [t for t in (x, scale, bias, noise, fir) if t is not None]
     reason = "it takes filters [n,n] only" if fir is not None and fir.ndim != 2 else _no_gradients(*given)
     module = _module(backend, given, triton=reason)
-    return module.filter_activate(x, scale, bias, noise, fir, padding, gain, slope, clamp)
+    return module.filter_activate(x, scale, bias, noise, fir, padding, Activation(gain, slope, clamp))
 
 
 def _pick(

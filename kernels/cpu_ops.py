@@ -14,33 +14,31 @@ from torch import Tensor
 
 from gansegctl.kernels import cpu_strips, torch_ops
 from gansegctl.kernels.interpolation import upsample_adjoint
-from gansegctl.kernels.reference import Layers
+from gansegctl.kernels.reference import Layers, Maps, Size
 from gansegctl.kernels.torch_ops import (
-    conv_upsampled,
-    filter_activate,
-    gather_points,
-    pixel_head,
-    segment_pool,
-    segment_pool_labels,
-    squared_norm,
-    upsample_concat,
+    conv_upsampled as conv_upsampled,
 )
-
-__all__ = [
-    "classify",
-    "conv",
-    "conv_upsampled",
-    "filter_activate",
-    "gather_points",
-    "perceptron",
-    "pixel_head",
-    "project",
-    "segment_pool",
-    "segment_pool_labels",
-    "squared_norm",
-    "upsample_concat",
-    "upsample_sum",
-]
+from gansegctl.kernels.torch_ops import (
+    filter_activate as filter_activate,
+)
+from gansegctl.kernels.torch_ops import (
+    gather_points as gather_points,
+)
+from gansegctl.kernels.torch_ops import (
+    pixel_head as pixel_head,
+)
+from gansegctl.kernels.torch_ops import (
+    segment_pool as segment_pool,
+)
+from gansegctl.kernels.torch_ops import (
+    segment_pool_labels as segment_pool_labels,
+)
+from gansegctl.kernels.torch_ops import (
+    squared_norm as squared_norm,
+)
+from gansegctl.kernels.torch_ops import (
+    upsample_concat as upsample_concat,
+)
 
 
 def upsample_sum(
@@ -76,14 +74,7 @@ def project(
     return cpu_strips.project(levels, weight, size, mode, bias)
 
 
-def conv(
-    levels: Sequence[Tensor],
-    weight: Tensor,
-    size: tuple[int, int],
-    mode: str,
-    bias: Tensor | None = None,
-    dilation: int = 1,
-) -> Tensor:
+def conv(levels: Maps, weight: Tensor, size: Size, mode: str, bias: Tensor | None = None, dilation: int = 1) -> Tensor:
     """weight [K,ΣC,k,k], bias [K] → [N,K,H,W]."""
     made_by = torch_ops.conv if _tracked(*levels, weight, bias) else cpu_strips.conv
     return made_by(levels, weight, size, mode, bias, dilation)

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gansegctl.kernels.interpolation import axis_matrix, axis_taps
-from gansegctl.kernels.reference import Layers
+from gansegctl.kernels.reference import Layers, Maps, Size
 
 STRIP = 1 << 20
 """Numbers that a strip holds: 4 MB of float32, what stays in the last cache, in few enough pieces."""
@@ -133,14 +133,7 @@ def project(
 
 
 @torch.no_grad()
-def conv(
-    levels: Sequence[Tensor],
-    weight: Tensor,
-    size: tuple[int, int],
-    mode: str,
-    bias: Tensor | None = None,
-    dilation: int = 1,
-) -> Tensor:
+def conv(levels: Maps, weight: Tensor, size: Size, mode: str, bias: Tensor | None = None, dilation: int = 1) -> Tensor:
     """k×k convolution of the hypercolumn, 0 outside: weight [K,ΣC,k,k] → [N,K,H,W], channels-last in memory.
 
     The k² taps are projected at native size; a strip gathers its taps by shifted rows and columns of the matrices.

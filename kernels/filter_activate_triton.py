@@ -14,6 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 from gansegctl.kernels import launch
+from gansegctl.kernels.reference import Activation, Size
 from gansegctl.kernels.sampling_triton import TYPES, index_type
 
 
@@ -65,17 +66,10 @@ def filter_activate_kernel(
 
 @torch.no_grad()
 def filter_activate(
-    x: Tensor,
-    scale: Tensor,
-    bias: Tensor,
-    noise: Tensor | None = None,
-    fir: Tensor | None = None,
-    padding: tuple[int, int] = (0, 0),
-    gain: float = 1.0,
-    slope: float = 0.2,
-    clamp: float | None = None,
+    x: Tensor, scale: Tensor, bias: Tensor, noise: Tensor | None, fir: Tensor | None, padding: Size, then: Activation
 ) -> Tensor:
     """See `kernels.filter_activate`."""
+    gain, slope, clamp = then
     n, channels, height, width = x.shape
     grown = 0 if fir is None else sum(padding) - (fir.shape[0] - 1)
     shape = (n, channels, height + grown, width + grown)

@@ -8,7 +8,6 @@ pixel and one float a tile are written. The floats are summed by torch in a fixe
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 import triton
@@ -16,6 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from gansegctl.kernels import launch
+from gansegctl.kernels.reference import Layers, Maps, Size
 from gansegctl.kernels.sampling_triton import TYPES, index_type, merged, operands, sampled_sum
 
 
@@ -99,14 +99,7 @@ def pixel_head_kernel(
 
 
 def pixel_head(
-    maps: Sequence[Tensor],
-    size: tuple[int, int],
-    layers: Sequence[tuple[Tensor, Tensor]],
-    heads: int,
-    mode: str,
-    bias: Tensor | None,
-    slope: float,
-    per_pixel: bool,
+    maps: Maps, size: Size, layers: Layers, heads: int, mode: str, bias: Tensor | None, slope: float, per_pixel: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(labels, confidence, score) of `kernels.pixel_head`. The dtype of the maps is that of the products."""
     launch.check_maps(maps, size, mode, same_channels=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,8 +16,18 @@ from torch import Tensor
 
 from gansegctl.kernels.interpolation import upsample, widened
 
+Maps = Sequence[Tensor]
+Size = tuple[int, int]
 Layers = Sequence[tuple[Tensor, Tensor]]
 """A per-pixel head: (weight [K_out,K_in], bias [K_out]) a layer, the first with K_in = ΣC."""
+
+
+class Activation(NamedTuple):
+    """The end of `filter_activate`: leaky ReLU of `slope`, times `gain` > 0, bounded to ±`clamp` (None: not at all)."""
+
+    gain: float = 1.0
+    slope: float = 0.2
+    clamp: float | None = None
 
 
 def upsample_concat(maps: Sequence[Tensor], size: tuple[int, int], mode: str = "bilinear") -> Tensor:
@@ -41,14 +52,7 @@ def project(
     return F.conv2d(upsample_concat(levels, size, mode), weight[:, :, None, None], bias)
 
 
-def conv(
-    levels: Sequence[Tensor],
-    weight: Tensor,
-    size: tuple[int, int],
-    mode: str,
-    bias: Tensor | None = None,
-    dilation: int = 1,
-) -> Tensor:
+def conv(levels: Maps, weight: Tensor, size: Size, mode: str, bias: Tensor | None = None, dilation: int = 1) -> Tensor:
     """k×k convolution of the hypercolumn, 0 outside: weight [K,ΣC,k,k] → [N,K,H,W]."""
     padding = dilation * (weight.shape[2] // 2)
     return F.conv2d(upsample_concat(levels, size, mode), weight, bias, padding=padding, dilation=dilation)
@@ -72,14 +76,7 @@ def classify(
 
 
 def pixel_head(
-    maps: Sequence[Tensor],
-    size: tuple[int, int],
-    layers: Layers,
-    heads: int,
-    mode: str,
-    bias: Tensor | None,
-    slope: float,
-    per_pixel: bool,
+    maps: Maps, size: Size, layers: Layers, heads: int, mode: str, bias: Tensor | None, slope: float, per_pixel: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`classify` from the first layer's products at native size; without `per_pixel` the mean uncertainty [N]."""
     first = upsample_sum(maps, size, mode, bias).chunk(heads, dim=1)
@@ -128,15 +125,7 @@ def gather_points(x: Tensor, points: Tensor, size: tuple[int, int], mode: str = 
 
 
 def filter_activate(
-    x: Tensor,
-    scale: Tensor,
-    bias: Tensor,
-    noise: Tensor | None = None,
-    fir: Tensor | None = None,
-    padding: tuple[int, int] = (0, 0),
-    gain: float = 1.0,
-    slope: float = 0.2,
-    clamp: float | None = None,
+    x: Tensor, scale: Tensor, bias: Tensor, noise: Tensor | None, fir: Tensor | None, padding: Size, then: Activation
 ) -> Tensor:
     """clamp(gain · leaky(FIR(x)·scale + noise + bias)); the filter is correlated flipped, with zero padding."""
     if fir is not None:
@@ -146,8 +135,8 @@ def filter_activate(
     x = x * scale.to(x.dtype)[:, :, None, None]
     if noise is not None:
         x = x + noise.to(x.dtype)
-    x = F.leaky_relu(x + bias.to(x.dtype).view(1, -1, 1, 1), slope) * gain
-    return x if clamp is None else x.clamp(-clamp, clamp)
+    x = F.leaky_relu(x + bias.to(x.dtype).view(1, -1, 1, 1), then.slope) * then.gain
+    return x if then.clamp is None else x.clamp(-then.clamp, then.clamp)
 
 
 def _after(x: Tensor, layers: Layers, slope: float) -> Tensor:

@@ -15,23 +15,8 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from gansegctl.kernels.interpolation import axis_matrix, axis_taps, upsample, upsample_adjoint, widened
-from gansegctl.kernels.reference import Layers, upsample_concat
-
-__all__ = [
-    "classify",
-    "conv",
-    "conv_upsampled",
-    "filter_activate",
-    "gather_points",
-    "perceptron",
-    "pixel_head",
-    "project",
-    "segment_pool",
-    "segment_pool_labels",
-    "squared_norm",
-    "upsample_concat",  # its result is what the definition makes: there is nothing to save
-    "upsample_sum",
-]
+from gansegctl.kernels.reference import Activation, Layers, Maps, Size
+from gansegctl.kernels.reference import upsample_concat as upsample_concat
 
 CHUNK = 256
 """Hidden units of a wide first layer that exist at one time, without gradients."""
@@ -107,9 +92,9 @@ def conv_upsampled(x: Tensor, weight: Tensor, size: tuple[int, int], mode: str, 
 
 
 def conv(
-    levels: Sequence[Tensor],
+    levels: Maps,
     weight: Tensor,
-    size: tuple[int, int],
+    size: Size,
     mode: str,
     bias: Tensor | None = None,
     dilation: int = 1,
@@ -170,14 +155,7 @@ def perceptron(
 
 
 def pixel_head(
-    maps: Sequence[Tensor],
-    size: tuple[int, int],
-    layers: Layers,
-    heads: int,
-    mode: str,
-    bias: Tensor | None,
-    slope: float,
-    per_pixel: bool,
+    maps: Maps, size: Size, layers: Layers, heads: int, mode: str, bias: Tensor | None, slope: float, per_pixel: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(labels, confidence, score) of `kernels.pixel_head`; one head's maps exist at a time. Softmax in ≥ float32.
 
@@ -301,21 +279,14 @@ def fir_filter2d(x: Tensor, kernel: Tensor, padding: tuple[int, int], gain: floa
 
 
 def filter_activate(
-    x: Tensor,
-    scale: Tensor,
-    bias: Tensor,
-    noise: Tensor | None = None,
-    fir: Tensor | None = None,
-    padding: tuple[int, int] = (0, 0),
-    gain: float = 1.0,
-    slope: float = 0.2,
-    clamp: float | None = None,
+    x: Tensor, scale: Tensor, bias: Tensor, noise: Tensor | None, fir: Tensor | None, padding: Size, then: Activation
 ) -> Tensor:
     """`kernels.filter_activate`: gain is positive, so it may be taken through the leaky ReLU.
 
     Without gradients the steps after the filter are made in place: a large activation is then written over instead of
     being written anew four times, which on a CPU (fresh pages) is most of their cost.
     """
+    gain, slope, clamp = then
     if fir is not None:
         x = fir_filter2d(x, fir, padding)
     steps = [(scale * gain)[:, :, None, None], (bias * gain).view(1, -1, 1, 1)]

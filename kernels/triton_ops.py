@@ -13,29 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gansegctl.kernels import segment_pool_triton, torch_ops
-from gansegctl.kernels.filter_activate_triton import filter_activate
-from gansegctl.kernels.gather_points_triton import gather_points
-from gansegctl.kernels.pixel_head_triton import pixel_head
-from gansegctl.kernels.reference import Layers
-from gansegctl.kernels.squared_norm_triton import squared_norm
-from gansegctl.kernels.upsample_concat_triton import upsample_concat
-from gansegctl.kernels.upsample_sum_triton import shifted_sum, upsample_sum
-
-__all__ = [
-    "classify",
-    "conv",
-    "conv_upsampled",
-    "filter_activate",
-    "gather_points",
-    "perceptron",
-    "pixel_head",
-    "project",
-    "segment_pool",
-    "segment_pool_labels",
-    "squared_norm",
-    "upsample_concat",
-    "upsample_sum",
-]
+from gansegctl.kernels.filter_activate_triton import filter_activate as filter_activate
+from gansegctl.kernels.gather_points_triton import gather_points as gather_points
+from gansegctl.kernels.pixel_head_triton import pixel_head as pixel_head
+from gansegctl.kernels.reference import Layers, Maps, Size
+from gansegctl.kernels.squared_norm_triton import squared_norm as squared_norm
+from gansegctl.kernels.upsample_concat_triton import upsample_concat as upsample_concat
+from gansegctl.kernels.upsample_sum_triton import shifted_sum
+from gansegctl.kernels.upsample_sum_triton import upsample_sum as upsample_sum
 
 
 def project(
@@ -45,14 +30,7 @@ def project(
     return torch_ops.project(levels, weight, size, mode, bias, upsample_sum)
 
 
-def conv(
-    levels: Sequence[Tensor],
-    weight: Tensor,
-    size: tuple[int, int],
-    mode: str,
-    bias: Tensor | None = None,
-    dilation: int = 1,
-) -> Tensor:
+def conv(levels: Maps, weight: Tensor, size: Size, mode: str, bias: Tensor | None = None, dilation: int = 1) -> Tensor:
     """weight [K,ΣC,k,k], bias [K] → [N,K,H,W]."""
     return torch_ops.conv(levels, weight, size, mode, bias, dilation, conv_upsampled)
 

@@ -199,6 +199,33 @@ def test_files_stay_short():
     assert lengths[len(lengths) // 2] < 120
 
 
+def significant(text: str) -> list[str]:
+    """Lines of code without imports, comments and lone punctuation, white space at their ends dropped."""
+    imported: set[int] = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            imported |= set(range(node.lineno, node.end_lineno + 1))
+    lines = [line.strip() for i, line in enumerate(text.splitlines(), 1) if i not in imported]
+    return [line for line in lines if re.search(r"\w", line) and not line.startswith("#")]
+
+
+def repeated(texts: dict[str, str], run: int = 6) -> dict[str, set[str]]:
+    """The first line of every run of lines that stands in two texts or more → their names."""
+    places: dict[tuple[str, ...], set[str]] = {}
+    for name, text in texts.items():
+        lines = significant(text)
+        for i in range(len(lines) - run + 1):
+            places.setdefault(tuple(lines[i : i + run]), set()).add(name)
+    return {lines[0]: names for lines, names in places.items() if len(names) > 1}
+
+
+def test_no_six_lines_stand_in_two_files():
+    six = "\n".join(f"x{i} = {i}" for i in range(6))
+    assert repeated({"a": six, "b": "y = 1\n" + six}) == {"x0 = 0": {"a", "b"}}
+    assert repeated({"a": six, "b": six.replace("x5", "y5")}) == {}
+    assert repeated({name: path.read_text() for name, path in MODULES}) == {}
+
+
 def test_rooms_stay_small():
     rooms = Counter(str(Path(f).parent) for f in tracked(*CODE))
     assert {r: n for r, n in rooms.items() if n > MOST_FILES and r not in ONE_FILE_A_COMMAND} == {}

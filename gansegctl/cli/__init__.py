@@ -11,8 +11,8 @@ from importlib import import_module
 
 import click
 
-from gansegctl.version import __version__
 from gansegctl.errors import ExitStatus, GansegError
+from gansegctl.version import __version__
 
 COMMANDS = {
     "generate": "Make a dataset of images, or of image/mask pairs, with a generator.",

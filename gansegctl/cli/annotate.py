@@ -65,8 +65,8 @@ labelme, CVAT, Label Studio or another tool ({0}/README.txt), then run:
 @options.device
 @options.backend
 @options.task
-@options.json_flag
 @options.dry_run
+@options.json_flag
 def command(
     dataset: Path,
     shots: int,

@@ -17,8 +17,8 @@ def command(as_json: bool) -> None:
 
     import torch
 
-    from gansegctl.version import __version__
     from gansegctl.kernels.backend import available
+    from gansegctl.version import __version__
 
     def installed(name: str) -> str:
         try:

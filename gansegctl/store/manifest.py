@@ -9,13 +9,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gansegctl.version import __version__
 from gansegctl.errors import DatasetError
 from gansegctl.io.atomic import clean_parts, write_bytes
 from gansegctl.io.run_folder import claim, differences, require_same
 from gansegctl.labels import LabelMap
 from gansegctl.store.schema import FORMAT_VERSION, format_seeds, parse_seeds
 from gansegctl.store.shard import problem_of_shard, shard_done, shard_record
+from gansegctl.version import __version__
 
 NAME = "manifest.json"
 

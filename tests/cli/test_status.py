@@ -65,7 +65,9 @@ def test_repair(generate, tmp_path, call):
     assert (status, told["problems"], told["repaired"]) == (0, [], ["shard-00001.h5"]) and shard.read_bytes() == whole
     (tmp_path / "d/shard-00009.h5").write_bytes(b"")
     status, _, err = call("verify", tmp_path / "d", "--repair")
-    assert status == 4 and "shard-00009.h5: not in the plan" in err and "delete files that are not part of the plan" in err
+    assert (
+        status == 4 and "shard-00009.h5: not in the plan" in err and "delete files that are not part of the plan" in err
+    )
 
 
 def test_a_rank_takes_the_device_of_its_number(monkeypatch):

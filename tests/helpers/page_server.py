@@ -15,7 +15,7 @@ from gansegctl.errors import UsageError
 
 
 class Served:
-    """`serve` over the backend of squares; `url` once it listens, `session` once it is done, `error` if it is refused."""
+    """`serve` over the backend of squares: `url` once it listens, `session` once it ends, `error` if it is refused."""
 
     def __init__(self, folder, port=0):
         self.url, self.session, self.error = None, None, None

@@ -12,6 +12,7 @@ import pytest
 SCRIPT = """
 import json
 import torch
+from gansegctl.kernels.reference import Activation
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver, jit
 
@@ -44,8 +45,8 @@ triton_ops.gather_points(x, points, (16, 16)).sum().backward()
 scale, noise = torch.zeros(2, 32, dtype=b), torch.zeros(1, 1, 4, 4, dtype=b)
 with torch.no_grad():
     fir = torch.zeros(4, 4, dtype=b)
-    triton_ops.filter_activate(x, scale, scale[0], noise[..., 1:, 1:], fir, (1, 1), 1.4, 0.2, 2.0)
-    triton_ops.filter_activate(x, scale, scale[0], noise)
+    triton_ops.filter_activate(x, scale, scale[0], noise[..., 1:, 1:], fir, (1, 1), Activation(1.4, 0.2, 2.0))
+    triton_ops.filter_activate(x, scale, scale[0], noise, None, (0, 0), Activation())
 for dtype, middle in ((b, 32), (torch.float32, 256)):
     shapes = ((1, middle, 32), (1, middle), (1, 34, middle), (1, 34))
     layers = [torch.zeros(s, dtype=dtype) for s in shapes]

@@ -101,9 +101,9 @@ class Contrastive(BaseMethod):
             labels=labels,
             taps=taps,
             widths=widths,
+            facts=facts | {"exemplars": len(exemplars), "loss": round(losses[-1], 6), "seed": seed},
             generator_sha256=generator.sha256,
             settings=asdict(values),
-            facts=facts | {"exemplars": len(exemplars), "loss": round(losses[-1], 6), "seed": seed},
             head=head.requires_grad_(False).eval(),
         )
 

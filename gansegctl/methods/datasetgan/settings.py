@@ -108,12 +108,12 @@ class DatasetGANValues(DatasetGANSettings):
 
     mode: str
     init: str
+    sampling: str
+    min_pixels: int
     standardise: bool
     steps: int
     batch: int
     lr: float
     schedule: str
-    sampling: str
-    min_pixels: int
     vote: str
     divergence: str
