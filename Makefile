@@ -53,7 +53,7 @@ test-slurm: $(READY) ## a Slurm of two fake nodes here: a killed array task, the
 	bash tests/slurm/cluster.sh install
 	$(BIN)/pytest -q tests/slurm
 
-check: $(READY) ## lint, format, import order, help pages
+check: $(READY) types ## lint, format, types, import order, help pages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pytest -q tests/test_architecture.py tests/test_docs.py

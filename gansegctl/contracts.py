@@ -80,6 +80,14 @@ class Synthesis:
     def pyramid(self, pyramid: FeaturePyramid) -> None:
         self.activations = pyramid
 
+    def to_uint8(self) -> Tensor:
+        """The images as every other public function takes and gives them: uint8 [N,H,W,c] on the CPU."""
+        import torch
+
+        from gansegctl.io.image import to_uint8
+
+        return torch.from_numpy(to_uint8(self.image))
+
     def __repr__(self) -> str:
         """Sizes, in one line."""
         of = "none" if self.activations is None else f"{self.activations.channels} channels"

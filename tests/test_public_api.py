@@ -52,3 +52,14 @@ def test_samples_are_those_of_the_command_line(generator_file, tmp_path, call):
     assert dataset.fields == ("image",) and len(dataset) == 5
     for item, image in zip(dataset, images, strict=False):
         assert (item["image"].int() - image.int()).abs().max() <= 1
+
+
+def test_layouts_and_ranges_are_the_same_everywhere(generator_file):
+    generator = gansegctl.open_generator(str(generator_file))
+    ws = gansegctl.latents_of_seeds(generator, [3, 4])
+    synthesis = generator.synthesize(ws, "const")
+    images, _ = gansegctl.sample(generator, [3, 4])
+    assert (synthesis.image.shape, images.shape) == ((2, 3, 16, 16), (2, 16, 16, 3))
+    assert str(synthesis.to_uint8().dtype) == "torch.uint8" and synthesis.to_uint8().equal(images)
+    assert repr(synthesis).startswith("Synthesis(image [2, 3, 16, 16]")
+    assert repr(synthesis.pyramid).startswith("FeaturePyramid([2, 80, 16, 16] float32")
