@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import h5py
 import numpy as np
@@ -17,6 +17,7 @@ from gansegctl.labels import LabelMap
 from gansegctl.pipeline.annotate.real_images import RealSettings
 from gansegctl.pipeline.inputs.labelled_sets import load_labelled
 from gansegctl.pipeline.project.projector import ProjectSettings
+from gansegctl.students.student import Student
 
 TRAINED = ("network", "training", "grow")
 """Of a plan: what the generator depends on, beside the data and the resolution."""
@@ -85,6 +86,30 @@ class Split:
     image: np.ndarray
     mask: np.ndarray
     group: np.ndarray
+
+
+class Measured(Protocol):
+    """What shots and report ask of `bench.Bench`, which is made of them."""
+
+    plan: Plan
+    device: str
+    folder: Path
+    rows: list[dict]
+    train: Split
+    test: Split
+    labels: LabelMap
+
+    def row(self, **key: Any) -> dict | None:
+        """The row of that key."""
+
+    def order(self, draw: int) -> np.ndarray:
+        """The training images of a draw."""
+
+    def images(self, step: int = 1) -> Path:
+        """The train split's images alone, as a file."""
+
+    def supervised(self, count: int, draw: int) -> Student:
+        """The student of `count` annotated training images (0: all)."""
 
 
 def load(plan: Plan) -> tuple[Split, Split, LabelMap]:

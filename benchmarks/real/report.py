@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 from benchmarks.page_blocks import fill
 from benchmarks.real.curves import labels_to_match, learning_curve
+from benchmarks.real.rows import key_of
 from gansegctl.io.image import save_png
 
 if TYPE_CHECKING:
-    from benchmarks.real.bench import Bench
+    from benchmarks.real.plan import Measured
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 REAL, SAME = "supervised on real images", "supervised on the real shots"
@@ -83,7 +84,7 @@ def grouped_by(rows: list[dict], *names: str) -> list[tuple[tuple, list[dict]]]:
     return sorted(found.items(), key=lambda item: item[0])
 
 
-def write_report(bench: Bench, docs: Path = DOCS) -> str:
+def write_report(bench: Measured, docs: Path = DOCS) -> str:
     """The curve as docs/images/real-NAME.png, and the tables between the marks of docs/real.md → the text."""
     lines, baseline, entries = summary(bench.rows)
     plan, names = bench.plan, bench.labels.names
@@ -105,13 +106,13 @@ def write_report(bench: Bench, docs: Path = DOCS) -> str:
     text += [f"| {b['images']:g} | {told(b['miou'])} | {told(b['foreground_miou'])} |" for b in baseline]
     if failed := [r for r in bench.rows if "failed" in r]:
         text += ["", "Failed:", ""]
-        text += [f"* {told_key(r)}: {r['failed'].splitlines()[0]}" for r in failed]
+        text += [f"* {key_of(r)}: {r['failed'].splitlines()[0]}" for r in failed]
     block = "\n".join(text)
     fill(docs / "real.md", name, block)
     return block
 
 
-def told_plan(bench: Bench) -> str:
+def told_plan(bench: Measured) -> str:
     """What the rows were measured with, in words."""
     plan, inversion = bench.plan, bench.plan.project.inversion
     words = [f"Images of {bench.train.image.shape[1]} px"]
@@ -135,12 +136,6 @@ def told_plan(bench: Bench) -> str:
 def told(score: tuple[float, float]) -> str:
     """Mean and spread; of one run, which has none, the score alone."""
     return f"{score[0]:.3f} ± {score[1]:.3f}" if score[1] else f"{score[0]:.3f}"
-
-
-def told_key(row: dict) -> str:
-    """Which row it is, as "shots, method linear, source real, shots 5, draw 0"."""
-    key = [row["kind"]] + [f"{k} {row[k]}" for k in ("method", "source", "shots", "count", "draw") if k in row]
-    return ", ".join(key)
 
 
 def cells(e: dict, names: tuple[str, ...]) -> list:

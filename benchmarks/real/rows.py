@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.real.report import told_key
 from gansegctl.errors import GansegError
 from gansegctl.io.atomic import clean_parts, write_text
 
@@ -48,7 +47,7 @@ class Rows:
     def keep(self, row: dict) -> None:
         """Add a row to those that this and other processes have measured."""
         with self._alone():
-            self.rows = [r for r in self._on_disk() if told_key(r) != told_key(row)] + [row]
+            self.rows = [r for r in self._on_disk() if key_of(r) != key_of(row)] + [row]
             self._write()
         print(json.dumps({k: v for k, v in row.items() if k not in ("iou", "dice")}), flush=True)
 
@@ -71,3 +70,9 @@ class Rows:
 
 def cut(text: str) -> str:
     return text if len(text) <= TOLD else text[:TOLD] + " …"
+
+
+def key_of(row: dict) -> str:
+    """Which row it is, as "shots, method linear, source real, shots 5, draw 0"."""
+    key = [row["kind"]] + [f"{k} {row[k]}" for k in ("method", "source", "shots", "count", "draw") if k in row]
+    return ", ".join(key)

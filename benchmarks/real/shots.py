@@ -23,7 +23,7 @@ from gansegctl.pipeline.project.stage import calibrate
 from gansegctl.students.student import predict_masks
 
 if TYPE_CHECKING:
-    from benchmarks.real.bench import Bench
+    from benchmarks.real.plan import Measured
 
 FIRST_EXEMPLAR = 2_000_000
 
@@ -31,7 +31,7 @@ FIRST_EXEMPLAR = 2_000_000
 class Shots:
     """The exemplars of a bench: each set is made once, for all methods, and where that fails also once."""
 
-    def __init__(self, bench: Bench) -> None:
+    def __init__(self, bench: Measured) -> None:
         self.bench = bench
         self.made: dict[tuple, tuple[list[Exemplar], dict] | GansegError] = {}
         self._projector: Projector | None = None
