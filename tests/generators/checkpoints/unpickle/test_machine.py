@@ -6,6 +6,7 @@ import collections
 import copyreg
 import pickle
 import pickletools
+import re
 
 import numpy as np
 import pytest
@@ -104,9 +105,9 @@ def test_numpy_arrays(array, protocol):
 
 @pytest.mark.parametrize("old", [b"numpy.core.multiarray", b"numpy._core.multiarray"])
 def test_both_names_of_numpy_are_known(old):
-    data = pickle.dumps(np.arange(3.0), 2)
-    assert b"cnumpy._core.multiarray\n" in data
-    np.testing.assert_array_equal(load(data.replace(b"cnumpy._core.multiarray", b"c" + old)), np.arange(3.0))
+    data, named = re.subn(rb"cnumpy\._?core\.multiarray", b"c" + old, pickle.dumps(np.arange(3.0), 2))
+    assert named == 1
+    np.testing.assert_array_equal(load(data), np.arange(3.0))
 
 
 def test_object_and_record_arrays_become_records():
