@@ -71,7 +71,7 @@ def test_every_preset_is_whole():
         plan = read_plan(name)
         tables = presets.load(name)
         assert plan.generate.generator == name
-        for table in ("generator", "labeller"):
+        for table in ("generator", "reference_segmenter"):
             if "weights" in tables.get(table, {}):
                 assert presets.resource(tables[table]["weights"]).stat().st_size > 1000
         for seed in tables.get("exemplars", {}).get("seeds", []):

@@ -54,7 +54,7 @@ def test_the_wheel_holds_everything_under_one_name(wheel):
     for wanted in (
         "presets/demo.toml",
         "presets/demo-generator.safetensors",
-        "presets/demo-labeller.safetensors",
+        "presets/demo-reference-segmenter.safetensors",
         "py.typed",
     ):
         assert f"gansegctl/{wanted}" in names

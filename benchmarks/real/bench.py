@@ -1,7 +1,7 @@
 """How many labels a generator saves on real images: k shots and a student against a U-Net on annotated images.
 
 For each data set: a generator is trained on the train split's images alone. Shots are real training images through
-projection, as they come (`real`) or the fullest of a few (`chosen`), or samples labelled by a labeller (`sampled`: by
+projection, as they come (`real`) or the fullest of a few (`chosen`), or samples labelled by a network (`sampled`: by
 the U-Net trained on the whole train split: stated, an upper bound for a person's care). Every method labels fresh
 samples; a student learns from those and is scored on the test split. The same U-Net, with the same augmentation and
 steps, learns from 1, 5, 10, 50, 200 and all real annotated training images, and from the very images of the shots.

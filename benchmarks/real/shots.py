@@ -62,12 +62,12 @@ class Shots:
         return found
 
     def _sampled(self, generator, shots: int, draw: int) -> tuple[list[Exemplar], dict]:
-        labeller, began = self.bench.supervised(0, 0), time.perf_counter()
+        reference, began = self.bench.supervised(0, 0), time.perf_counter()
         count = shots if self.bench.plan.unit == "image" else shots * self.bench.plan.slices
         seeds = list(range(FIRST_EXEMPLAR + 1000 * draw, FIRST_EXEMPLAR + 1000 * draw + count))
         ws = latents_of_seeds(generator, seeds, device=self.bench.device)
         image, _ = image_and_mask(generator, ws, seeds, "const", None)
-        masks = predict_masks(labeller, image)
+        masks = predict_masks(reference, image)
         found = [Exemplar(ws[i : i + 1], s, masks[i]) for i, s in enumerate(seeds)]
         return found, {"seconds_of_exemplars": round(time.perf_counter() - began, 1)}
 

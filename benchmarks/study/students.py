@@ -64,7 +64,7 @@ def study(
         rows.append(key | found)
         write_text(rows_file, json.dumps(head | {"rows": rows}, indent=1) + "\n")
 
-    def lacking(key: dict) -> bool:
+    def missing(key: dict) -> bool:
         return not any(key.items() <= r.items() for r in rows)
 
     held = out / "held-out"
@@ -74,13 +74,13 @@ def study(
         command("generate", "--generator", "demo", "-n", pairs, "--batch-size", 32, "-o", dataset)
         command("annotate", dataset, "--shots", 1, "--method", teacher, "--masks", "demo", "--probabilities")
         key = {"variant": f"`{teacher}`, the teacher itself, on samples", "seed": 0}
-        if lacking(key):
+        if missing(key):
             fresh = ("--generator", "demo", "--seeds", f"{FIRST_SAMPLE}-{FIRST_SAMPLE + 299}")
             keep(key, scores(dataset / "segmenter.safetensors", "demo", out / "eval", *fresh))
     for name, (teacher, more, seeds) in VARIANTS.items():
         for seed in seeds:
             key = {"variant": name, "seed": seed}
-            if lacking(key):
+            if missing(key):
                 student = out / f"{re.sub('[^a-z0-9]+', '-', name.lower())}-{seed}.safetensors"
                 about = ("--steps", steps, "--seed", seed, *more)
                 command("distill", out / teacher, "-o", student, *about)

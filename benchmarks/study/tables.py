@@ -1,7 +1,7 @@
 """What `make study` measures beside `compare`, and the tables of docs/methods.md made of it all.
 
 `shares`: whether the demo generator draws what it was shown: class shares of its samples and of renderings, kept in
-benchmarks/compare/shares.json. The samples' masks are the labeller's, the renderings' exact.
+benchmarks/compare/shares.json. The samples' masks are the reference segmenter's, the renderings' exact.
 `report`: the tables of docs/methods.md, from that, from the rows of `compare` in benchmarks/compare and its folders
 `variants` (methods with other settings, paired with the main rows) and `ablation` (of oneshot, on the exemplars that
 its settings were chosen on), and from benchmarks/compare/students.json, which benchmarks/study/students.py writes.
@@ -39,11 +39,11 @@ FIRST_SAMPLE, FIRST_RENDERING = 5_000_000, 20_000_000
 def shares(count: int) -> dict:
     """Shares of each class in `count` samples and renderings, and their total variation."""
     generator = open_generator("demo")
-    labeller = Student.load(presets.resource(presets.load("demo")["labeller"]["weights"]))
+    reference = Student.load(presets.resource(presets.load("demo")["reference_segmenter"]["weights"]))
     masks = []
     for seeds in grouped(range(FIRST_SAMPLE, FIRST_SAMPLE + count), 50):
         image, _ = image_and_mask(generator, latents_of_seeds(generator, seeds), seeds, "const", None)
-        masks.append(predict_masks(labeller, image))
+        masks.append(predict_masks(reference, image))
     generated = class_shares(torch.from_numpy(np.concatenate(masks)))
     rendered = torch.zeros(len(LABELS), dtype=torch.float64)
     for seeds in grouped(range(FIRST_RENDERING, FIRST_RENDERING + count), 250):

@@ -51,7 +51,7 @@ def kind_of(path: Path) -> str:
 def truth_path(name_or_file: str) -> tuple[Path, str]:
     """A path and its kind; a preset's name stands for the reference segmenter it brings."""
     if name_or_file in presets.names() and not Path(name_or_file).exists():
-        reference = presets.load(name_or_file).get("labeller")
+        reference = presets.load(name_or_file).get("reference_segmenter")
         if not reference:
             raise UsageError(f"got preset {name_or_file!r}, which brings no reference segmenter", wanted="a truth")
         return presets.resource(reference["weights"]), "student"

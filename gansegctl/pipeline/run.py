@@ -30,7 +30,7 @@ from gansegctl.store.manifest import Manifest
 from gansegctl.students.distributed import ONE_RANK, Ranks
 
 STAGES = ("generate", "annotate", "distill", "eval")
-DESCRIPTIVE = ("generator", "labeller", "exemplars", "demo")
+DESCRIPTIVE = ("generator", "reference_segmenter", "exemplars", "demo")
 """Tables that say what a preset brings; `run` reads the others."""
 
 

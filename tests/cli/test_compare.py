@@ -17,8 +17,8 @@ QUICK = "linear:steps=3,statistics_samples=2"
 
 
 @pytest.fixture(scope="module")
-def labeller(tmp_path_factory):
-    path = tmp_path_factory.mktemp("labeller") / "labeller.safetensors"
+def reference(tmp_path_factory):
+    path = tmp_path_factory.mktemp("reference") / "reference.safetensors"
     with torch.random.fork_rng():
         torch.manual_seed(3)
         labels = LabelMap(("ground", "figure", "hat"))
@@ -27,9 +27,9 @@ def labeller(tmp_path_factory):
 
 
 @pytest.fixture
-def compare(generator_file, labeller, tmp_path, call):
+def compare(generator_file, reference, tmp_path, call):
     """Run it on the tiny generator → (status, stdout, stderr)."""
-    return partial(call, "compare", "--generator", generator_file, "--against", labeller, "-o", tmp_path / "out")
+    return partial(call, "compare", "--generator", generator_file, "--against", reference, "-o", tmp_path / "out")
 
 
 def test_a_row_each_the_table_and_its_files(compare, tmp_path):

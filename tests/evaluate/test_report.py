@@ -108,19 +108,19 @@ def test_json_has_null_for_nan_and_names_for_classes():
     assert data["truth_error"] is None
 
 
-def test_rows_carry_the_labellers_own_error():
+def test_rows_carry_the_references_own_error():
     predicted, truth, _ = stack()
-    labeller = score([(predicted, truth)], LABELS, bootstrap=10)
-    error = json.loads(json.dumps(labeller.as_truth_error(), allow_nan=False))
+    reference = score([(predicted, truth)], LABELS, bootstrap=10)
+    error = json.loads(json.dumps(reference.as_truth_error(), allow_nan=False))
     report = score([(truth, truth)], LABELS, bootstrap=10, truth_error=error)
     rows, classes = dict(report.rows()), dict(report.class_rows())
     assert all(len(values) == len(SCORE_COLUMNS) for values in rows.values())
     assert all(len(values) == len(CLASS_COLUMNS) for values in classes.values())
-    assert rows["miou"] == pytest.approx((1, 1, 1, labeller.miou))
-    assert classes["face"][-1] == pytest.approx(labeller.iou[1])
+    assert rows["miou"] == pytest.approx((1, 1, 1, reference.miou))
+    assert classes["face"][-1] == pytest.approx(reference.iou[1])
     assert math.isnan(classes["hat"][0]) and math.isnan(classes["hat"][-1])
-    assert math.isnan(dict(labeller.rows())["miou"][-1])  # exact masks have no error to show
-    assert report.to_json()["truth_error"]["miou"] == pytest.approx(labeller.miou)
+    assert math.isnan(dict(reference.rows())["miou"][-1])  # exact masks have no error to show
+    assert report.to_json()["truth_error"]["miou"] == pytest.approx(reference.miou)
 
 
 def test_without_bootstrap_there_is_no_interval():

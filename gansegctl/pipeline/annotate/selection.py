@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from gansegctl.pipeline.annotate.source import Source
 
 CANDIDATES = 512
-"""Exemplars are chosen among the first so many samples: enough to cover a generator's world, seconds to describe."""
+"""Exemplars are chosen among the first so many samples: enough to cover a generator's domain, seconds to describe."""
 WIDER = 4
 """Of so many times the shots, the least certain samples, the least alike are taken: near twins teach the same."""
 

@@ -100,7 +100,7 @@ def run_demo(out: Path, say: Callable[[str], None] = lambda line: None) -> Stage
     scoring = EvalSettings(num=demo["samples"])
     fresh = list(range(demo["first_sample"], demo["first_sample"] + demo["samples"]))
     reports = {
-        "reference segmenter": evaluate(presets.resource(preset["labeller"]["weights"]), str(held), scoring),
+        "reference segmenter": evaluate(presets.resource(preset["reference_segmenter"]["weights"]), str(held), scoring),
         "1-shot segmenter": evaluate(dataset / SEGMENTER, PRESET, scoring, PRESET, fresh),
         "student": evaluate(student, str(held), scoring),
         "upper bound": evaluate(bound, str(held), scoring),
