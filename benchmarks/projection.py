@@ -1,4 +1,4 @@
-"""What projection is worth on the demo generator: errors, verdicts, masks beside the student's; into docs/project.md.
+"""The worth of projection on the demo generator: errors, verdicts, masks beside the student's; into docs/project.md.
 
 100 held-out renderings are projected; their masks through projection and the one-shot segmenter of `make demo`, and
 those of its student, are scored against the exact ones. 100 images from elsewhere are projected only to be judged:
@@ -116,7 +116,7 @@ def of_student(student: Student, image: np.ndarray) -> tuple[np.ndarray, list[tu
 def tables(
     rows: Sequence[dict], masks: dict[str, np.ndarray], truth: np.ndarray, times: list[tuple[int, float]]
 ) -> str:
-    """What stands in docs/project.md. masks: by projection and by the student, uint8 [N,H,W] of the same renderings."""
+    """The tables of docs/project.md. masks: by projection and by the student, uint8 [N,H,W] of the same renderings."""
     lines = [
         "| images | flagged | score, lowest, median, highest | error, grey levels: 0, 10, 50, 90, 100 % |",
         "|---" * 4 + "|",

@@ -38,10 +38,10 @@ ARCHITECTURES = ("unet", "deeplabv3")
 """Networks of a student."""
 
 VARIATIONS = ("full", "light", "none")
-"""What a student's training varies in its images."""
+"""Augmentations of a student's training."""
 
 AUGMENTATIONS = ("none", "diff", "ada")
-"""What the discriminator of `train` sees: images as they are, or varied with fixed or adapted probability."""
+"""Images that the discriminator of `train` sees: images as they are, or varied with fixed or adapted probability."""
 
 RESOLUTIONS = ("32", "64", "128", "256")
 """Pixels a side of a generator that `train` makes."""
@@ -50,7 +50,7 @@ SPACES = ("w", "w+", "w+n")
 """Of a projection: one w for all slots, one a slot, or that and free noise."""
 
 MEASURES = ("auto", "gradients", "discriminator", "lpips")
-"""What a projection compares images by."""
+"""Perceptual distances of a projection."""
 
 FORMATS = ("png", "coco", "yolo", "voc", "mmseg", "hf", "webdataset")
 """Layouts that `export` writes."""
@@ -59,7 +59,7 @@ MASK_PNGS = ("palette", "grey")
 """How `export` stores masks as PNG: indexed, or class ids as 8-bit grey."""
 
 OUTPUTS = ("mask", "grey", "confidence", "overlay")
-"""What `predict` writes of every image."""
+"""Files that `predict` writes for every image."""
 
 BACKENDS = ("auto", "reference", "cpu", "torch", "triton", "cuda")
 """Who computes the feature path; as `kernels.backend` has them, which imports no room above it."""

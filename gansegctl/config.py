@@ -21,7 +21,7 @@ _WHERE_ASKED = {"omit": True}
 
 @dataclass(frozen=True)
 class GenerateSettings:
-    """What determines the samples of a dataset. batch_size is part of it: other batches round differently."""
+    """Settings that determine the samples of a dataset. batch_size is one of them: other batches round differently."""
 
     generator: str = "demo"  # name of a preset, or file
     seeds: str = "0-999"

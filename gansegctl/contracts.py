@@ -39,7 +39,7 @@ class FeatureTap:
 
 @dataclass(frozen=True)
 class GeneratorSpec:
-    """What a generator is: sizes, and its table of taps from coarse to fine."""
+    """A generator's description: sizes, and its table of taps from coarse to fine."""
 
     family: str
     resolution: int
@@ -96,7 +96,7 @@ class Synthesis:
 
 @dataclass
 class Annotation:
-    """What a segmenter says of N images.
+    """A segmenter's answer for N images.
 
     labels uint8 [N,H,W]; confidence uint8 [N,H,W] (255 = sure); score float32 [N] (whole image, higher = less
     certain); probabilities float16 [N,K,H,W] on request, else None.
@@ -181,7 +181,7 @@ class Method(Protocol):
 
 @dataclass
 class Progress:
-    """What a stage yields while it works: `done` of `total` `unit`s, and what there is to say about it."""
+    """Progress that a stage yields while it works: `done` of `total` `unit`s, and facts to show beside it."""
 
     stage: str
     done: int

@@ -131,7 +131,7 @@ def classify(
     slope: float = 0.0,
     backend: str = "auto",
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """What one `perceptron` or several of one shape say: labels uint8, confidence uint8, uncertainty float32, [N,H,W].
+    """The vote of one or more `perceptron`s of one shape: labels uint8, confidence uint8, uncertainty float32, [N,H,W].
 
     p is the mean over heads of their probabilities: label argmax p, confidence round(255·max p). Uncertainty, in
     0…1: of one head H(p)/log K; of several the Jensen-Shannon divergence (H(mean p) − mean H(p))/log K. No gradients.
@@ -219,7 +219,7 @@ def filter_activate(
     clamp: float | None = None,
     backend: str = "auto",
 ) -> Tensor:
-    """What follows a modulated convolution (StyleGAN2, section 2.2): clamp(gain · leaky(FIR(x)·scale + noise + bias)).
+    """Steps after a modulated convolution (StyleGAN2, section 2.2): clamp(gain · leaky(FIR(x)·scale + noise + bias)).
 
     x [N,C,h,w], scale [N,C], bias [C], noise [1|N,1,H,W] or None, fir [n,n] or [n] (along both axes) with zero padding
     (low, high) or None → [N,C,H,W], H = h + low + high − n + 1. gain > 0; clamp bounds the result, None: not at all.

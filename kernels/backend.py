@@ -19,7 +19,7 @@ _preferred = "auto"
 
 
 def prefer(backend: str) -> None:
-    """What "auto" means from now on in this process: that backend, and no other, or "auto" again.
+    """Set the meaning of "auto" from now on in this process: that backend, and no other, or "auto" again.
 
     Errors: ValueError for an unknown backend, or one that cannot run on this machine.
     """
@@ -32,7 +32,7 @@ def prefer(backend: str) -> None:
 
 
 def preferred() -> str:
-    """What `prefer` said last; "auto" at first."""
+    """The backend that `prefer` set last; "auto" at first."""
     return _preferred
 
 

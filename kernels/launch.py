@@ -1,4 +1,4 @@
-"""What every launch of a kernel shares on the host: tap tables, checks, fresh memory, the device. No Triton here."""
+"""Parts that every launch shares on the host: tap tables, checks, fresh memory, the device. No Triton here."""
 
 from __future__ import annotations
 

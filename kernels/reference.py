@@ -1,4 +1,4 @@
-"""What every operation means, in plain torch: each begins with the dense hypercolumn or the upsampled maps.
+"""The meaning of every operation, in plain torch: each begins with the dense hypercolumn or the upsampled maps.
 
 All other backends are held to these lines; none of them makes what these begin with. Any device, any dtype, gradients
 throughout; memory and time are no concern here. Arguments as in `gansegctl.kernels`, which checks them.
@@ -71,7 +71,7 @@ def perceptron(levels: Sequence[Tensor], layers: Layers, size: tuple[int, int], 
 def classify(
     levels: Sequence[Tensor], heads: Sequence[Layers], size: tuple[int, int], mode: str, slope: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """What one head or several say of every pixel: labels, confidence, uncertainty [N,H,W]."""
+    """The vote of one head or several on every pixel: labels, confidence, uncertainty [N,H,W]."""
     return votes([perceptron(levels, layers, size, mode, slope) for layers in heads])
 
 

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 import gansegctl
+from gansegctl.errors import UsageError
 
 WANTED = {
     "open_generator",
@@ -52,6 +53,11 @@ def test_samples_are_those_of_the_command_line(generator_file, tmp_path, call):
     assert dataset.fields == ("image",) and len(dataset) == 5
     for item, image in zip(dataset, images, strict=False):
         assert (item["image"].int() - image.int()).abs().max() <= 1
+
+
+def test_no_seeds_are_told(generator_file):
+    with pytest.raises(UsageError, match="got no seeds"):
+        gansegctl.sample(gansegctl.open_generator(str(generator_file)), [])
 
 
 def test_layouts_and_ranges_are_the_same_everywhere(generator_file):

@@ -1,4 +1,4 @@
-"""What benchmarks/real/bench.py measures: the plan of a data set, its two splits, and what of a plan decides what."""
+"""The plan of a data set for `make bench-real`, its two splits, and the settings that decide a row."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SOURCES = ("real", "chosen", "sampled")
 
 @dataclass(frozen=True)
 class Plan:
-    """What is measured on one file. unit "patient": a shot is `slices` annotated slices of one patient.
+    """Measurements on one file. unit "patient": a shot is `slices` annotated slices of one patient.
 
     candidates: images among which `chosen` shots are chosen. project: exemplars are searched to the end, without the
     early stop that suits many images.
@@ -89,7 +89,7 @@ class Split:
 
 
 class Measured(Protocol):
-    """What shots and report ask of `bench.Bench`, which is made of them."""
+    """The parts of `bench.Bench` that shots and report use; it is made of them."""
 
     plan: Plan
     device: str

@@ -113,7 +113,7 @@ def write_report(bench: Measured, docs: Path = DOCS) -> str:
 
 
 def told_plan(bench: Measured) -> str:
-    """What the rows were measured with, in words."""
+    """The settings of the rows, in words."""
     plan, inversion = bench.plan, bench.plan.project.inversion
     words = [f"Images of {bench.train.image.shape[1]} px"]
     if trained := bench.row(kind="generator"):

@@ -37,7 +37,7 @@ class Shots:
         self._projector: Projector | None = None
 
     def units(self, draw: int) -> list[list[int]]:
-        """What shots are taken from, in the draw's order: images, or of each patient some slices, evenly apart."""
+        """The units of shots, in the draw's order: images, or of each patient some slices, evenly apart."""
         order = self.bench.order(draw)
         if self.bench.plan.unit == "image":
             return [[int(i)] for i in order]
@@ -94,7 +94,7 @@ class Shots:
         return self._as_shots(found, [place for *_, place in sorted(ranks)][:shots], shots)
 
     def _project(self, generator, units: list[list[int]], at: int, wanted: int, found: _Projected) -> RealExemplars:
-        """What becomes of the next units' images; `found` is told of the seconds they took."""
+        """The verdicts on the next units' images; `found` gets the seconds they took."""
         if self._projector is None:
             settings = self.bench.plan.project
             if settings.calibration:  # verdicts by what real training images cost, not by the generator's own samples
@@ -160,5 +160,5 @@ class _Projected:
 
 
 def seconds_of(latent: Path) -> float:
-    """What the projection of an image took, in whichever run it was made."""
+    """Seconds that the projection of an image took, in whichever run it was made."""
     return float(load_projection(latent).facts["seconds"]) if latent.exists() else 0.0

@@ -1,4 +1,4 @@
-"""What a student makes of its pairs, for `make study`: filter, number of pairs, soft targets, another teacher, seeds.
+"""Students by their pairs, for `make study`: filter, number of pairs, soft targets, another teacher, seeds.
 
 Every student is trained and scored by the commands that are printed, on the demo generator and its own 1-shot masks;
 scored on held-out renderings with exact masks. Rows are kept in benchmarks/compare/students.json, one at a time. A row

@@ -1,4 +1,4 @@
-"""What `make study` measures beside `compare`, and the tables of docs/methods.md made of it all.
+"""The measurements of `make study` beside `compare`, and the tables of docs/methods.md made of them all.
 
 `shares`: whether the demo generator draws what it was shown: class shares of its samples and of renderings, kept in
 benchmarks/compare/shares.json. The samples' masks are the reference segmenter's, the renderings' exact.

@@ -1,4 +1,4 @@
-"""What commands say: data on stdout, talk on stderr, a bar on a terminal and a line every 30 s elsewhere."""
+"""Output of the commands: data on stdout, talk on stderr, a bar on a terminal and a line every 30 s elsewhere."""
 
 from __future__ import annotations
 

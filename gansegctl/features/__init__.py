@@ -1,4 +1,4 @@
-"""What methods see of a generator: activations at native size, clustered, and the choice of images to annotate."""
+"""A generator as methods see it: activations at native size, clustered, and the choice of images to annotate."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ class PixelStatistics:
 
     @property
     def scale(self) -> Tensor:
-        """What gives every level a total variance of 1, [ΣC]."""
+        """The factors that give every level a total variance of 1, [ΣC]."""
         parts = self.covariance.diag().split(list(self.widths))
         return torch.cat([v.sum().clamp(min=_TINY).rsqrt().expand(len(v)) for v in parts])
 

@@ -68,7 +68,7 @@ class FeaturePyramid:
 
     @property
     def hypercolumn_bytes(self) -> int:
-        """What `dense` would allocate for the batch."""
+        """Bytes that `dense` would allocate for the batch."""
         return len(self) * self.channels * self.size[0] * self.size[1] * self.levels[0].element_size()
 
     def map(self, function: Callable[[Tensor], Tensor]) -> FeaturePyramid:

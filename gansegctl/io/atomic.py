@@ -151,7 +151,7 @@ def process_lives(pid: int) -> bool:
 
 
 def explained(e: OSError, path: Path, needed: int) -> GansegError:
-    """What the disk said, for people: with the bytes needed and free where there is no room."""
+    """The disk's error, for people: with the bytes needed and free where there is no room."""
     if e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         there = next(p for p in (path.parent, *path.parent.parents, Path()) if p.exists())
         free = shutil.disk_usage(there).free

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 NORMALISATION = "x / 127.5 - 1"
-"""What `normalised` computes, in words that a file can carry."""
+"""The formula of `normalised`, in words that a file can carry."""
 
 
 def normalised(pixels: Tensor) -> Tensor:

@@ -41,7 +41,7 @@ def save_state(
 
 @dataclass
 class SavedState:
-    """What `save_state` wrote, read but not yet put anywhere."""
+    """A state that `save_state` wrote, read but not yet put anywhere."""
 
     facts: dict[str, Any]
     tensors: dict[str, Tensor]

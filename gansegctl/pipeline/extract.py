@@ -45,7 +45,7 @@ ROUNDING = 2
 
 @dataclass(frozen=True)
 class ExtractSettings:
-    """What of a hypercolumn is kept, and how many samples are made at once."""
+    """The kept part of a hypercolumn, and the number of samples made at once."""
 
     kind: str = "pca"  # pca: principal components, random: random directions, dense: all of it, points: some pixels
     count: int = 32  # components, directions, or pixels of an image; 0 for dense
@@ -104,7 +104,7 @@ class Extraction:
         return sum(shape[0] * sample_bytes(shape, dtype) for shape, dtype in self.fields.values())
 
     def describe(self) -> dict[str, Any]:
-        """What `--dry-run` prints."""
+        """The object that `--dry-run` prints."""
         shape = list(self.fields["features"][0])
         return {"features": str(self.out), "kind": self.kind, "shape": shape, "dtype": "float16", "bytes": self.bytes}
 
@@ -168,7 +168,7 @@ def extract(plan: Extraction) -> Stage[dict[str, Any]]:
 
 
 def _directions(plan: Extraction) -> Stage[tuple[Projection | None, Projection]]:
-    """What features are projected to, None for those that are not; and the three components that are shown."""
+    """The projection of the features (None: they are not projected), and the three components that are shown."""
     begun = next((path for path in (plan.out, unfinished(plan.out)) if path.exists()), None)
     known = read_constants(begun, ("mean", "weight", "explained")) if begun else {}
     kept = Projection(**{k: torch.from_numpy(v) for k, v in known.items()}) if known else None
@@ -203,7 +203,7 @@ def _write(plan: Extraction, projection: Projection | None) -> Iterator[Progress
 
 
 def _rows(plan: Extraction, pyramid: FeaturePyramid, seed: int, projection: Projection | None) -> dict[str, np.ndarray]:
-    """What is written of one sample: float16 features, and the pixels where they are of some."""
+    """The fields of one sample: float16 features, and the pixels where they are of some."""
     if plan.kind == "points":
         points = sampled_pixels(seed, plan.size, plan.count)
         places = torch.from_numpy(np.insert(points, 0, 0, axis=1)).to(pyramid.levels[0].device)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gansegctl.contracts import Annotation, Generator, Segmenter
+from gansegctl.errors import UsageError
 from gansegctl.io.image import to_uint8
 from gansegctl.pipeline.inputs.generators import grouped, latents_of_seeds
 
@@ -66,19 +67,23 @@ def sample(
     """Images uint8 [N,H,W,c] of the seeds on the CPU, and the segmenter's annotation of them (None without one).
 
     truncation: ψ, 1 for none. noise: const | seed | none. class_index: for conditional generators. Image and mask come
-    from the same activations, and equal those that `gansegctl generate` writes for the same seeds and settings.
+    from the same activations. They are those that `gansegctl generate` writes for the same seeds and settings, but for
+    the rounding of another batch size or device. Error: UsageError for no seeds.
     """
+    wanted = list(seeds)
+    if not wanted:
+        raise UsageError("got no seeds", wanted="one or more", remedy="pass seeds, as in range(8)")
+    device = str(next(generator.parameters()).device) if isinstance(generator, torch.nn.Module) else "cpu"
     images, found = [], []
-    for batch in grouped(list(seeds), batch_size):
-        device = str(next(generator.parameters()).device) if isinstance(generator, torch.nn.Module) else "cpu"
+    for batch in grouped(wanted, batch_size):
         ws = latents_of_seeds(generator, batch, truncation, class_index=class_index, device=device)
         image, annotation = image_and_mask(generator, ws, batch, noise, segmenter, probabilities)
         images.append(torch.from_numpy(image))
         found += [annotation] if annotation else []
-    return torch.cat(images), _joined(found)
+    return torch.cat(images), _concatenated(found)
 
 
-def _joined(parts: Sequence[Annotation]) -> Annotation | None:
+def _concatenated(parts: Sequence[Annotation]) -> Annotation | None:
     """The annotations of consecutive batches as one, on the CPU."""
     if not parts:
         return None

@@ -17,7 +17,7 @@ RESTARTS = 50
 
 @dataclass(frozen=True)
 class Resources:
-    """What each job asks for; empty texts are left to the cluster's defaults."""
+    """The resources that each job asks for; empty texts are left to the cluster's defaults."""
 
     tasks: int = 8
     parallel: int = 0  # tasks at a time; 0 = as many as the cluster gives
@@ -103,7 +103,7 @@ def batch_script(
 
 
 def _for_ranks(r: Resources) -> str:
-    """What a job of several processes on one node asks for: as many GPUs and cores for each as one job has."""
+    """The resources of a job of several processes on one node: as many GPUs and cores for each as one job has."""
     if r.ranks == 1:
         return ""
     kind = re.sub(r":\d+$", "", r.gres)

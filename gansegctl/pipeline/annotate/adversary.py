@@ -1,4 +1,4 @@
-"""What labels4free needs beyond a generator: a new discriminator of its size, backgrounds, and real images."""
+"""The needs of labels4free beyond a generator: a new discriminator of its size, backgrounds, and real images."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class StyleGAN2Adversary:
 
 
 def beyond_generator(method: Method, generator: Generator, settings: Any) -> dict[str, Any]:
-    """What `method.fit` is to be given by name, from what it says it needs: nothing, or an adversary and images.
+    """The named arguments of `method.fit`, by the needs that the method states: nothing, or an adversary and images.
 
     Errors: UsageError for a discriminator of another size, or images of several splits.
     """

@@ -156,7 +156,7 @@ def exemplars_of(
 
 
 def _painted(masks: Mapping[int, np.ndarray], labels: LabelMap) -> Iterator[str]:
-    """What the user should know of the classes in these masks. UsageError where 255 seems to have meant a class."""
+    """Notes on the classes in these masks, for the user. UsageError where 255 seems to have meant a class."""
     there = set(np.unique(np.concatenate([m.ravel() for m in masks.values()])).tolist())
     if IGNORE in there and len(there) <= 2:
         raise UsageError(

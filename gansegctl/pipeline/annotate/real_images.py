@@ -54,7 +54,7 @@ class RealSettings:
 
 @dataclass
 class RealExemplars:
-    """What became of the images looked at: exemplars, their images by name, and why others were refused."""
+    """The outcome of the images looked at: exemplars, their images by name, and why others were refused."""
 
     exemplars: list[Exemplar] = field(default_factory=list)
     names: list[str] = field(default_factory=list)

@@ -89,7 +89,7 @@ class ExemplarRequest:
 
 @dataclass(frozen=True)
 class AnnotateResult:
-    """What `annotate_dataset` did. settings: as they were carried out. seeds: of the exemplars."""
+    """The result of `annotate_dataset`. settings: as they were carried out. seeds: of the exemplars."""
 
     dataset: Path
     settings: AnnotateSettings
@@ -100,7 +100,7 @@ class AnnotateResult:
     labelled: bool = False  # whether the dataset has its masks
 
     def describe(self) -> dict[str, Any]:
-        """What is there now; of a dry run, what would be done."""
+        """The state of the dataset; of a dry run, its plan."""
         if self.to_paint is not None:
             folder, choice = self.to_paint
             reasons = {s: choice.why(i) for i, s in enumerate(choice.seeds)}

@@ -80,7 +80,7 @@ class Workbench:
         return self.reasons.get(seed, "added while painting, from the fresh samples")
 
     def features(self, seed: int) -> FeaturePyramid:
-        """What parts are clustered on; of the two images used last, others are made again."""
+        """The features that parts are clustered on; of the two images used last, others are made again."""
         with self._guard:
             if seed not in self._features:
                 ws = self.source.latents([seed])

@@ -46,7 +46,7 @@ class DemoResult:
         return rows
 
     def legend(self) -> str:
-        """What the columns are, and how long every stage took."""
+        """The meaning of the columns, and the seconds of every stage."""
         return (
             "reference segmenter: U-Net trained on renderings and their exact masks, scored on held-out renderings;\n"
             "  it is the truth for generated samples, and this column is its error\n"

@@ -78,7 +78,7 @@ class SoftTargets:
 
 
 def bytes_of_pairs(dataset: ShardDataset) -> int:
-    """What images, masks and confidences take in memory."""
+    """Bytes that images, masks and confidences take in memory."""
     return len(dataset) * dataset.resolution**2 * (dataset.channels + 2)
 
 

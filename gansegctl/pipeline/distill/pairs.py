@@ -52,7 +52,7 @@ class Annotated:
         return Pairs(torch.from_numpy(image), torch.from_numpy(mask))
 
     def made_of(self) -> dict[str, Any]:
-        """What names the images: every file's content, and the choice. UsageError where there is none."""
+        """The identity of the images: every file's content, and the choice. UsageError where there is none."""
         if not self.source.exists():
             raise UsageError(
                 f"got --real {self.source}: no such file or folder", wanted="a folder of pairs, or an HDF5 file"
@@ -129,7 +129,7 @@ def _probabilities(dataset: Path, indices: list[int] | None) -> ShardColumn:
 
 
 def source_of(dataset: Path, settings: DistillSettings, limit: int | None, split: int | None) -> dict[str, Any]:
-    """What names the pairs that a student learns from: the dataset's digest, else files and sizes; and the choice."""
+    """The identity of a student's pairs: the dataset's digest, else files and sizes; and the choice."""
     if (dataset / NAME).is_file():
         digest = Manifest.read(dataset).digest
     else:

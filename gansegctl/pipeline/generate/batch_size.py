@@ -115,7 +115,7 @@ class FittingBatch:
         self.facts: dict[str, Any] = {}
 
     def run(self, make: Callable[[GenerateSettings], Iterator[Any]]) -> Iterator[Any]:
-        """What make(settings) yields: counts of samples and the shard's arrays. Begun again: minus the count so far."""
+        """Items of make(settings): counts of samples and the shard's arrays. Begun again: minus the count so far."""
         while True:
             made = 0
             try:

@@ -41,7 +41,7 @@ class Everything:
 
 
 class Filter(Everything):
-    """What the settings ask for. UsageError for a class that is not there, or a filter without masks."""
+    """The filter that the settings ask for. UsageError for a class that is not there, or a filter without masks."""
 
     def __init__(self, settings: GenerateSettings, labels: LabelMap | None) -> None:
         self.below = settings.keep_below

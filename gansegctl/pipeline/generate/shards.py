@@ -124,7 +124,7 @@ def _write(
     sha256: str,
     settings: GenerateSettings,
 ) -> Callable[[], ShardRecord]:
-    """What commits the samples that are kept, to be called in another thread."""
+    """A function that commits the kept samples, to be called in another thread."""
     attrs = {
         "generator_sha256": sha256,
         "noise": settings.noise,
